@@ -1,0 +1,107 @@
+"""One type per kind of failure: what went wrong, the next step, and an exit code of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """A failure that a maintainer can act on.
+
+    ``str(error)`` names the place and the cause; ``mend`` is the next step, a command where there is one.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, mend: str | None = None) -> None:
+        super().__init__(message)
+        self.mend = mend
+
+
+class UsageError(PipelineError):
+    """The command line asks for something that does not exist (also argparse's own code)."""
+
+    exit_code = 2
+
+
+class UntestedError(PipelineError):
+    """Nothing failed, but something could not be checked here."""
+
+    exit_code = 3
+
+
+class MatrixError(PipelineError):
+    """build_matrix.yaml or the table of torch builds is wrong."""
+
+    exit_code = 10
+
+
+class SourceError(PipelineError):
+    """An upstream release cannot be had, or is not what its pin says."""
+
+    exit_code = 11
+
+
+class PatchError(PipelineError):
+    """A patch of a series does not apply exactly."""
+
+    exit_code = 12
+
+
+class ToolchainError(PipelineError):
+    """A toolkit, a compiler, a header or a locked requirement is missing, unlocked or unsuitable."""
+
+    exit_code = 13
+
+
+class BuildError(PipelineError):
+    """The compiler or the build front end failed."""
+
+    exit_code = 14
+
+
+class RepairError(PipelineError):
+    """A wheel cannot be repaired, or something unexpected was bundled."""
+
+    exit_code = 15
+
+
+class AuditError(PipelineError):
+    """A wheel is not what its cell says."""
+
+    exit_code = 16
+
+
+class ReproduceError(PipelineError):
+    """Two builds of one cell differ."""
+
+    exit_code = 17
+
+
+class CommandError(PipelineError):
+    """A command that we ran exited non-zero; ``output`` holds the last lines it printed."""
+
+    exit_code = 18
+
+    def __init__(self, message: str, *, returncode: int, output: str = "", mend: str | None = None) -> None:
+        super().__init__(message, mend=mend)
+        self.returncode = returncode
+        self.output = output
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a module's ``main`` and exit with its code; a :class:`PipelineError` is printed, not raised."""
+    try:
+        sys.exit(main() or 0)
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, CommandError) and error.output:
+            print(error.output.rstrip(), file=sys.stderr)
+        if error.mend:
+            print(f"next:  {error.mend}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
