@@ -1,0 +1,53 @@
+"""Where what is fetched and made is kept between runs, by content; folders appear complete or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def cache_root() -> Path:
+    """The cache's folder: NVDIFFRAST_WHEELS_CACHE, else the system's place for caches; it need not exist yet."""
+    named = os.environ.get("NVDIFFRAST_WHEELS_CACHE")
+    if named:
+        return Path(named).expanduser().absolute()
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA")
+        return Path(base or Path.home() / "AppData" / "Local") / "nvdiffrast-wheels" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nvdiffrast-wheels"
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def complete_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside ``final`` to fill; it takes that name when the block ends, and vanishes if it raises.
+
+    Whoever loses a race to the name drops what it made: names say what went in, so both made the same.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    beside.chmod(0o755)
+    try:
+        yield beside
+        try:
+            beside.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
