@@ -1,0 +1,161 @@
+"""Unpacking that trusts no name inside an archive: everything lands below the destination, or nothing is written."""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from scripts.errors import PipelineError
+
+_WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
+
+
+class ArchiveError(PipelineError):
+    """An archive is damaged, or holds a member that must not be unpacked."""
+
+
+def unpack_zip(path: Path, destination: Path) -> list[Path]:
+    """Unpack a zip archive (a wheel, for one) below ``destination`` and return the files written.
+
+    ``destination`` is made if it is not there. Every member's name and checksum is looked at before the first byte is
+    written. Executable bits are kept, other modes become 0644 or 0755.
+
+    Raises:
+        ArchiveError: damaged; or a name is absolute, climbs out, is there twice or is not portable; or a link.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [(_safe_name(path, info.filename), info) for info in archive.infolist()]
+            _refuse_clashes(path, [(name, info.is_dir()) for name, info in members])
+            for _, info in members:
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise _refused(path, info.filename, "is a symbolic link")
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ArchiveError(f"{path}: {damaged!r} is damaged: its checksum is wrong", mend=_again(path))
+            return [
+                _write(destination / name, archive.read(info), executable=bool(info.external_attr >> 16 & 0o100))
+                for name, info in members
+                if not info.is_dir()
+            ]
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ArchiveError(f"{path}: not a whole zip archive: {error}", mend=_again(path)) from error
+
+
+def unpack_tar(path: Path, destination: Path) -> list[Path]:
+    """Unpack a tar archive (plain, gz, bz2 or xz) below ``destination`` and return the files and links written.
+
+    Symbolic links are made when they stay inside ``destination``; a hard link becomes a copy of the member it names.
+    The whole archive is read once before the first byte is written, so a truncated one leaves nothing behind.
+
+    Raises:
+        ArchiveError: as :func:`unpack_zip`; or a link that climbs out or goes through a link; or a device, fifo or
+            socket.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            members = [(_safe_name(path, member.name), member) for member in archive.getmembers()]
+            _check_tar_members(path, members)
+            _read_all(path, archive, [member for _, member in members])
+            written = [
+                _write(destination / name, _content(archive, member), executable=bool(member.mode & 0o100))
+                for name, member in members
+                if member.isfile() or member.islnk()
+            ]
+            # Links come last: nothing is ever written through one.
+            for name, member in members:
+                if member.issym():
+                    link = destination / name
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(member.linkname)
+                    written.append(link)
+            return written
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+        raise ArchiveError(f"{path}: not a whole tar archive: {error}", mend=_again(path)) from error
+
+
+def _check_tar_members(path: Path, members: Iterable[tuple[PurePosixPath, tarfile.TarInfo]]) -> None:
+    """Refuse what tar can hold and a file tree must not."""
+    members = [(name, member) for name, member in members if name != PurePosixPath()]
+    _refuse_clashes(path, [(name, member.isdir()) for name, member in members])
+    regular = {name for name, member in members if member.isfile()}
+    for name, member in members:
+        if member.issym():
+            _inside(path, member.name, name.parent, member.linkname)
+        elif member.islnk():
+            if _safe_name(path, member.linkname) not in regular:
+                raise _refused(path, member.name, f"is a hard link to {member.linkname!r}, no file of the archive")
+        elif not (member.isfile() or member.isdir()):
+            raise _refused(path, member.name, "is neither a file, a folder nor a link")
+
+
+def _inside(path: Path, member: str, folder: PurePosixPath, target: str) -> None:
+    """Refuse a symbolic link in ``folder`` whose ``target`` is not below the archive's top."""
+    if not target or target.startswith("/") or "\\" in target or ":" in target:
+        raise _refused(path, member, f"is a link to {target!r}, outside of the archive")
+    depth = len(folder.parts)
+    for part in target.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            raise _refused(path, member, f"is a link to {target!r}, outside of the archive")
+
+
+def _refuse_clashes(path: Path, names: list[tuple[PurePosixPath, bool]]) -> None:
+    """Refuse two members of one name (on a file system that ignores case, too) and a file that is also a folder."""
+    seen: dict[str, bool] = {}
+    for name, is_folder in names:
+        key = str(name).lower()
+        if key in seen and not (is_folder and seen[key]):
+            raise _refused(path, str(name), "is there twice (upper and lower case count as one)")
+        seen[key] = is_folder
+    for name, _ in names:
+        for parent in name.parents:
+            if seen.get(str(parent).lower(), True) is False:
+                raise _refused(path, str(name), f"lies below {str(parent)!r}, which is a file or a link")
+
+
+def _safe_name(path: Path, name: str) -> PurePosixPath:
+    """``name`` as a relative path without "..", that also Windows takes for what it is."""
+    parts = name.split("/")
+    if not name or name.startswith("/") or ".." in parts:
+        raise _refused(path, name, "leads out of the archive")
+    if any(character in '\\:*?"<>|' or ord(character) < 32 for character in name):
+        raise _refused(path, name, "is not a portable name")
+    for part in parts:
+        if part.split(".")[0].lower() in _WINDOWS_DEVICES or (part not in ("", ".") and part[-1] in ". "):
+            raise _refused(path, name, "is not a portable name")
+    return PurePosixPath(name)
+
+
+def _read_all(path: Path, archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> None:
+    """Read every file to its end; tarfile takes a truncated last member for a short one."""
+    for member in members:
+        if member.isfile() and len(_content(archive, member)) != member.size:
+            raise ArchiveError(f"{path}: {member.name!r} is cut short", mend=_again(path))
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None
+    with stream:
+        return stream.read()
+
+
+def _write(file: Path, content: bytes, *, executable: bool) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # "x": what is there already was not ours to replace.
+    with file.open("xb") as stream:
+        stream.write(content)
+    file.chmod(0o755 if executable else 0o644)
+    return file
+
+
+def _refused(path: Path, member: str, why: str) -> ArchiveError:
+    return ArchiveError(f"{path}: member {member!r} {why}", mend=f"do not use {path.name}; fetch it again or report it")
+
+
+def _again(path: Path) -> str:
+    return f"delete {path} and run the same command again"
