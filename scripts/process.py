@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.errors import CommandError
@@ -29,12 +32,13 @@ def call(
     env: Mapping[str, str] | None = None,
     echo: bool = True,
     quiet: bool = False,
+    timeout: float | None = None,
     mend: str | None = None,
 ) -> str:
     """Run ``command`` to its end and return its standard output and error, interleaved.
 
     ``env`` is added to this process's environment. The command line is echoed (values of ``env`` are not: they may be
-    secret); the output is passed through as it comes unless ``quiet``.
+    secret); the output is passed through as it comes unless ``quiet``. After ``timeout`` seconds it is killed.
 
     Raises:
         CommandError: the command is not there, or exited non-zero; it carries the last lines of output.
@@ -54,18 +58,22 @@ def call(
             text=True,
             encoding="utf-8",
             errors="replace",
+            # A group of its own, so that the deadline also ends what the command started; else Ctrl-C must reach it.
+            start_new_session=timeout is not None and os.name == "posix",
         )
     except OSError as error:
         raise CommandError(f"cannot run {arguments[0]}: {error.strerror}", returncode=127, mend=mend) from error
     output: list[str] = []
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
     assert process.stdout is not None
-    with process:
+    with process, _deadline(process, timeout) as expired:
         for text in process.stdout:
             output.append(text)
             kept.append(text)
             if not quiet:
                 sys.stderr.write(text)
+    if expired.is_set():
+        raise CommandError(f"no answer within {timeout:g} s from: {line}", returncode=124, mend=mend)
     if process.returncode:
         raise CommandError(
             f"exit status {process.returncode} from: {line}",
@@ -74,3 +82,28 @@ def call(
             mend=mend,
         )
     return "".join(output)
+
+
+@contextmanager
+def _deadline(process: subprocess.Popen[str], timeout: float | None) -> Iterator[threading.Event]:
+    """Kill ``process`` after ``timeout`` seconds and set the event; None waits for ever."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        if process.poll() is None:
+            expired.set()
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+
+    if timeout is None:
+        yield expired
+        return
+    timer = threading.Timer(timeout, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()
