@@ -1,0 +1,158 @@
+"""Read a package index: its simple pages (PEP 691 JSON, or PEP 503 HTML) and single wheels' METADATA.
+
+METADATA comes from beside the wheel (PEP 658), checked against its announced hash; where an index has none it is read out
+of the wheel itself with range requests, a few kilobytes of some hundred megabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import io
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.2"
+_TIMEOUT = 30
+_BLOCK = 1 << 16
+
+
+class IndexUnreachable(Exception):  # noqa: N818 - the caller goes on without it; it is no failure of ours
+    """An index, or one file of it, cannot be read; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a project; ``metadata_sha256`` is None where the index announces no METADATA of its own."""
+
+    name: str
+    url: str
+    yanked: bool = False
+    metadata_sha256: str | None = None
+
+
+def files(page: str) -> list[File]:
+    """The files that a project's simple page lists.
+
+    Raises:
+        IndexUnreachable: the page cannot be had.
+    """
+    body, kind, url = _get(page, {"Accept": _ACCEPT})
+    if kind == "application/vnd.pypi.simple.v1+json":
+        return [_from_json(entry, url) for entry in json.loads(body)["files"]]
+    parser = _Links(url)
+    parser.feed(body.decode("utf-8", "replace"))
+    return parser.files
+
+
+def metadata(file: File) -> str:
+    """A wheel's METADATA.
+
+    Raises:
+        IndexUnreachable: it cannot be had, or is not what the index announced.
+    """
+    if file.metadata_sha256:
+        body, _, _ = _get(file.url + ".metadata", {})
+        if hashlib.sha256(body).hexdigest() != file.metadata_sha256:
+            raise IndexUnreachable(f"{file.name}.metadata is not what its index announces (sha256 differs)")
+        return body.decode()
+    try:
+        with zipfile.ZipFile(_Remote(file.url)) as wheel:
+            name = next(
+                name for name in wheel.namelist() if name.count("/") == 1 and name.endswith(".dist-info/METADATA")
+            )
+            return wheel.read(name).decode()
+    except (zipfile.BadZipFile, StopIteration) as error:
+        raise IndexUnreachable(f"{file.name} has no readable METADATA: {error}") from error
+
+
+def _get(url: str, headers: Mapping[str, str]) -> tuple[bytes, str, str]:
+    """Body, content type, and the URL that finally answered."""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise IndexUnreachable(f"not a http(s) URL: {url}")
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=_TIMEOUT) as answer:  # noqa: S310
+            if "Range" in headers and answer.status != 206:
+                raise IndexUnreachable(f"{_shown(url)} does not answer range requests")
+            return answer.read(), answer.headers.get_content_type(), answer.url
+    except OSError as error:
+        raise IndexUnreachable(f"{_shown(url)}: {getattr(error, 'reason', None) or error}") from error
+
+
+def _shown(url: str) -> str:
+    """A URL for messages: without the password that it may hold."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _from_json(entry: Mapping[str, Any], base: str) -> File:
+    announced = entry.get("core-metadata", entry.get("dist-info-metadata"))
+    digest = announced.get("sha256") if isinstance(announced, dict) else None
+    return File(entry["filename"], urllib.parse.urljoin(base, entry["url"]), bool(entry.get("yanked")), digest)
+
+
+class _Links(html.parser.HTMLParser):
+    """The anchors of a PEP 503 page."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        self._base = base
+        self.files: list[File] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag != "a" or not found.get("href"):
+            return
+        url = urllib.parse.urldefrag(urllib.parse.urljoin(self._base, found["href"] or "")).url
+        name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+        announced = found.get("data-core-metadata") or found.get("data-dist-info-metadata") or ""
+        self.files.append(File(name, url, "data-yanked" in found, announced.removeprefix("sha256=") or None))
+
+
+class _Remote(io.RawIOBase):
+    """A file on a server, read by ranges: just enough for zipfile."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._position = 0
+        self._blocks: dict[int, bytes] = {}
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
+                self._size = int(answer.headers["Content-Length"])
+        except (OSError, TypeError) as error:
+            raise IndexUnreachable(f"{_shown(url)}: {error}") from error
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        end = self._size if size < 0 else min(self._size, self._position + size)
+        first, last = self._position // _BLOCK, max(end - 1, 0) // _BLOCK
+        body = b"".join(self._block(number) for number in range(first, last + 1))
+        start = self._position - first * _BLOCK
+        found = body[start : start + end - self._position]
+        self._position += len(found)
+        return found
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            last = min(self._size, (number + 1) * _BLOCK) - 1
+            self._blocks[number] = _get(self._url, {"Range": f"bytes={number * _BLOCK}-{last}"})[0]
+        return self._blocks[number]
