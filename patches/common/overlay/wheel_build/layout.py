@@ -1,0 +1,67 @@
+"""What this release line is made of, read from layout.json (sources, plugins) and build_origin.json (which release)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One extension module; sources are relative to the tree.
+
+    ``kernels`` are CUDA files, ``host`` C++ files that know nothing of Python, ``bindings`` those with the module in
+    them; ``libraries`` are linked besides torch's.
+    """
+
+    module: str
+    kernels: tuple[str, ...]
+    host: tuple[str, ...]
+    bindings: tuple[str, ...]
+    libraries: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The last part of the module's name: what PyInit_ is followed by."""
+        return self.module.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A release: its origin (as patching wrote it), its packages and plugins."""
+
+    origin: dict[str, Any]
+    packages: tuple[str, ...]
+    sources: tuple[str, ...]
+    plugins: tuple[Plugin, ...]
+
+    @property
+    def release(self) -> str:
+        """Upstream's version, e.g. 0.3.3.1."""
+        return str(self.origin["release"])
+
+
+def _plugin(entry: dict[str, Any], system: str) -> Plugin:
+    return Plugin(
+        module=entry["module"],
+        kernels=tuple(entry["kernels"]),
+        host=tuple(entry["host"]),
+        bindings=tuple(entry["bindings"]),
+        libraries=tuple(entry["libraries"][system]),
+    )
+
+
+def read_layout(tree: Path, system: str = "") -> Layout:
+    """Read the two files of the patched ``tree``; ``system`` is os.name unless told otherwise."""
+    import os
+
+    origin = json.loads((tree / "build_origin.json").read_text(encoding="utf-8"))
+    layout = json.loads((tree / "wheel_build" / "layout.json").read_text(encoding="utf-8"))
+    return Layout(
+        origin=origin,
+        packages=tuple(layout["packages"]),
+        sources=tuple(layout["sources"]),
+        plugins=tuple(_plugin(entry, system or os.name) for entry in layout["plugins"]),
+    )

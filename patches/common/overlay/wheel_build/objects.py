@@ -1,0 +1,140 @@
+"""Compiled objects that do not depend on Python: where they are kept, and how the kernels are made.
+
+An object is kept under a key of everything that went into it: sources, flags, compilers. The folder may be shared by any
+number of builds, also at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# A host compiler takes up to this much on a file that includes torch.
+_BYTES_PER_JOB = 1_600_000_000
+
+
+def jobs() -> int:
+    """How many compilers at once: MAX_JOBS, or as many as there are cores, within memory."""
+    if "MAX_JOBS" in os.environ:
+        return max(1, int(os.environ["MAX_JOBS"]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return cores
+    return max(1, min(cores, memory // _BYTES_PER_JOB))
+
+
+def run(command: Sequence[str], cwd: Path) -> None:
+    """Run a compiler or linker; on failure print the whole command and end the build."""
+    result = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if result.returncode:
+        sys.stderr.write(f"\nfailed: {shlex.join(command)}\n{result.stdout}")
+        raise SystemExit(result.returncode)
+
+
+def first_line(command: Sequence[str], containing: str = "") -> str:
+    """The first line that ``command`` prints (with ``containing`` in it): how compilers state their version."""
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return next(line.strip() for line in text.splitlines() if containing in line)
+
+
+def digest(tree: Path, folders: Sequence[str], extra: object) -> str:
+    """A key over every file in ``folders`` (by name and content) and ``extra`` (anything JSON can hold)."""
+    state = hashlib.sha256(json.dumps(extra, sort_keys=True).encode())
+    for folder in folders:
+        for path in sorted((tree / folder).rglob("*")):
+            if path.is_file() and path.suffix not in {".py", ".pyc"}:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                state.update(f"{path.relative_to(tree).as_posix()} {content}\n".encode())
+    return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A folder of objects by key; ``root`` None keeps nothing."""
+
+    root: Path | None
+
+    def get(self, key: str, name: str, destination: Path) -> bool:
+        """Copy a kept object to ``destination``; False if there is none."""
+        if self.root is None:
+            return False
+        try:
+            content = (self.root / key[:2] / key / name).read_bytes()
+        except FileNotFoundError:
+            return False
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.write_bytes(content)
+        return True
+
+    def put(self, key: str, name: str, made: Path) -> None:
+        """Keep ``made``; another build may do the same at the same time."""
+        if self.root is None:
+            return
+        folder = self.root / key[:2] / key
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as beside:
+            beside.write(made.read_bytes())
+        os.replace(beside.name, folder / name)
+
+
+@dataclass(frozen=True)
+class Nvcc:
+    """The CUDA compiler with everything that decides what it makes."""
+
+    path: str
+    version: str
+    host: str
+    host_version: str
+    flags: tuple[str, ...]
+
+    def command(self, source: str, made: Path) -> list[str]:
+        """The command, to be run from the tree: a relative source and a constant object name keep it reproducible.
+
+        nvcc names its intermediate files after its process unless they lie beside the object.
+        """
+        return [self.path, "-ccbin", self.host, *self.flags, "--objdir-as-tempdir", "-c", source, "-o", str(made)]
+
+    def identity(self) -> list[object]:
+        """What a key must hold of it."""
+        return [self.version, self.host_version, list(self.flags)]
+
+
+class Progress:
+    """One line a finished file: how many of how many, and the time since the build began."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.start = time.monotonic()
+
+    def finished(self, name: str, how: str) -> None:
+        """Count ``name`` as done."""
+        self.done += 1
+        print(f"[{self.done}/{self.total}] {name} ({how}, {time.monotonic() - self.start:.0f} s)", flush=True)
+
+
+def compile_kernel(
+    tree: Path, source: str, folders: Sequence[str], nvcc: Nvcc, store: ObjectStore, build: Path, progress: Progress
+) -> Path:
+    """Compile one .cu file, or take it from the store; it knows neither torch nor Python."""
+    made = build / "kernels" / (Path(source).name + ".o")
+    key = digest(tree, folders, ["kernel", source, *nvcc.identity()])
+    if store.get(key, made.name, made):
+        progress.finished(source, "kept")
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    run(nvcc.command(source, made), cwd=tree)
+    store.put(key, made.name, made)
+    progress.finished(source, "compiled")
+    return made
