@@ -1,0 +1,91 @@
+"""Virtual environments from hash-locked requirements, made once per content and reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import uv
+
+from scripts import console
+from scripts.cache import cache_root, exclusive, file_sha256
+from scripts.errors import ToolchainError
+from scripts.model import ROOT, Cell
+from scripts.process import call
+
+_MARKER = "complete.json"
+_DESCRIBE = "import sys, sysconfig; print(sys.implementation.name, sys.version, sysconfig.get_platform())"
+
+
+def create(python: Path, requirement_files: Sequence[Path], *, name: str = "env", cache: Path | None = None) -> Path:
+    """A virtual environment of ``python`` that holds exactly what ``requirement_files`` pin, and nothing else.
+
+    It lies in the cache under ``name`` and a hash of the interpreter's version and the files' contents; one that is
+    there and complete is returned as it is. Only wheels are installed: no code runs before its hash was compared.
+
+    Raises:
+        ToolchainError: a requirement file is not there.
+        CommandError: uv failed: a hash differs, no wheel for this Python, the index cannot be reached.
+    """
+    for file in requirement_files:
+        if not file.exists():
+            raise ToolchainError(f"{file} is not there", mend=f"run `nox -s lock -- {file.stem}`")
+    described = call([python, "-c", _DESCRIBE], echo=False, quiet=True).strip()
+    wanted = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
+    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+    environment = (cache or cache_root()) / "environments" / f"{name}-{key}"
+    with exclusive(environment.parent / f".{environment.name}.lock"):
+        if not _is_complete(environment):
+            shutil.rmtree(environment, ignore_errors=True)
+            with console.step(f"environment {environment.name}"):
+                _fill(environment, python, requirement_files)
+            # Scripts hold the environment's own path, so it cannot be moved into place: the marker comes last instead.
+            (environment / _MARKER).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    return environment
+
+
+def interpreter(environment: Path) -> Path:
+    """The environment's Python."""
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def torch_lock(cell: Cell) -> Path:
+    """The requirement file that pins the cell's torch and what a build needs beside it.
+
+    Raises:
+        ToolchainError: this torch is not locked.
+    """
+    path = ROOT / torch_lock_name(cell)
+    if not path.exists():
+        raise ToolchainError(
+            f"torch {cell.torch.version} for {cell.toolkit.tag} on {cell.platform.name} is unlocked",
+            mend=f"run `nox -s lock -- {path.stem}`",
+        )
+    return path
+
+
+def torch_lock_name(cell: Cell) -> str:
+    """Where the cell's torch lock belongs, relative to the repository."""
+    # On the package index only the torch for Linux is of CUDA: Windows has a lock of its own.
+    windows = "-win_amd64" if cell.platform.name == "win_amd64" else ""
+    return f"requirements/torch/{cell.torch.version}-{cell.toolkit.tag}{windows}.txt"
+
+
+def _is_complete(environment: Path) -> bool:
+    """Whether it was finished, and the Python that it points to is still there."""
+    return (environment / _MARKER).is_file() and interpreter(environment).exists()
+
+
+def _fill(environment: Path, python: Path, requirement_files: Sequence[Path]) -> None:
+    """Make the environment with uv; index settings are uv's own, the hashes hold whatever they say."""
+    binary = uv.find_uv_bin()
+    call([binary, "venv", "--quiet", "--no-project", "--python", python, environment], quiet=True)
+    command: list[str | os.PathLike[str]] = [binary, "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--only-binary", ":all:", "--python", interpreter(environment)]
+    for file in requirement_files:
+        command += ["--requirements", file]
+    call(command, quiet=True)
