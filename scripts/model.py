@@ -112,7 +112,9 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """``0.3.3.1-cp312-cu130-torch2.11-linux_x86_64``."""
-        return f"{self.release.version}-{self.python_tag}-{self.toolkit.tag}-torch{self.torch.line}-{self.platform.name}"
+        return (
+            f"{self.release.version}-{self.python_tag}-{self.toolkit.tag}-torch{self.torch.line}-{self.platform.name}"
+        )
 
     @property
     def python_tag(self) -> str:
