@@ -24,6 +24,7 @@ from scripts.process import call
 
 PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
 _TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu(?P<major>\d\d)(?P<minor>\d))(?P<windows>-win_amd64)?")
+_WINDOWS = "-win_amd64"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ Lock = RequirementsLock | ArchivesLock
 def known_locks(root: Path = ROOT) -> dict[str, Lock]:
     """Every lock that can be made, by name: ``pipeline``, ``cu130``, ``2.14.1-cu130``, ``cu124-redist``."""
     folder = root / "requirements"
-    table = tomllib.loads((folder / "locks.toml").read_text(encoding="utf-8"))
+    table = _table(root)
     locks: list[Lock] = [_plain_lock(folder, name, table["plain"]["python"]) for name in table["plain"]["names"]]
     locks += [_toolkit_lock(folder, cuda, table["toolkits"]["components"]) for cuda in table["toolkits"]["cuda"]]
     locks += [torch_lock(folder, name, options) for name, options in table["torch"].items()]
@@ -67,6 +68,10 @@ def known_locks(root: Path = ROOT) -> dict[str, Lock]:
         name = f"cu{cuda.rpartition('.')[0].replace('.', '')}-redist"
         locks.append(ArchivesLock(name, folder / "toolkits" / f"{name}.json", cuda))
     return {lock.name: lock for lock in locks}
+
+
+def _table(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "requirements" / "locks.toml").read_text(encoding="utf-8"))
 
 
 def _plain_lock(folder: Path, name: str, python: str) -> RequirementsLock:
@@ -105,11 +110,13 @@ def _runtime_package(major: int) -> str:
     return "nvidia-cuda-runtime" if major >= 13 else f"nvidia-cuda-runtime-cu{major}"
 
 
-def select(names: Sequence[str], locks: Mapping[str, Lock], folder: Path) -> list[Lock]:
+def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
     """The locks that ``names`` ask for; none asks for all. ``cu124`` also finds ``cu124-redist``.
 
-    A torch that locks.toml does not list is locked with default options.
+    A torch that locks.toml does not list is locked with default options, one for Windows with those of the same torch.
     """
+    locks = known_locks(root)
+    options = _table(root)["torch"]
     chosen: list[Lock] = []
     for name in names:
         if name in locks:
@@ -117,7 +124,7 @@ def select(names: Sequence[str], locks: Mapping[str, Lock], folder: Path) -> lis
         elif f"{name}-redist" in locks:
             chosen.append(locks[f"{name}-redist"])
         elif _TORCH_NAME.fullmatch(name):
-            chosen.append(torch_lock(folder, name, {}))
+            chosen.append(torch_lock(root / "requirements", name, options.get(name.removesuffix(_WINDOWS), {})))
         else:
             raise UsageError(f"no lock is called {name}", mend=f"choose from: {', '.join(sorted(locks))}")
     return chosen or list(locks.values())
@@ -197,10 +204,14 @@ def _compile(lock: RequirementsLock, made: Path) -> None:
 
 
 def check(locks: Iterable[Lock]) -> int:
-    """Print what is wrong with each lock; return how many are wrong. Archives that are not locked are not wrong."""
+    """Print what is wrong with each lock; return how many are wrong.
+
+    What comes from servers other than the package index may be unlocked: the plan says so, and a build refuses it.
+    """
     wrong = 0
     for lock in locks:
-        if isinstance(lock, ArchivesLock) and not lock.output.exists():
+        elsewhere = isinstance(lock, ArchivesLock) or lock.channel is not None
+        if elsewhere and not lock.output.exists():
             console.mark("info", f"{lock.name}: unlocked; `nox -s lock -- {lock.name}` makes it")
             continue
         found = problems(lock)
@@ -230,7 +241,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; report what no longer fits, offline")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of keeping pins")
     arguments = parser.parse_args()
-    chosen = select(arguments.names, known_locks(), ROOT / "requirements")
+    chosen = select(arguments.names)
     if arguments.check:
         wrong, verb = check(chosen), "do not answer their inputs"
     else:
