@@ -142,6 +142,9 @@ class _Builder:
                 continue
             self._document.keys[inner] = place
             built[name] = self.build(value, inner)
+            if value.start_mark.index == value.end_mark.index:
+                # An empty value has no place of its own: YAML puts it at whatever comes next.
+                self._document.values[inner] = place
             if not isinstance(key, ScalarNode) or not str(key.tag).endswith(":str"):
                 self._document.report(inner, f'the key {name} is read as {_kind(key)}; quote it: "{name}"', key=True)
         return built

@@ -71,9 +71,12 @@ def _toolkit(document: Document, trail: Trail, cuda: str, toolkit: RawToolkit) -
         text = f"PyPI has nvcc from CUDA {_PYPI_NVCC} on, not {cuda}; write redist or system"
         document.report((*trail, "providers", toolkit.providers.index("pypi")), text)
     _unique(document, (*trail, "architectures"), toolkit.architectures)
-    for index, architecture in enumerate(toolkit.architectures):
-        _architecture(document, (*trail, "architectures", index), cuda, architecture)
-    newest = max(toolkit.architectures, key=Version)
+    good = [
+        architecture
+        for index, architecture in enumerate(toolkit.architectures)
+        if _architecture(document, (*trail, "architectures", index), cuda, architecture)
+    ]
+    newest = max(good, key=Version, default=toolkit.ptx)
     if toolkit.ptx != newest:
         text = (
             f"PTX is for cards newer than any listed: write the newest of `architectures`, {newest}, not {toolkit.ptx}"
@@ -83,15 +86,18 @@ def _toolkit(document: Document, trail: Trail, cuda: str, toolkit: RawToolkit) -
         _bounds(document, (*trail, name), bounds)
 
 
-def _architecture(document: Document, trail: Trail, cuda: str, architecture: str) -> None:
+def _architecture(document: Document, trail: Trail, cuda: str, architecture: str) -> bool:
     if architecture not in _ARCHITECTURES:
         document.report(trail, f"no such architecture {architecture}; write one of {', '.join(_ARCHITECTURES)}")
-        return
+        return False
     first, last = _ARCHITECTURES[architecture]
     if Version(cuda) < Version(first):
         document.report(trail, f"{architecture} needs CUDA {first} or newer, not {cuda}; remove it here")
-    elif last and Version(cuda) > Version(last):
+        return False
+    if last and Version(cuda) > Version(last):
         document.report(trail, f"CUDA {cuda} no longer has {architecture}, {last} was the last; remove it here")
+        return False
+    return True
 
 
 def _bounds(document: Document, trail: Trail, bounds: RawBounds) -> None:

@@ -1,7 +1,7 @@
 """Read a package index: its simple pages (PEP 691 JSON, or PEP 503 HTML) and single wheels' METADATA.
 
-METADATA comes from beside the wheel (PEP 658), checked against its announced hash; where an index has none it is read out
-of the wheel itself with range requests, a few kilobytes of some hundred megabytes.
+METADATA comes from beside the wheel (PEP 658), checked against its announced hash; where an index has none it is read
+out of the wheel itself with range requests, a few kilobytes of some hundred megabytes.
 """
 
 from __future__ import annotations

@@ -86,7 +86,10 @@ class TorchTable:
         return f"channels {', '.join(sorted(dates)) or 'never observed'}; PyPI {self.pypi_observed}"
 
     def origin(self, cuda: str, torch: str, platform: str, python: str) -> Literal["pypi", "pytorch"] | None:
-        """Who publishes that torch for CUDA ("13.0"): PyPI if its plain wheel is of that CUDA, else the channel, or none."""
+        """Who publishes that torch for CUDA ("13.0"): PyPI (a plain wheel of that CUDA), a channel, or none.
+
+        ``platform`` is a name as in cell ids, ``python`` a line ("3.12").
+        """
         plain = self.pypi.get(torch)
         if platform == "linux_x86_64" and plain and _line(plain.cuda) == cuda and python in plain.pythons:
             return "pypi"
