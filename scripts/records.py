@@ -1,0 +1,134 @@
+"""Evidence about one wheel as JSON, keyed by the wheel's sha256: `records/<sha256>.audit.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from scripts.cache import file_sha256
+from scripts.errors import AuditError
+
+Outcome = Literal["passed", "failed", "untested"]
+OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "untested")
+
+SCHEMA = 1
+_FOLDER = "records"
+_SUFFIX = ".audit.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: ``detail`` says what holds, what is wrong, or why it could not be looked at."""
+
+    name: str
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an audit found.
+
+    ``time`` is when it was made (UTC, ISO 8601; no build timestamp plays a part), ``tools`` the versions of what looked
+    at the wheel, ``partial`` whether the wheel was built for narrowed architectures.
+    """
+
+    wheel: str
+    sha256: str
+    size: int
+    cell: str
+    time: str
+    tools: Mapping[str, str]
+    partial: bool
+    checks: tuple[Check, ...]
+    schema: int = SCHEMA
+
+    @property
+    def outcome(self) -> Outcome:
+        """failed if any check failed, else untested if any is, else passed; no checks prove nothing."""
+        outcomes = {check.outcome for check in self.checks}
+        if "failed" in outcomes:
+            return "failed"
+        return "untested" if "untested" in outcomes or not outcomes else "passed"
+
+    @property
+    def release(self) -> bool:
+        """Whether the wheel can be released as far as this record goes: everything passed, and it is whole."""
+        return self.outcome == "passed" and not self.partial
+
+    def named(self, name: str) -> Check:
+        """The check of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(name)
+
+
+def make(wheel: Path, cell: str, checks: tuple[Check, ...], tools: Mapping[str, str], *, partial: bool) -> Record:
+    """A record of now about the file ``wheel``."""
+    return Record(
+        wheel=wheel.name,
+        sha256=file_sha256(wheel),
+        size=wheel.stat().st_size,
+        cell=cell,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        tools=dict(tools),
+        partial=partial,
+        checks=checks,
+    )
+
+
+def save(record: Record, directory: Path) -> Path:
+    """Write `records/<sha256>.audit.json` below ``directory``, whole or not at all, over an earlier one."""
+    path = _path(record.sha256, directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stated = {**asdict(record), "outcome": record.outcome, "release": record.release}
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+    beside.replace(path)
+    return path
+
+
+def load(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        AuditError: it cannot be read, is of another schema, or states an outcome that its checks do not bear out.
+    """
+    mend = "audit the wheel again: nox -s audit -- WHEEL"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        stated = {name: data.pop(name) for name in ("outcome", "release")}
+        record = _ADAPTER.validate_python(data)
+    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+        raise AuditError(f"{path}: not a record: {error}", mend=mend) from error
+    if record.schema != SCHEMA:
+        raise AuditError(f"{path}: a record of schema {record.schema}, not {SCHEMA}", mend=mend)
+    if stated != {"outcome": record.outcome, "release": record.release}:
+        raise AuditError(f"{path}: states {stated}, but its checks make it {record.outcome}", mend=mend)
+    if path.name.endswith(_SUFFIX) and path.name != record.sha256 + _SUFFIX:
+        raise AuditError(f"{path}: is about another wheel, {record.sha256}", mend=mend)
+    return record
+
+
+def find(sha256: str, directory: Path) -> Record | None:
+    """The record about the wheel of that sha256 below ``directory``, or None."""
+    path = _path(sha256, directory)
+    return load(path) if path.is_file() else None
+
+
+_ADAPTER = TypeAdapter(Record)
+
+
+def _path(sha256: str, directory: Path) -> Path:
+    return directory / _FOLDER / f"{sha256}{_SUFFIX}"
