@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,13 +32,16 @@ def call(
     env: Mapping[str, str] | None = None,
     echo: bool = True,
     quiet: bool = False,
+    show: Callable[[str], bool] | None = None,
+    log: Path | None = None,
     timeout: float | None = None,
     mend: str | None = None,
 ) -> str:
     """Run ``command`` to its end and return its standard output and error, interleaved.
 
     ``env`` is added to this process's environment. The command line is echoed (values of ``env`` are not: they may be
-    secret); the output is passed through as it comes unless ``quiet``. After ``timeout`` seconds it is killed.
+    secret); the output is passed through as it comes, unless ``quiet`` or where ``show`` says no to a line, and all of it is
+    written to ``log`` as well. After ``timeout`` seconds the command is killed.
 
     Raises:
         CommandError: the command is not there, or exited non-zero; it carries the last lines of output.
@@ -70,15 +73,18 @@ def call(
         for text in process.stdout:
             output.append(text)
             kept.append(text)
-            if not quiet:
+            if not quiet and (show is None or show(text)):
                 sys.stderr.write(text)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(output), encoding="utf-8")
     if expired.is_set():
         raise CommandError(f"no answer within {timeout:g} s from: {line}", returncode=124, mend=mend)
     if process.returncode:
         raise CommandError(
             f"exit status {process.returncode} from: {line}",
             returncode=process.returncode,
-            output="".join(kept) if quiet else "",
+            output="".join(kept) if quiet or show else "",
             mend=mend,
         )
     return "".join(output)

@@ -1,0 +1,106 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox>=2025.5"]
+# ///
+"""Precompiled nvdiffrast wheels: plan, build, audit. Arguments after `--` go to the stage, e.g. a cell or a glob of cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "tests"]
+
+REQUIREMENTS = Path("requirements")
+
+
+@nox.session
+def plan(session: nox.Session) -> None:
+    """Print what the matrix makes, and what of it this machine can build: [--json | --github] [CELL...]."""
+    stage(session, "plan")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build, repair and audit this host's cell or the named ones: [CELL...] [--release X] [--arch 9.0] [--engine E]."""
+    stage(session, "build")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Check wheels against their cells: WHEEL..."""
+    stage(session, "audit")
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Build a cell twice in different surroundings and compare the bytes: [CELL...]."""
+    stage(session, "reproduce")
+
+
+@nox.session
+def patch(session: nox.Session) -> None:
+    """Leave a release's patched tree for a person to look at: RELEASE; or try every release: --check."""
+    stage(session, "patching")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write hash-locked requirements and toolkits: [NAME...] [--check]."""
+    stage(session, "locks")
+
+
+@nox.session
+def observe(session: nox.Session) -> None:
+    """Refresh the table of torch builds from a package index: [--index URL]."""
+    stage(session, "observe")
+
+
+@nox.session
+def regenerate(session: nox.Session) -> None:
+    """Write what is made from the matrix: its JSON schema and the golden list of cells."""
+    stage(session, "matrix", "--schema", "--golden")
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Measure against plain upstream, side by side, and print the table (half an hour)."""
+    install(session, "pipeline")
+    session.run("python", "-m", "benchmarks.build_time", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, and that what is generated and locked is up to date."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("python", "-m", "scripts.locks", "--check")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; `-- -m "not integration"` leaves out those that need minutes."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+def install(session: nox.Session, purpose: str) -> None:
+    """Install exactly what requirements/PURPOSE.txt pins."""
+    session.install("--require-hashes", "--no-deps", "-r", str(REQUIREMENTS / f"{purpose}.txt"))
+
+
+def stage(session: nox.Session, name: str, *arguments: str) -> None:
+    """Run one stage of the pipeline with the session's arguments."""
+    install(session, "pipeline")
+    session.run("python", "-m", f"scripts.{name}", *arguments, *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()

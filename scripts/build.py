@@ -1,0 +1,367 @@
+"""Build cells: fetch, patch, provide a toolchain, compile, repair, audit; one wheel and one record each.
+
+A finished wheel is kept under a key of everything that went into it, so the same command after an interruption, or after a
+change that concerns other cells, goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+from packaging.version import Version
+
+from scripts import audit, cibuildwheel, compilers, console, environments, interpreters, matrix, patching, process
+from scripts import records, repair, toolchain, upstream
+from scripts.cache import cache_root, complete_folder, file_sha256
+from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError, run_main
+from scripts.matrix import Matrix
+from scripts.model import ROOT, Cell
+from scripts.plan import host_platform
+
+# Every timestamp inside a wheel: 2020-01-01 UTC. Nothing that varies, or rebuilds would differ.
+SOURCE_DATE_EPOCH = 1_577_836_800
+# Variables by which a shell could change what the compilers make.
+_UNSET = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS")
+# Raise when the same inputs give other bytes because this module or one it calls has changed.
+_RECIPE = "1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build, as far as the cell does not say.
+
+    ``architectures`` narrows what is compiled ("9.0"); empty is the toolkit's whole policy. ``objects`` is the folder of
+    compiled objects that builds share, ``kept`` the folder of finished wheels; None keeps nothing.
+    """
+
+    engine: str
+    architectures: tuple[str, ...]
+    image: str | None
+    source: Path | None
+    output: Path
+    objects: Path | None
+    kept: Path | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a cell's wheel is made of, verified and on disk."""
+
+    pristine: Path
+    series_sha256: str
+    cuda: toolchain.CudaHome
+    compiler: compilers.HostCompiler
+    python: Path
+    torch_lock: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the summary."""
+
+    cell: Cell
+    outcome: str
+    detail: str
+    seconds: float
+    wheel: Path | None = None
+
+
+def architecture_list(cell: Cell, narrowed: Sequence[str] = ()) -> tuple[str, ...]:
+    """Architectures in torch's notation: the policy with PTX for its newest, or exactly those of ``narrowed``."""
+    if narrowed:
+        return tuple(narrowed)
+    toolkit = cell.toolkit
+    return tuple(f"{number}+PTX" if number == toolkit.ptx else number for number in toolkit.architectures)
+
+
+def host_cell(planned: Matrix, release: str | None) -> Cell:
+    """This host's cell: its Python, the default toolkit, the newest torch of it, the newest release that can be had."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    candidates = [
+        cell
+        for cell in planned.cells
+        if cell.python == python
+        and cell.platform.name == host_platform()
+        and cell.toolkit.tag == planned.default_toolkit
+        and (release is None or cell.release.version == release)
+    ]
+    candidates.sort(key=lambda cell: (Version(cell.release.version), Version(cell.torch.version)), reverse=True)
+    passed_over: list[str] = []
+    for cell in candidates:
+        why = None if release else upstream.availability(cell.release)
+        if why is None:
+            console.say(f"cell {cell.id}: this Python, the default toolkit, its newest torch, and the newest release")
+            for line in dict.fromkeys(passed_over):
+                console.say(f"  not {line}")
+            return cell
+        passed_over.append(f"{cell.release.version}: {why}")
+    if passed_over:
+        raise BuildError("no release can be had: " + "; ".join(dict.fromkeys(passed_over)), mend="nox -s plan")
+    raise UsageError(
+        f"the matrix has no cell for CPython {python} on {host_platform()}"
+        + (f" and release {release}" if release else ""),
+        mend="nox -s plan",
+    )
+
+
+def choose_engine(cell: Cell, asked: str, image: str | None) -> str:
+    """The engine that was asked for; ``auto`` is a container where there are an engine and an image, else the host."""
+    if asked != "auto":
+        return asked
+    why = cibuildwheel.availability()
+    if why is None and cell.platform.name.startswith("linux") and not (image or cell.platform.image):
+        why = "the matrix pins no image for it"
+    console.say(f"engine: {'cibuildwheel' if why is None else f'host (not cibuildwheel: {why})'}")
+    return "cibuildwheel" if why is None else "host"
+
+
+def gather(cell: Cell, source: Path | None) -> Inputs:
+    """Check what can be checked at once, then fetch what is missing.
+
+    Raises:
+        PipelineError: something is missing or unsuitable; nothing has been compiled yet.
+    """
+    if cell.platform.name != host_platform():
+        raise ToolchainError(f"{cell.id}: a {cell.platform.name} wheel cannot be built on {host_platform()}")
+    torch_lock = environments.torch_lock(cell)
+    compiler = compilers.check_host(cell.toolkit, needs_gl=cell.release.series == "0.3")
+    python = interpreters.find(cell.python)
+    if python is None:
+        raise ToolchainError(
+            f"{cell.id}: no CPython {cell.python} with its headers here",
+            mend=f"install it, e.g. apt-get install python{cell.python} python{cell.python}-dev",
+        )
+    pristine = upstream.fetch(cell.release, source=source)
+    return Inputs(
+        pristine=pristine,
+        series_sha256=patching.read_series(cell.release.series).sha256,
+        cuda=toolchain.provide(cell.toolkit),
+        compiler=compiler,
+        python=python,
+        torch_lock=torch_lock,
+    )
+
+
+def input_key(cell: Cell, inputs: Inputs, options: Options, engine: str) -> str:
+    """A key over everything that decides the wheel's bytes."""
+    state = {
+        "recipe": _RECIPE,
+        "cell": cell.id,
+        "source": repr(cell.release.source),
+        "series": inputs.series_sha256,
+        "cuda": [inputs.cuda.version, inputs.cuda.lock_sha256],
+        "torch": file_sha256(inputs.torch_lock),
+        "tools": file_sha256(ROOT / "requirements" / "pipeline.txt"),
+        "architectures": architecture_list(cell, options.architectures),
+        "runtime": cell.cuda_runtime,
+        "builder": [inputs.compiler.version, str(inputs.python)] if engine == "host" else [options.image or ""],
+    }
+    return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _environment(cell: Cell, inputs: Inputs, options: Options) -> dict[str, str]:
+    variables = dict.fromkeys(_UNSET, "")
+    variables |= {
+        "BUILD_BINARY_WHEEL": "1",
+        "TORCH_CUDA_ARCH_LIST": ";".join(architecture_list(cell, options.architectures)),
+        "CUDA_HOME": str(inputs.cuda.path),
+        "CXX": str(inputs.compiler.path),
+        "CC": str(inputs.compiler.path),
+        "NVDIFFRAST_CELL": cell.id,
+        "NVDIFFRAST_PARTIAL": "1" if options.architectures else "0",
+        "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
+        "PYTHONHASHSEED": "0",
+    }
+    if options.objects is not None:
+        variables["NVDIFFRAST_BUILD_CACHE"] = str(options.objects)
+    return variables
+
+
+def _is_progress(line: str) -> bool:
+    return line.startswith(("[", "error:", "failed:", "FAILED")) and "c++ -MMD" not in line and "g++ -MMD" not in line
+
+
+def reproducing_command(cell: Cell, options: Options) -> str:
+    """The one command that builds this cell again."""
+    command = f"nox -s build -- {cell.id} --engine {options.engine}"
+    if options.source:
+        command += f" --source {options.source}"
+    return command + "".join(f" --arch {number}" for number in options.architectures)
+
+
+def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, output: Path) -> Path:
+    """The wheel before repair, by any PEP 517 front end's way: uv build, in the cell's locked environment."""
+    environment = environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
+    python = environments.interpreter(environment)
+    variables = _environment(cell, inputs, options)
+    variables["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    command = [uv.find_uv_bin(), "build", "--wheel", "--no-build-isolation", "--no-config", "--python", python]
+    log = ROOT / "build" / "logs" / f"{cell.id}.log"
+    try:
+        process.call([*command, "--out-dir", output, tree], env=variables, show=_is_progress, log=log)
+    except CommandError as error:
+        console.say(error.output)
+        raise BuildError(
+            f"{cell.id}: the build failed (all of its output is in {log.relative_to(ROOT)}): {error}",
+            mend=reproducing_command(cell, options),
+        ) from error
+    return next(output.glob("*.whl"))
+
+
+def _make_on_host(cell: Cell, inputs: Inputs, options: Options, work: Path, destination: Path) -> Path:
+    tree = patching.prepare(cell.release, inputs.pristine, work / "tree").path
+    raw = _compile_on_host(tree, cell, inputs, options, work / "raw")
+    os.environ["SOURCE_DATE_EPOCH"] = str(SOURCE_DATE_EPOCH)
+    return repair.repair(raw, cell, destination, library_path=inputs.cuda.path / "lib64")
+
+
+def _make_in_container(cell: Cell, inputs: Inputs, options: Options, work: Path, destination: Path) -> Path:
+    tree = patching.prepare(cell.release, inputs.pristine, work / "tree").path
+    return cibuildwheel.run(
+        tree,
+        cell,
+        cuda_home=inputs.cuda.path,
+        torch_lock=inputs.torch_lock,
+        cache=options.objects or work / "objects",
+        architectures=architecture_list(cell, options.architectures),
+        epoch=SOURCE_DATE_EPOCH,
+        destination=destination,
+        image=options.image,
+    )
+
+
+def make_wheel(cell: Cell, options: Options) -> Path:
+    """The cell's repaired wheel in ``options.output``, built unless one from the same inputs is kept.
+
+    Raises:
+        PipelineError: of the stage that failed; ``options.output`` is as it was.
+    """
+    inputs = gather(cell, options.source)
+    engine = choose_engine(cell, options.engine, options.image)
+    final = None if options.kept is None else options.kept / input_key(cell, inputs, options, engine)
+    options.output.mkdir(parents=True, exist_ok=True)
+    if final is None or not final.is_dir():
+        make = _make_in_container if engine == "cibuildwheel" else _make_on_host
+        with tempfile.TemporaryDirectory(prefix="nvdiffrast-") as scratch, console.step(f"build {cell.id} ({engine})"):
+            made = make(cell, inputs, options, Path(scratch), Path(scratch) / "wheel")
+            if final is None:
+                return _place(made, options.output)
+            with complete_folder(final) as beside:
+                shutil.copyfile(made, beside / made.name)
+    else:
+        console.say(f"{cell.id}: nothing that goes into it has changed, the wheel is kept")
+    return _place(final / cell.wheel, options.output)
+
+
+def _place(wheel: Path, output: Path) -> Path:
+    """Copy ``wheel`` into ``output`` under its name, whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=output, prefix=".", delete=False) as beside:
+        beside.write(wheel.read_bytes())
+    Path(beside.name).chmod(0o644)
+    return Path(beside.name).replace(output / wheel.name)
+
+
+def _audit(wheel: Path, cell: Cell, options: Options) -> records.Record:
+    python = interpreters.find(cell.python)
+    assert python is not None
+    environment = environments.create(python, [environments.torch_lock(cell)], name=f"torch-{cell.torch.version}")
+    partial = bool(options.architectures)
+    record = audit.audit(wheel, cell, python=python, torch_environment=environment, allow_partial=partial)
+    records.save(record, options.output / "records")
+    return record
+
+
+def build(cell: Cell, options: Options) -> Result:
+    """Build and audit one cell; a failure is a result as well."""
+    start = time.monotonic()
+    try:
+        wheel = make_wheel(cell, options)
+        with console.step(f"audit {wheel.name}"):
+            record = _audit(wheel, cell, options)
+    except PipelineError as error:
+        console.say(f"error: {error}")
+        if error.mend:
+            console.say(f"next:  {error.mend}")
+        return Result(cell, "failed", type(error).__name__, time.monotonic() - start)
+    wrong = [f"{check.name}: {check.detail}" for check in record.checks if check.outcome != "passed"]
+    return Result(cell, record.outcome, "; ".join(wrong), time.monotonic() - start, wheel)
+
+
+def summarize(results: Sequence[Result]) -> None:
+    """The closing table, and below it whatever is not simply passed."""
+    rows = []
+    for result in results:
+        made = result.wheel
+        size = f"{made.stat().st_size / 1e6:.2f} MB" if made else "-"
+        digest = file_sha256(made) if made else "-"
+        rows.append((result.cell.id, result.outcome, size, f"{result.seconds:.0f} s", digest))
+    console.table("built", ("cell", "audit", "size", "time", "sha256"), rows)
+    for result in results:
+        if result.wheel:
+            print(result.wheel)
+        if result.detail:
+            console.mark(result.outcome, f"{result.cell.id}: {result.detail}")
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options that build and reproduce share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cell ids or globs; none is this host's cell")
+    parser.add_argument("--release", help="the upstream release, instead of the newest that can be had")
+    parser.add_argument("--arch", action="append", default=[], metavar="9.0", help="compile for this architecture only")
+    parser.add_argument("--engine", choices=("auto", "host", "cibuildwheel"), default="auto")
+    parser.add_argument("--image", help="the container image, instead of the one that the matrix pins")
+    parser.add_argument("--source", type=Path, help="take the release from this checkout, mirror or wheel; verified")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where wheels and records go (dist/)")
+    return parser
+
+
+def chosen_cells(parsed: argparse.Namespace) -> tuple[Cell, ...]:
+    """The cells that the command line names."""
+    planned = matrix.load()
+    if not parsed.cells:
+        return (host_cell(planned, parsed.release),)
+    return tuple(
+        cell for cell in planned.select(parsed.cells) if parsed.release in (None, cell.release.version)
+    )
+
+
+def parsed_options(parsed: argparse.Namespace, *, fresh: bool = False) -> Options:
+    """Options as the command line has them; ``fresh`` takes nothing from earlier builds."""
+    cache = cache_root()
+    return Options(
+        engine=parsed.engine,
+        architectures=tuple(parsed.arch),
+        image=parsed.image,
+        source=parsed.source,
+        output=parsed.output.absolute(),
+        objects=None if fresh else cache / "objects",
+        kept=None if fresh else cache / "wheels",
+    )
+
+
+def main() -> int:
+    """``python -m scripts.build [CELL...]``."""
+    parser = arguments(__doc__)
+    parser.add_argument("--fresh", action="store_true", help="take nothing from earlier builds")
+    parsed = parser.parse_args()
+    options = parsed_options(parsed, fresh=parsed.fresh)
+    results = [build(cell, options) for cell in chosen_cells(parsed)]
+    summarize(results)
+    outcomes = {result.outcome for result in results}
+    return BuildError.exit_code if "failed" in outcomes else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
