@@ -206,10 +206,11 @@ def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, o
     python = environments.interpreter(environment)
     variables = _environment(cell, inputs, options)
     variables["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    command = [uv.find_uv_bin(), "build", "--wheel", "--no-build-isolation", "--no-config", "--python", python]
+    command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "build", "--wheel", "--no-build-isolation"]
+    command += ["--no-config", "--python", python, "--out-dir", output, tree]
     log = ROOT / "build" / "logs" / f"{cell.id}.log"
     try:
-        process.call([*command, "--out-dir", output, tree], env=variables, show=_is_progress, log=log)
+        process.call(command, env=variables, show=_is_progress, log=log)
     except CommandError as error:
         console.say(error.output)
         raise BuildError(
@@ -277,7 +278,7 @@ def _audit(wheel: Path, cell: Cell, options: Options) -> records.Record:
     assert python is not None
     environment = environments.create(python, [environments.torch_lock(cell)], name=f"torch-{cell.torch.version}")
     partial = bool(options.architectures)
-    record = audit.audit(wheel, cell, python=python, torch_environment=environment, allow_partial=partial)
+    record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
     records.save(record, options.output / "records")
     return record
 
