@@ -93,14 +93,22 @@ def _check_tar_members(path: Path, members: Iterable[tuple[PurePosixPath, tarfil
 
 
 def _inside(path: Path, member: str, folder: PurePosixPath, target: str) -> None:
-    """Refuse a symbolic link in ``folder`` whose ``target`` is not below the archive's top."""
-    if not target or target.startswith("/") or "\\" in target or ":" in target:
+    """Refuse a symbolic link in ``folder`` whose ``target`` may not be below the archive's top.
+
+    ".." is taken at the front alone, where it climbs real folders; behind a name that may itself be a link it climbs
+    from wherever that leads.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    climbs = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
+    if (
+        not target
+        or target.startswith("/")
+        or "\\" in target
+        or ":" in target
+        or climbs > len(folder.parts)
+        or ".." in parts[climbs:]
+    ):
         raise _refused(path, member, f"is a link to {target!r}, outside of the archive")
-    depth = len(folder.parts)
-    for part in target.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            raise _refused(path, member, f"is a link to {target!r}, outside of the archive")
 
 
 def _refuse_clashes(path: Path, names: list[tuple[PurePosixPath, bool]]) -> None:
@@ -135,6 +143,10 @@ def _read_all(path: Path, archive: tarfile.TarFile, members: list[tarfile.TarInf
     for member in members:
         if member.isfile() and len(_content(archive, member)) != member.size:
             raise ArchiveError(f"{path}: {member.name!r} is cut short", mend=_again(path))
+    # Behind the last member lies the compressed stream's own checksum, looked at only by who reads to its end.
+    assert archive.fileobj is not None
+    while archive.fileobj.read(1 << 20):
+        pass
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -1,0 +1,291 @@
+"""The loader against real extension modules, compiled here in a moment and broken in the ways that wheels break."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from scripts.model import ROOT
+
+OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+THIS = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+INFO = {"python": THIS, "torch": "2.11.0", "cuda": "13.0", "cell": "a cell", "release": "0.3.3.1"}
+# A module with one function, which may call into a library.
+MODULE = """
+#include <Python.h>
+{declare}
+static PyObject* answer(PyObject* self, PyObject* unused) {{ return PyLong_FromLong({value}); }}
+static PyMethodDef methods[] = {{{{"answer", answer, METH_NOARGS, ""}}, {{0}}}};
+static struct PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "{name}", 0, -1, methods}};
+PyMODINIT_FUNC PyInit_{name}(void) {{ {init} return PyModule_Create(&definition); }}
+"""
+TORCH = '__version__ = "{version}"\nclass version: cuda = {cuda!r}\n'
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("gcc") is None or os.name != "posix", reason="needs gcc to compile modules: apt install gcc"
+)
+
+
+class Site:
+    """A site-packages folder with the package around the loader, and a process to import it in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.package = folder / "nvdiffrast"
+        (self.package / "torch").mkdir(parents=True)
+        for name in ("_loader.py", "_diagnosis.py"):
+            shutil.copy(OVERLAY / name, self.package)
+        (self.package / "__init__.py").touch()
+        # Upstream's own way in: torch first, then the loader when a plugin is asked for.
+        (self.package / "torch" / "__init__.py").write_text("import torch\nfrom .. import _loader\n")
+        self.info(INFO)
+        self.torch("2.11.0+cu130", "13.0")
+
+    def info(self, info: dict[str, str]) -> None:
+        (self.package / "build_info.json").write_text(json.dumps(info))
+
+    def torch(self, version: str, cuda: str | None) -> None:
+        (self.folder / "torch").mkdir(exist_ok=True)
+        (self.folder / "torch" / "__init__.py").write_text(TORCH.format(version=version, cuda=cuda))
+
+    def compile(
+        self, name: str, *flags: str, folder: str = "nvdiffrast/torch", suffix: str = SUFFIX, **parts: str
+    ) -> Path:
+        source = self.folder / f"{name}.c"
+        source.write_text(MODULE.format(**{"name": name, "declare": "", "value": "42", "init": "", **parts}))
+        made = self.folder / folder / (name + suffix)
+        include = sysconfig.get_path("include")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-I", include, source, "-o", made, *flags], check=True)
+        return made
+
+    def library(self, name: str) -> list[str]:
+        """Compile a shared library that is gone at run time; the flags that link against it."""
+        source = self.folder / "library.c"
+        source.write_text("int from_library(void) { return 1; }\n")
+        made = self.folder / "gone.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", source, f"-Wl,-soname,{name}", "-o", made], check=True)
+        return [str(made)]
+
+    def run(self, code: str, **env: str) -> str:
+        """What ``code`` prints in a fresh interpreter, then its log and traceback."""
+        wrapped = f"import nvdiffrast.torch\nload = nvdiffrast.torch._loader.load_precompiled\n{code}"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(self.folder)!r})\n{wrapped}"],
+            check=False,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_compiled_plugin_is_imported_by_its_name_in_the_package(site: Site) -> None:
+    site.compile("nvdiffrast_plugin")
+    site.compile("nvdiffrast_plugin_gl", value="43")
+    told = site.run("for gl in (False, True): m = load(gl); print(m.__name__, m.answer(), m is load(gl))")
+    assert told.splitlines() == [
+        "nvdiffrast.torch.nvdiffrast_plugin 42 True",
+        "nvdiffrast.torch.nvdiffrast_plugin_gl 43 True",
+    ]
+
+
+def test_an_absent_plugin_falls_back_and_says_so_once_each(site: Site) -> None:
+    told = site.run("print([load(gl) for gl in (False, False, True, True)])")
+    assert "[None, None, None, None]" in told
+    assert told.count("nvdiffrast_plugin is not compiled in this installation") == 1
+    assert told.count("nvdiffrast_plugin_gl is not compiled in this installation") == 1
+
+
+def test_one_plugin_of_two_is_not_taken_for_the_other(site: Site) -> None:
+    site.compile("nvdiffrast_plugin_gl")
+    told = site.run("print(load(False), load(True).answer())")
+    assert "None 42" in told
+
+
+def test_just_in_time_can_be_forced(site: Site) -> None:
+    site.compile("nvdiffrast_plugin")
+    assert site.run("print(load(False))", NVDIFFRAST_FORCE_JIT="1") == "None\n"
+
+
+def test_a_missing_library_is_named(site: Site) -> None:
+    made = site.compile(
+        "nvdiffrast_plugin", *site.library("libc10_cuda.so"), declare="int from_library(void);", value="from_library()"
+    )
+    (site.folder / "gone.so").unlink()
+    told = site.run("load(False)")
+    assert f"{made} is there but cannot be imported: libc10_cuda.so: cannot open shared object file" in told
+    assert "next: libc10_cuda.so belongs to torch" in told
+
+
+@pytest.mark.parametrize("name", ["libGL.so.1", "libEGL.so.1"])
+def test_graphics_libraries_belong_to_the_driver(site: Site, name: str) -> None:
+    # A system may have the real library: ours has a name that only begins alike.
+    library = f"{name}.of-no-system"
+    flags = site.library(library)
+    site.compile("nvdiffrast_plugin_gl", *flags, declare="int from_library(void);", value="from_library()")
+    told = site.run("load(True)")
+    assert f"next: {library} belongs to the graphics driver and is in no wheel" in told
+
+
+def test_an_undefined_symbol_with_another_torch_asks_for_the_torch_it_was_built_for(site: Site) -> None:
+    site.torch("2.12.1+cu130", "13.0")
+    made = site.compile("nvdiffrast_plugin", declare="int of_torch(void);", value="of_torch()", init="of_torch();")
+    told = site.run("load(False)")
+    assert f"{made} is there but cannot be imported" in told
+    assert "undefined symbol: of_torch" in told
+    assert "torch          2.11.0     2.12.1+cu130  <- differs" in told
+    assert 'next: pip install "torch==2.11.*" (built for CUDA 13.0)' in told
+
+
+def test_the_same_torch_line_for_another_cuda(site: Site) -> None:
+    site.torch("2.11.3+cu126", "12.6")
+    site.compile("nvdiffrast_plugin", declare="int of_torch(void);", value="of_torch()", init="of_torch();")
+    told = site.run("load(False)")
+    assert "CUDA of torch  13.0       12.6          <- differs" in told
+    assert "next: this torch is for CUDA 12.6: install torch 2.11 built for CUDA 13.0" in told
+
+
+def test_an_undefined_symbol_with_everything_as_built(site: Site) -> None:
+    site.compile("nvdiffrast_plugin", declare="int of_torch(void);", value="of_torch()", init="of_torch();")
+    told = site.run("load(False)")
+    assert "differs" not in told
+    assert "next: a library is of another version than the one built against" in told
+
+
+def test_a_module_for_another_python_is_broken_not_absent(site: Site) -> None:
+    site.compile("nvdiffrast_plugin", suffix=".cpython-27-x86_64-linux-gnu.so")
+    site.info({**INFO, "python": "cp27"})
+    told = site.run("load(False)")
+    assert "ImportError: nvdiffrast:" in told and "compiled for another Python" in told
+    assert f"next: this file is for cp27, this Python is {THIS}: install nvdiffrast's wheel for {THIS}" in told
+
+
+def test_a_module_whose_initialisation_raises_something_else(site: Site) -> None:
+    raises = 'PyErr_SetString(PyExc_RuntimeError, "the driver is too old"); return 0;'
+    site.compile("nvdiffrast_plugin", init=raises)
+    told = site.run("load(False)")
+    assert "ImportError: nvdiffrast:" in told and "the driver is too old" in told
+
+
+def test_a_file_that_is_no_module(site: Site) -> None:
+    (site.package / "torch" / f"nvdiffrast_plugin{SUFFIX}").write_bytes(b"not an ELF file")
+    told = site.run("load(False)")
+    assert "ImportError: nvdiffrast:" in told and "next: reinstall it" in told
+
+
+def test_without_build_info_a_good_module_loads_and_a_broken_one_says_so(site: Site) -> None:
+    (site.package / "build_info.json").unlink()
+    made = site.compile("nvdiffrast_plugin")
+    assert site.run("print(load(False).answer())") == "42\n"
+    made.write_bytes(b"")
+    told = site.run("load(False)")
+    assert "what it was built for is unknown" in told and "build_info.json cannot be read" in told
+
+
+def test_a_torch_that_cannot_be_imported_is_part_of_the_finding(site: Site) -> None:
+    site.compile("nvdiffrast_plugin").write_bytes(b"")
+    (site.folder / "torch" / "__init__.py").write_text("raise OSError('libcudart is missing')\n")
+    (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
+    told = site.run("load(False)")
+    assert "cannot be imported (libcudart is missing)  <- differs" in told
+
+
+def test_the_error_repeats_and_carries_the_file(site: Site) -> None:
+    made = site.compile("nvdiffrast_plugin")
+    made.write_bytes(b"")
+    told = site.run(
+        "for again in range(2):\n"
+        "    try: load(False)\n"
+        "    except ImportError as error: print(error.path, error.name, type(error.__cause__).__name__)\n"
+    )
+    assert told.splitlines() == [f"{made} nvdiffrast.torch.nvdiffrast_plugin ImportError"] * 2
+
+
+def test_threads_that_ask_at_once_get_the_same_whole_module(site: Site) -> None:
+    # The initialisation waits without the interpreter's lock, so that the others run into it.
+    slow = "Py_BEGIN_ALLOW_THREADS usleep(100000); Py_END_ALLOW_THREADS"
+    site.compile("nvdiffrast_plugin", declare="#include <unistd.h>", init=slow)
+    told = site.run(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import threading\n"
+        "start = threading.Barrier(8)\n"
+        "def one(_):\n"
+        "    start.wait()\n"
+        "    module = load(False)\n"
+        "    return id(module), module.answer()\n"
+        "with ThreadPoolExecutor(8) as pool: print(len(set(pool.map(one, range(8)))))\n"
+    )
+    assert told == "1\n"
+
+
+def test_threads_that_find_nothing_warn_once(site: Site) -> None:
+    told = site.run(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as pool: list(pool.map(lambda _: load(False), range(64)))\n"
+    )
+    assert told.count("is not compiled") == 1
+
+
+EXTENSION = "print(nvdiffrast.torch._loader.load_extension('_nvdiffrast_c').answer())"
+
+
+def test_an_extension_beside_the_package(site: Site) -> None:
+    site.compile("_nvdiffrast_c", folder=".")
+    assert site.run(EXTENSION) == "42\n"
+
+
+def test_an_extension_elsewhere_on_the_path(site: Site) -> None:
+    (site.folder / "elsewhere").mkdir()
+    site.compile("_nvdiffrast_c", folder="elsewhere")
+    assert site.run(f"import sys; sys.path.append({str(site.folder / 'elsewhere')!r})\n{EXTENSION}") == "42\n"
+
+
+def test_an_absent_extension_is_an_error_since_nothing_can_stand_in(site: Site) -> None:
+    told = site.run(EXTENSION)
+    assert "ImportError: nvdiffrast: this installation holds no compiled _nvdiffrast_c" in told
+
+
+def test_a_broken_extension_is_explained(site: Site) -> None:
+    site.torch("2.9.1", "12.8")
+    site.compile("_nvdiffrast_c", folder=".", declare="int of_torch(void);", init="of_torch();", value="0")
+    told = site.run(EXTENSION)
+    assert "<- differs" in told and 'next: pip install "torch==2.11.*"' in told
+
+
+def test_dll_folders_are_registered_once_and_kept(site: Site) -> None:
+    """Only Windows has os.add_dll_directory; a stand-in shows what is asked of it, and when."""
+    for folder in ("torch/lib", "nvdiffrast.libs", "cuda/bin"):
+        (site.folder / folder).mkdir(parents=True)
+    site.compile("nvdiffrast_plugin")
+    told = site.run(
+        "import os, gc\n"
+        "class Handle:\n"
+        "    def __init__(self, path): self.path = path\n"
+        "    def __del__(self): print('gone', flush=True) if os else None\n"
+        "asked = []\n"
+        "os.add_dll_directory = lambda path: (asked.append(path), Handle(path))[1]\n"
+        "load(False); load(False); gc.collect()\n"
+        "print(asked, flush=True); os._exit(0)\n",
+        CUDA_PATH=str(site.folder / "cuda"),
+    )
+    wanted = [str(site.folder / folder) for folder in ("torch/lib", "nvdiffrast.libs", "cuda/bin")]
+    assert told == f"{wanted}\n"
+
+
+def test_the_loader_itself_imports_no_torch(site: Site) -> None:
+    (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
+    assert site.run("load(False); import sys; print('torch' in sys.modules)").startswith("False\n")
