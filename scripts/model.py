@@ -40,6 +40,11 @@ class Release:
     series: str
     source: RegistryPin | GitPin
 
+    @property
+    def has_gl(self) -> bool:
+        """Whether it has the OpenGL plugin, which 0.4 dropped."""
+        return self.series == "0.3"
+
 
 @dataclass(frozen=True)
 class Bounds:

@@ -29,7 +29,7 @@ class Probes:
     host: str
     source: Callable[[Release], str | None]
     toolkit: Callable[[Toolkit], str | None]
-    compiler: Callable[[Toolkit], str | None]
+    compiler: Callable[[Cell], str | None]
     python: Callable[[str], str | None]
     torch_lock: Callable[[Cell], str | None]
 
@@ -48,6 +48,10 @@ def _interpreter(python: str) -> str | None:
     return None if interpreters.find(python) else f"CPython {python} with headers is not here"
 
 
+def _compiler(cell: Cell) -> str | None:
+    return toolchain.compiler_availability(cell.toolkit, needs_gl=cell.release.has_gl)
+
+
 def _torch(cell: Cell) -> str | None:
     lock = torch_lock(cell)
     return None if (ROOT / lock).exists() else f"torch {cell.torch.version} is unlocked: no {lock}"
@@ -59,7 +63,7 @@ def this_machine() -> Probes:
         host=host_platform(),
         source=upstream.availability,
         toolkit=toolchain.availability,
-        compiler=toolchain.compiler_availability,
+        compiler=_compiler,
         python=_interpreter,
         torch_lock=_torch,
     )
@@ -73,7 +77,7 @@ def missing_here(cell: Cell, probes: Probes | None = None) -> tuple[str, ...]:
     answers = (
         probes.source(cell.release),
         probes.toolkit(cell.toolkit),
-        probes.compiler(cell.toolkit),
+        probes.compiler(cell),
         probes.python(cell.python),
         probes.torch_lock(cell),
     )
@@ -86,7 +90,7 @@ def _once(probes: Probes) -> Probes:
         host=probes.host,
         source=_remember(probes.source, lambda release: release.version),
         toolkit=_remember(probes.toolkit, lambda toolkit: toolkit.tag),
-        compiler=_remember(probes.compiler, lambda toolkit: toolkit.tag),
+        compiler=_remember(probes.compiler, lambda cell: f"{cell.toolkit.tag} {cell.release.has_gl}"),
         python=_remember(probes.python, lambda python: python),
         torch_lock=_remember(probes.torch_lock, torch_lock),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import html.parser
+import http.client
 import io
 import json
 import urllib.error
@@ -45,7 +46,10 @@ def files(page: str) -> list[File]:
     """
     body, kind, url = _get(page, {"Accept": _ACCEPT})
     if kind == "application/vnd.pypi.simple.v1+json":
-        return [_from_json(entry, url) for entry in json.loads(body)["files"]]
+        try:
+            return [_from_json(entry, url) for entry in json.loads(body)["files"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise IndexUnreachable(f"{_shown(page)} is not a simple page: {error!r}") from error
     parser = _Links(url)
     parser.feed(body.decode("utf-8", "replace"))
     return parser.files
@@ -75,14 +79,17 @@ def metadata(file: File) -> str:
 def _get(url: str, headers: Mapping[str, str]) -> tuple[bytes, str, str]:
     """Body, content type, and the URL that finally answered."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise IndexUnreachable(f"not a http(s) URL: {url}")
+        raise IndexUnreachable(f"not a http(s) URL: {_shown(url)}")
+    if "@" in urllib.parse.urlsplit(url).netloc:
+        raise IndexUnreachable(f"{_shown(url)}: credentials in the address are not used; name an index that needs none")
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=_TIMEOUT) as answer:  # noqa: S310
             if "Range" in headers and answer.status != 206:
                 raise IndexUnreachable(f"{_shown(url)} does not answer range requests")
             return answer.read(), answer.headers.get_content_type(), answer.url
-    except OSError as error:
-        raise IndexUnreachable(f"{_shown(url)}: {getattr(error, 'reason', None) or error}") from error
+    except (OSError, http.client.HTTPException) as error:
+        cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+        raise IndexUnreachable(f"{_shown(url)}: {cause}") from error
 
 
 def _shown(url: str) -> str:

@@ -69,10 +69,10 @@ def availability(toolkit: Toolkit) -> str | None:
     return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
 
-def compiler_availability(toolkit: Toolkit) -> str | None:
-    """None when a host compiler for the toolkit is here, else what is missing."""
+def compiler_availability(toolkit: Toolkit, *, needs_gl: bool = False) -> str | None:
+    """None when a host compiler for the toolkit (and GL headers, if they are needed) is here, else what is missing."""
     try:
-        compilers.check_host(toolkit, needs_gl=False)
+        compilers.check_host(toolkit, needs_gl=needs_gl)
     except (ToolchainError, CommandError) as error:
         return str(error)
     return None

@@ -1,0 +1,188 @@
+"""The plan: what is missing, its three forms, and the cut into GitHub's jobs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from scripts import matrix, plan
+from scripts.errors import UsageError
+from scripts.model import Cell, GitPin, Release, Toolkit
+from scripts.plan import Probes
+
+MATRIX = matrix.load()
+READY = Probes(
+    host="linux_x86_64",
+    source=lambda release: None,
+    toolkit=lambda toolkit: None,
+    compiler=lambda cell: None,
+    python=lambda python: None,
+    torch_lock=lambda cell: None,
+)
+
+
+def cell(glob: str) -> Cell:
+    return MATRIX.select([glob])[0]
+
+
+LINUX = cell("0.3.3.1-cp312-cu130-torch2.11-linux_x86_64")
+WINDOWS = cell("0.3.3.1-cp312-cu130-torch2.11-win_amd64")
+
+
+def test_nothing_is_missing_on_a_machine_that_has_all() -> None:
+    assert plan.missing_here(LINUX, READY) == ()
+
+
+def test_another_platform_is_all_that_is_said() -> None:
+    assert plan.missing_here(WINDOWS, replace(READY, python=lambda python: "no Python")) == ("a win_amd64 machine",)
+    assert plan.missing_here(WINDOWS, replace(READY, host="win_amd64")) == ()
+
+
+def test_everything_missing_is_named() -> None:
+    bare = replace(
+        READY,
+        source=lambda release: f"no {release.version}",
+        toolkit=lambda toolkit: f"no {toolkit.tag}",
+        compiler=lambda cell: f"g++ above {cell.toolkit.gcc.maximum}",
+        python=lambda python: f"no {python}",
+        torch_lock=plan.torch_lock,
+    )
+    assert plan.missing_here(LINUX, bare) == (
+        "no 0.3.3.1",
+        "no cu130",
+        "g++ above 15",
+        "no 3.12",
+        "requirements/torch/2.11.0-cu130.txt",
+    )
+
+
+def test_each_probe_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def source(release: Release) -> str | None:
+        asked.append(release.version)
+        return None if release.version == "0.4.0" else "no source"
+
+    def toolkit(toolkit: Toolkit) -> str | None:
+        asked.append(toolkit.tag)
+        return None
+
+    rows = plan.rows(MATRIX.cells, replace(READY, source=source, toolkit=toolkit))
+    assert sorted(asked) == sorted({one.version for one in MATRIX.releases} | {one.tag for one in MATRIX.toolkits})
+    assert {row.cell.release.version for row in rows if row.buildable} == {"0.4.0"}
+
+
+def test_hosts_are_named_as_platforms_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for system, machine, name in (("Linux", "x86_64", "linux_x86_64"), ("Windows", "AMD64", "win_amd64")):
+        monkeypatch.setattr("platform.system", lambda system=system: system)
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        assert plan.host_platform() == name
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+    monkeypatch.setattr(plan, "this_machine", lambda: replace(READY, source=_git_is_out_of_reach))
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["plan", *arguments])
+        assert plan.main() == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def _git_is_out_of_reach(release: Release) -> str | None:
+    return "git does not answer" if isinstance(release.source, GitPin) else None
+
+
+def test_json(run: object) -> None:
+    assert callable(run)
+    made = json.loads(run("--json"))
+    assert len(made["cells"]) == len(MATRIX.cells) >= 100
+    keys = {"id", "release", "python", "cuda", "torch", "platform", "wheel", "channel", "buildable", "missing"}
+    assert all(one.keys() == keys for one in made["cells"])
+    by_id = {one["id"]: one for one in made["cells"]}
+    assert by_id[LINUX.id] == {
+        "id": "0.3.3.1-cp312-cu130-torch2.11-linux_x86_64",
+        "release": "0.3.3.1",
+        "python": "3.12",
+        "cuda": "13.0",
+        "torch": "2.11.0",
+        "platform": "linux_x86_64",
+        "wheel": "nvdiffrast-0.3.3.1+cu130.torch2.11-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "channel": "/whl/cu130/",
+        "buildable": True,
+        "missing": [],
+    }
+    assert by_id[WINDOWS.id]["missing"] == ["a win_amd64 machine"]
+    assert by_id["0.4.0-cp312-cu130-torch2.11-linux_x86_64"]["missing"] == ["git does not answer"]
+    assert made["totals"]["buildable"] == sum(one["buildable"] for one in made["cells"]) > 0
+    assert made["totals"]["excluded"] == sum(len(one["cells"]) for one in made["exclusions"]) > 0
+    assert all(one["reason"] for one in made["exclusions"])
+
+
+def test_json_of_a_glob(run: object) -> None:
+    assert callable(run)
+    made = json.loads(run("--json", "*-cp312-cu130-*", LINUX.id))
+    assert {one["python"] for one in made["cells"]} == {"3.12"}
+    assert made["totals"]["cells"] == len(made["cells"]) < made["totals"]["matrix"]
+
+
+def test_table(run: object) -> None:
+    assert callable(run)
+    printed = run("*-cp312-cu130-torch2.11-*")
+    line = next(line for line in printed.splitlines() if line.startswith(LINUX.id))
+    assert LINUX.wheel in line
+    assert "registry diffrp-nvdiffrast 0.3.3.1" in line
+    assert "can be built" in line
+    assert "pypi " in line
+    assert "git v0.4.0 253ac4fc" in printed
+    assert "lacks [1]" in next(line for line in printed.splitlines() if line.startswith(WINDOWS.id))
+    assert "10 cells" in printed
+    assert "1 can be built here" in printed
+    for exclusion in MATRIX.exclusions:
+        assert exclusion.reason in printed
+    assert "no image pinned" in printed
+
+
+def members(jobs: Sequence[dict[str, object]]) -> list[str]:
+    return [identity for job in jobs for identity in str(job["cells"]).split()]
+
+
+def test_github(run: object) -> None:
+    assert callable(run)
+    printed = run("--github")
+    assert printed.count("\n") == 1
+    jobs = json.loads(printed)["include"]
+    assert len(jobs) < 256
+    assert sorted(members(jobs)) == sorted(one.id for one in MATRIX.cells)
+    assert len({job["id"] for job in jobs}) == len(jobs)
+    first = next(job for job in jobs if job["id"] == "0.3.3.1-cu130-win_amd64")
+    assert first["os"].startswith("windows-")
+    assert first["python"] == ["3.10", "3.11", "3.12", "3.13", "3.14"]
+
+
+def test_chunks_are_a_partition(run: object) -> None:
+    assert callable(run)
+    whole = json.loads(run("--github"))["include"]
+    parts = [json.loads(run("--github", "--chunk", f"{part}/7"))["include"] for part in range(1, 8)]
+    assert [job for part in parts for job in part] == whole
+    assert {len(part) for part in parts} <= {len(whole) // 7, len(whole) // 7 + 1}
+
+
+def test_no_chunk_is_larger_than_github_takes() -> None:
+    jobs: list[dict[str, object]] = [{"id": str(number)} for number in range(600)]
+    with pytest.raises(UsageError, match="600 jobs") as raised:
+        plan.chunk(jobs, "1/1")
+    assert raised.value.mend == "--chunk 1/3 and so on"
+    assert [len(plan.chunk(jobs, f"{part}/3")) for part in (1, 2, 3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("which", ["0/2", "3/2", "1", "a/b", "-1/2"])
+def test_a_chunk_is_k_of_n(which: str) -> None:
+    with pytest.raises(UsageError, match="is not K/N"):
+        plan.chunk([], which)
