@@ -22,6 +22,7 @@ from scripts.model import ROOT
 
 MANIFESTS = ROOT / "requirements" / "toolkits" / "manifests.json"
 MIRROR_VARIABLE = "NVDIFFRAST_WHEELS_REDIST"
+PAUSE_SECONDS = 1.0
 PLATFORMS = ("linux-x86_64", "windows-x86_64")
 
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
@@ -147,7 +148,7 @@ def _validated(kind: type[_T], content: bytes, place: str) -> _T:
         raise ToolchainError(f"{place}: {where}: {first['msg']}", mend="run `nox -s lock` for it again") from error
 
 
-def make_lock(cuda: str, output: Path, *, pause: float = 1.0) -> None:
+def make_lock(cuda: str, output: Path) -> None:
     """Fetch the manifest of ``cuda`` ("12.4.1"), verify its pinned sha256, and write the lock of what we need of it.
 
     Raises:
@@ -155,12 +156,10 @@ def make_lock(cuda: str, output: Path, *, pause: float = 1.0) -> None:
     """
     pinned = pinned_manifests()
     if cuda not in pinned.manifests:
-        raise ToolchainError(
-            f"no manifest of CUDA {cuda} is pinned", mend=f"add its sha256 to {MANIFESTS.relative_to(ROOT)}"
-        )
+        raise ToolchainError(f"no manifest of CUDA {cuda} is pinned", mend=f"add its sha256 to {MANIFESTS.name}")
     url = f"{_base(pinned.base)}redistrib_{cuda}.json"
     sha256 = pinned.manifests[cuda]
-    manifest = json.loads(fetch(url, sha256=sha256, size=None, folder=_downloads(), pause=pause).read_bytes())
+    manifest = json.loads(fetch(url, sha256=sha256, size=None, folder=_downloads(), pause=PAUSE_SECONDS).read_bytes())
     components = {
         name: _component(manifest, name, platforms, keep)
         for wanted, keep in ((pinned.wanted(cuda), "all"), (pinned.wanted_headers(), "headers"))
@@ -193,7 +192,7 @@ def _component(manifest: Mapping[str, Any], name: str, platforms: tuple[str, ...
         ) from error
 
 
-def install(lock: RedistLock, destination: Path, *, platform: str | None = None, pause: float = 1.0) -> None:
+def install(lock: RedistLock, destination: Path, *, platform: str | None = None) -> None:
     """Fetch, verify and unpack the components of ``lock`` into ``destination``, a folder that is ours and empty.
 
     Everything is fetched and verified before the first archive is opened. Each component's licence becomes
@@ -211,7 +210,7 @@ def install(lock: RedistLock, destination: Path, *, platform: str | None = None,
             sha256=held.archives[platform].sha256,
             size=held.archives[platform].size,
             folder=_downloads(),
-            pause=pause,
+            pause=PAUSE_SECONDS,
         )
         for name, held in wanted.items()
     }

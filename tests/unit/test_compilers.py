@@ -1,0 +1,184 @@
+"""scripts.compilers: bounds, CXX, what to install; against programs that only say a version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import compilers
+from scripts.errors import ToolchainError
+from scripts.model import Bounds, Toolkit
+from scripts.process import which
+
+Fake = Callable[..., Path]
+
+
+def toolkit(gcc: Bounds = Bounds("9", "13"), msvc: Bounds = Bounds("14.29", "14.43")) -> Toolkit:
+    return Toolkit("12.4", (), ("9.0",), "9.0", gcc, msvc)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """A PATH with nothing on it, and a way to put programs there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CXX", raising=False)
+
+    def put(name: str, version: str, banner: str = "g++ (Debian) {version}", gl: str = "") -> Path:
+        """``gl`` is what it says, and fails with, when it is asked to compile."""
+        program = folder / name
+        program.write_text(
+            "#!/bin/sh\n"
+            f'[ "$1" = --version ] && echo "{banner.format(version=version)}" && exit\n'
+            f'[ "$1" = -dumpfullversion ] && echo "{version}" && exit\n'
+            f'[ -n "{gl}" ] && echo "{gl}" && exit 1\n'
+            "exit 0\n"
+        )
+        program.chmod(0o755)
+        return program
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("version", "minimum", "maximum", "expected"),
+    [
+        ("13.3.0", "9", "13", True),
+        ("14.1.0", "9", "13", False),
+        ("8.5.0", "9", "13", False),
+        ("9.0.0", "9", "13", True),
+        ("13.3.0", None, "13.2", False),
+        ("12.2.0", "13", None, False),
+        ("100.0", None, None, True),
+        ("14.44.35207", "14.29", "14.43", False),
+        ("14.43.34808", "14.29", "14.43", True),
+    ],
+)
+def test_bounds(version: str, minimum: str | None, maximum: str | None, expected: bool) -> None:
+    assert compilers.within(version, Bounds(minimum, maximum)) is expected
+
+
+def test_takes_gcc(fake: Fake) -> None:
+    path = fake("g++", "12.2.0")
+    assert compilers.check_host(toolkit(), needs_gl=False) == compilers.HostCompiler(path, "g++", "12.2.0")
+
+
+def test_none(fake: Fake) -> None:
+    with pytest.raises(ToolchainError, match="no C.. compiler: cu124 needs g.. 9 to 13") as raised:
+        compilers.check_host(toolkit(), needs_gl=False)
+    assert raised.value.mend == "apt-get install g++"
+
+
+@pytest.mark.parametrize(("version", "package"), [("14.2.0", "g++-13"), ("8.3.0", "g++-9")])
+def test_out_of_bounds(fake: Fake, version: str, package: str) -> None:
+    path = fake("g++", version)
+    with pytest.raises(ToolchainError) as raised:
+        compilers.check_host(toolkit(), needs_gl=False)
+    assert str(raised.value) == f"{path} is g++ {version}; cu124 needs g++ 9 to 13"
+    assert raised.value.mend == f"apt-get install {package}"
+
+
+def test_what_it_says_to_install_is_then_taken(fake: Fake) -> None:
+    fake("g++", "14.2.0")
+    fake("g++-10", "10.2.1")
+    newest = fake("g++-13", "13.3.0")
+    assert compilers.check_host(toolkit(), needs_gl=False).path == newest
+
+
+def test_cxx_is_obeyed(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake("g++", "12.2.0")
+    named = fake("my-g++", "11.4.0")
+    monkeypatch.setenv("CXX", str(named))
+    assert compilers.check_host(toolkit(), needs_gl=False).path == named
+    monkeypatch.setenv("CXX", "my-g++")
+    assert compilers.check_host(toolkit(), needs_gl=False).version == "11.4.0"
+
+
+def test_cxx_out_of_bounds_is_not_passed_over(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake("g++", "12.2.0")
+    monkeypatch.setenv("CXX", str(fake("my-g++", "14.1.0")))
+    with pytest.raises(ToolchainError, match=r"my-g\+\+ is g\+\+ 14") as raised:
+        compilers.check_host(toolkit(), needs_gl=False)
+    assert raised.value.mend == "apt-get install g++-13 and set CXX=g++-13"
+
+
+@pytest.mark.parametrize("value", ["nothing-there", "ccache g++"])
+def test_cxx_that_is_no_program(fake: Fake, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    fake("g++", "12.2.0")
+    fake("ccache", "4.0")
+    monkeypatch.setenv("CXX", value)
+    with pytest.raises(ToolchainError, match=f"CXX is '{value}'"):
+        compilers.check_host(toolkit(), needs_gl=False)
+
+
+def test_clang_is_told_apart(fake: Fake) -> None:
+    fake("g++", "12.0.0", banner="Apple clang version {version}")
+    with pytest.raises(ToolchainError, match="is clang"):
+        compilers.check_host(toolkit(), needs_gl=False)
+
+
+def test_gl_is_asked_for_only_when_needed(fake: Fake) -> None:
+    fake("g++", "12.2.0", gl="probe.cpp:4:10: fatal error: EGL/egl.h: No such file or directory")
+    compilers.check_host(toolkit(), needs_gl=False)
+    with pytest.raises(ToolchainError, match=r"EGL/egl\.h: No such file") as raised:
+        compilers.check_host(toolkit(), needs_gl=True)
+    assert raised.value.mend == "apt-get install libegl-dev libgl-dev"
+
+
+def test_gl_library_missing(fake: Fake) -> None:
+    fake("g++", "12.2.0", gl="/usr/bin/ld: cannot find -lEGL: No such file or directory")
+    with pytest.raises(ToolchainError, match="cannot find -lEGL"):
+        compilers.check_host(toolkit(), needs_gl=True)
+
+
+def test_gl_probe_with_this_machines_compiler() -> None:
+    if which("g++") is None or not Path("/usr/include/EGL/egl.h").exists():
+        pytest.skip("needs g++ and GL headers: apt-get install g++ libegl-dev libgl-dev")
+    compilers.check_host(toolkit(Bounds()), needs_gl=True)
+
+
+@pytest.mark.parametrize(
+    ("banner", "maximum", "message"),
+    [
+        ("Compiler Version 19.43.34808 for x64", "14.43", None),
+        (
+            "Compiler Version 19.44.35207 for x64",
+            "14.43",
+            r"is Visual C\+\+ 14\.44\.35207; cu124 needs 14\.29 to 14\.43",
+        ),
+        ("hello", "14.43", "does not say its version"),
+    ],
+)
+def test_msvc(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, banner: str, maximum: str, message: str | None
+) -> None:
+    monkeypatch.setattr(compilers.sys, "platform", "win32")
+    program = tmp_path / "bin" / "cl"
+    program.write_text(f"#!/bin/sh\necho '{banner}'\n")
+    program.chmod(0o755)
+    asked = toolkit(msvc=Bounds("14.29", maximum))
+    if message is None:
+        assert compilers.check_host(asked, needs_gl=True) == compilers.HostCompiler(program, "cl", "14.43.34808")
+    else:
+        with pytest.raises(ToolchainError, match=message):
+            compilers.check_host(asked, needs_gl=True)
+
+
+def test_no_msvc(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilers.sys, "platform", "win32")
+    with pytest.raises(ToolchainError, match=r"cl\.exe is not on PATH"):
+        compilers.check_host(toolkit(), needs_gl=True)
+
+
+@pytest.mark.parametrize("torch_cuda", ["12.1", "12.8", "12"])
+def test_same_major(torch_cuda: str) -> None:
+    compilers.check_major(toolkit(), torch_cuda)
+
+
+@pytest.mark.parametrize("torch_cuda", ["13.0", "11.8", "1", ""])
+def test_another_major_is_refused(torch_cuda: str) -> None:
+    with pytest.raises(ToolchainError, match="another major"):
+        compilers.check_major(toolkit(), torch_cuda)

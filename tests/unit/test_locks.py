@@ -1,0 +1,217 @@
+"""scripts.locks and scripts.lockfile: names, what they are made from, and what --check sees; no network."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import lockfile, locks
+from scripts.errors import CommandError, ToolchainError, UsageError
+from scripts.model import ROOT
+
+HASH = f"--hash=sha256:{'0' * 64}"
+Root = Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    """A copy of the repository's requirements, to spoil."""
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    return tmp_path
+
+
+def lock(root: Root, name: str) -> locks.RequirementsLock:
+    [found] = locks.select([name], root)
+    assert isinstance(found, locks.RequirementsLock)
+    return found
+
+
+def spoil(file: Path, pattern: str, replacement: str) -> None:
+    text = file.read_text()
+    changed = re.sub(pattern, replacement, text, count=1, flags=re.MULTILINE)
+    assert changed != text
+    file.write_text(changed)
+
+
+def test_ours_are_whole() -> None:
+    assert locks.check(locks.known_locks().values()) == 0
+
+
+def test_ours_name_no_index() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "requirements").rglob("*.txt"))
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("name", ["pipeline", "cu130", "cu132", "2.14.1-cu130", "2.15.0-cu132", "2.6.0-cu124"])
+def test_each_is_whole(root: Root, name: str) -> None:
+    assert locks.problems(lock(root, name)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "replacement", "said"),
+    [
+        ("pipeline", r"^auditwheel==(.*\n)(    .*\n)+", "", r"auditwheel is not in the lock"),
+        ("pipeline", r"^delvewheel==\S+", "delvewheel==1.2.0", r"delvewheel>=1\.13, but the lock has 1\.2\.0"),
+        ("pipeline", r"^attrs==(.*\n)(    .*\n)+", "attrs==1.0\n", r"pipeline\.txt:\d+: attrs==1\.0 has no sha256"),
+        ("pipeline", r"^attrs==", "attrs>=", r"pipeline\.txt:\d+: attrs>=\S+ is not pinned to one version"),
+        ("pipeline", r"^attrs==", "attrs = ", r"pipeline\.txt:\d+: .* is not a requirement"),
+        ("cu130", r"^nvidia-nvvm==\S+", "nvidia-nvvm==13.2.86", r"but the lock has 13\.2\.86"),
+        ("cu130", r"^nvidia-nvvm==(.*\n)(    .*\n)+", "", r"nvidia-nvvm==13\.0\.\* is not in the lock"),
+        ("2.14.1-cu130", r"^torch==2\.14\.1", "torch==2.14.0", r"torch==2\.14\.1, but the lock has 2\.14\.0"),
+        ("2.13.0-cu130", r"^torch==2\.13\.0", "torch==2.13.0+cpu", r"torch 2\.13\.0\+cpu is somebody's own build"),
+        ("2.14.1-cu130", r"^(nvidia-cuda-runtime)==\S+", r"\1==13.2.1", r"13\.2\.1 is not of CUDA 13\.0"),
+        ("2.6.0-cu124", r"^setuptools==\S+", "setuptools==82.0.0", r"setuptools<82, but the lock has 82\.0\.0"),
+    ],
+)
+def test_drift_is_seen(root: Root, name: str, pattern: str, replacement: str, said: str) -> None:
+    asked = lock(root, name)
+    spoil(asked.output, pattern, replacement)
+    assert any(re.search(said, line) for line in locks.problems(asked)), locks.problems(asked)
+
+
+def test_a_new_requirement_is_drift(root: Root) -> None:
+    with (root / "requirements" / "tests.in").open("a") as file:
+        file.write("hypothetical>=3\n")
+    assert any("tests.in:" in line and "hypothetical" in line for line in locks.problems(lock(root, "lint")))
+
+
+def test_torch_without_cuda_is_no_cuda_build(root: Root) -> None:
+    """What an index gives for Windows, or a folder nearby: the number is right, nothing of CUDA hangs on it."""
+    asked = lock(root, "2.14.1-cu130")
+    spoil(asked.output, r"^nvidia-cuda-runtime==(.*\n)(    .*\n)+", "")
+    assert locks.problems(asked) == ["2.14.1-cu130: no nvidia-cuda-runtime, so this is not a CUDA 13.0 build"]
+
+
+def test_missing_lock_fails_the_check_unless_it_comes_from_elsewhere(
+    root: Root, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock(root, "cu130").output.unlink()
+    assert locks.check(locks.select(["cu130", "cu124", "2.9.1-cu130"], root)) == 1
+    said = capsys.readouterr().out
+    assert "cu130.txt is not there" in said
+    assert "cu124-redist: unlocked" in said
+    assert "2.9.1-cu130: unlocked" in said
+
+
+def test_select() -> None:
+    assert [found.name for found in locks.select(["cu130", "cu124", "cu130-redist"])] == [
+        "cu130",
+        "cu124-redist",
+        "cu130-redist",
+    ]
+    assert {"pipeline", "tests", "lint", "cu132", "2.14.1-cu130"} <= {found.name for found in locks.select([])}
+    with pytest.raises(UsageError, match="no lock is called cu999"):
+        locks.select(["cu999"])
+
+
+def test_torch_of_pytorchs_channel(root: Root) -> None:
+    found = lock(root, "2.9.1-cu130")
+    assert found.lines == ("torch==2.9.1+cu130",)
+    assert found.channel == locks.PYTORCH_CHANNEL + "cu130"
+
+
+def test_torch_for_windows_has_the_options_of_the_same_torch(root: Root) -> None:
+    found = lock(root, "2.6.0-cu124-win_amd64")
+    assert found.lines == ("torch==2.6.0+cu124", "setuptools<82")
+    assert found.channel == locks.PYTORCH_CHANNEL + "cu124"
+    assert found.output.name == "2.6.0-cu124-win_amd64.txt"
+
+
+def test_torch_that_is_not_listed(root: Root) -> None:
+    found = lock(root, "2.16.0-cu132")
+    assert (found.lines, found.parts, found.cuda) == (("torch==2.16.0",), ("nvidia-cuda-runtime",), "13.2")
+
+
+@pytest.fixture
+def uv_writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[list[str]]]:
+    """Plays uv: writes this text where it is told to, and keeps what it was called with."""
+
+    def writes(text: str) -> list[list[str]]:
+        calls: list[list[str]] = []
+
+        def compiled(command: list[str | os.PathLike[str]], **options: object) -> str:
+            arguments = [os.fspath(part) for part in command]
+            output = Path(arguments[arguments.index("--output-file") + 1])
+            calls.append([*arguments, *(["kept"] if output.exists() else [])])
+            output.write_text(text)
+            return ""
+
+        monkeypatch.setattr(locks, "call", compiled)
+        return calls
+
+    return writes
+
+
+WHOLE = "".join(f"{name}==1.0 {HASH}\n" for name in ("build", "ninja", "numpy", "setuptools", "wheel"))
+
+
+def test_make(root: Root, uv_writes: Callable[[str], list[list[str]]]) -> None:
+    text = WHOLE + f"torch==2.14.1 {HASH}\nnvidia-cuda-runtime==13.0.96 {HASH}\n"
+    calls = uv_writes(text)
+    asked = lock(root, "2.14.1-cu130")
+    locks.make(asked)
+    assert asked.output.read_text() == text
+    assert {"--universal", "--generate-hashes", "--no-emit-index-url", "kept"} <= set(calls[0])
+    locks.make(asked, upgrade=True)
+    assert "kept" not in calls[1]
+    assert not list(asked.output.parent.glob(".lock-*"))
+
+
+def test_make_names_the_channel_that_the_files_come_from(
+    root: Root, uv_writes: Callable[[str], list[list[str]]]
+) -> None:
+    calls = uv_writes(WHOLE + f"torch==2.9.1+cu130 {HASH}\n")
+    asked = lock(root, "2.9.1-cu130")
+    locks.make(asked)
+    assert asked.output.read_text().splitlines()[0] == f"--extra-index-url {locks.PYTORCH_CHANNEL}cu130"
+    assert locks.PYTORCH_CHANNEL + "cu130" in calls[0]
+    assert locks.problems(asked) == []
+
+
+def test_wrong_result_leaves_the_old_lock(root: Root, uv_writes: Callable[[str], list[list[str]]]) -> None:
+    asked = lock(root, "2.13.0-cu130")
+    before = asked.output.read_bytes()
+    uv_writes(WHOLE + f"torch==2.13.0+cpu {HASH}\n")
+    with pytest.raises(ToolchainError, match="somebody's own build"):
+        locks.make(asked)
+    assert asked.output.read_bytes() == before
+
+
+def test_failing_uv_leaves_the_old_lock_and_the_rest_goes_on(
+    root: Root, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise CommandError("exit status 2", returncode=2, output="no route to the index")
+
+    monkeypatch.setattr(locks, "call", fail)
+    before = lock(root, "cu130").output.read_bytes()
+    monkeypatch.setattr(locks, "select", lambda names: [lock(root, "cu130"), lock(root, "cu132")])
+    monkeypatch.setattr("sys.argv", ["locks"])
+    with pytest.raises(ToolchainError, match="2 of 2 locks could not be made"):
+        locks.main()
+    assert capsys.readouterr().out.count("no route to the index") == 2
+    assert lock(root, "cu130").output.read_bytes() == before
+
+
+def test_lock_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text(
+        f"# a comment\n--extra-index-url https://example.org/x\n\nFoo_Bar==1.0 ; python_version < '3.12' \\\n"
+        f"    {HASH} \\\n    {HASH.replace('0', '1')}\nbaz==2  {HASH}  # via\n"
+    )
+    first, second = lockfile.read_lock(file)
+    assert (first.name, first.version, first.hashes) == ("foo-bar", "1.0", ("0" * 64, "1" * 64))
+    assert first.marker == 'python_version < "3.12"'
+    assert (second.name, second.marker) == ("baz", None)
+
+
+@pytest.mark.parametrize("line", ["--index-url https://example.org", "-e .", "foo @ https://example.org/foo.whl"])
+def test_other_lines_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.txt").write_text(f"foo==1 {HASH}\n{line}\n")
+    with pytest.raises(ToolchainError, match=r"a\.txt:2"):
+        lockfile.read_lock(tmp_path / "a.txt")

@@ -1,0 +1,264 @@
+"""scripts.toolchain and scripts.environments: which provider, verified how; no network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import environments, process, toolchain
+from scripts.errors import CommandError, ToolchainError, UsageError
+from scripts.model import Bounds, Cell, GitPin, Platform, Provider, Release, Toolkit, TorchBuild
+
+MakeHome = Callable[..., Path]
+HASH = f"--hash=sha256:{'0' * 64}"
+
+
+def toolkit(*providers: Provider, cuda: str = "12.4") -> Toolkit:
+    return Toolkit(cuda, providers, ("9.0",), "9.0", Bounds("6"), Bounds())
+
+
+SYSTEM = Provider("system")
+UNLOCKED = Provider("redist", "requirements/toolkits/cu124-never.json")
+
+
+def write_nvcc(path: Path, version: str, top: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    release = version.rpartition(".")[0]
+    path.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = --dryrun ] && echo "#$ TOP={top}/bin/.." && exit\n'
+        f'echo "Cuda compilation tools, release {release}, V{version}"\n'
+    )
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeHome:
+    """A machine without CUDA, and a way to give it one."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/bin")
+    monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path / "cache"))
+
+    def made(version: str = "12.4.131", header: int | None = 12040, folder: str = "cuda") -> Path:
+        home = tmp_path / folder
+        write_nvcc(home / "bin" / "nvcc", version, home)
+        if header is not None:
+            (home / "include").mkdir(exist_ok=True)
+            (home / "include" / "cuda_runtime_api.h").write_text(f"#define CUDART_VERSION  {header}\n")
+        return home
+
+    return made
+
+
+@pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
+def test_system(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, str(make_home()))
+    assert toolchain.availability(toolkit(SYSTEM)) is None
+    home = toolchain.provide(toolkit(SYSTEM))
+    assert (home.path, home.version, home.provider) == (make_home(), "12.4.131", "system")
+    assert home.nvcc == make_home() / "bin" / "nvcc"
+
+
+def test_system_by_nvcc_on_path_that_is_a_script(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = make_home()
+    write_nvcc(tmp_path / "elsewhere" / "bin" / "nvcc", "12.4.131", home)
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere" / "bin"), prepend=os.pathsep)
+    assert toolchain.provide(toolkit(SYSTEM)).path == home
+
+
+def test_cuda_home_comes_before_nvcc_on_path(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA_HOME that does not fit is somebody's mistake to hear of, not to be passed over."""
+    monkeypatch.setenv("PATH", str(make_home() / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_HOME", str(make_home("11.8.89", 11080, "old")))
+    with pytest.raises(ToolchainError, match=r"old is CUDA 11\.8, not 12\.4"):
+        toolchain.provide(toolkit(SYSTEM))
+
+
+@pytest.mark.parametrize(
+    ("version", "header", "message"),
+    [
+        ("12.6.85", 12060, r"is CUDA 12\.6, not 12\.4"),
+        ("13.0.88", 13000, r"is CUDA 13\.0, not 12\.4"),
+        ("12.4.131", None, r"has no include/cuda_runtime_api\.h"),
+        ("12.4.131", 12060, r"has the runtime headers of CUDA 12\.6, not 12\.4"),
+        ("12.4", 12040, "does not say its version"),
+    ],
+)
+def test_system_that_does_not_fit(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, version: str, header: int | None, message: str
+) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(make_home(version, header)))
+    said = toolchain.availability(toolkit(SYSTEM))
+    assert said is not None
+    with pytest.raises(ToolchainError, match=message):
+        toolchain.provide(toolkit(SYSTEM))
+
+
+def test_system_without_nvcc(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert "has no nvcc that runs" in str(toolchain.availability(toolkit(SYSTEM)))
+
+
+def test_nothing_here(make_home: MakeHome) -> None:
+    assert toolchain.availability(toolkit(UNLOCKED, SYSTEM)) == (
+        "unlocked: run `nox -s lock -- cu124`; no CUDA 12.4 on the system (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
+    )
+    with pytest.raises(ToolchainError, match="redist: unlocked: .*; system: no CUDA") as raised:
+        toolchain.provide(toolkit(UNLOCKED, SYSTEM))
+    assert raised.value.mend == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4"
+
+
+def test_providers_are_tried_in_order(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(make_home()))
+    assert toolchain.availability(toolkit(UNLOCKED, SYSTEM)) is None
+    assert toolchain.provide(toolkit(UNLOCKED, SYSTEM)).provider == "system"
+    with pytest.raises(ToolchainError, match="redist: unlocked"):
+        toolchain.provide(toolkit(UNLOCKED, SYSTEM), provider="redist")
+
+
+def test_a_provider_that_is_not_the_toolkits(make_home: MakeHome) -> None:
+    with pytest.raises(UsageError, match="cu124 has no provider pypi") as raised:
+        toolchain.provide(toolkit(UNLOCKED, SYSTEM), provider="pypi")
+    assert raised.value.mend == "choose from: redist, system"
+
+
+def test_a_failing_provider_is_not_passed_over(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wrong hash must be heard of, not lead to whatever CUDA the system has."""
+    lock = tmp_path / "cu124.txt"
+    lock.write_text(f"nvidia-cuda-nvcc==12.4.1 {HASH}\n")
+    monkeypatch.setenv("CUDA_HOME", str(make_home()))
+
+    def fail(*_: object, **__: object) -> str:
+        raise CommandError("hash mismatch", returncode=1)
+
+    monkeypatch.setattr(toolchain, "call", fail)
+    with pytest.raises(CommandError, match="hash mismatch"):
+        toolchain.provide(toolkit(Provider("pypi", str(lock)), SYSTEM))
+    assert not list((tmp_path / "cache" / "toolkits").iterdir())
+
+
+@pytest.fixture
+def uv_puts(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Toolkit, list[list[str]]]:
+    """A CUDA 13.0 from the index, with uv's part played here: what it is called with is kept."""
+    lock = tmp_path / "cu130.txt"
+    lock.write_text(f"nvidia-cuda-nvcc==13.0.88 {HASH}\nnvidia-cuda-runtime==13.0.96 {HASH}\n")
+    calls: list[list[str]] = []
+
+    def put(command: list[str | os.PathLike[str]], **options: object) -> str:
+        arguments = [os.fspath(part) for part in command]
+        if "install" not in arguments:
+            return process.call(command, echo=False, quiet=True)
+        calls.append(arguments)
+        home = Path(arguments[arguments.index("--target") + 1], "nvidia", "cu13")
+        write_nvcc(home / "bin" / "nvcc", "13.0.88", home)
+        (home / "lib").mkdir()
+        (home / "lib" / "libcudart.so.13").write_text("runtime")
+        (home / "include").mkdir()
+        (home / "include" / "cuda_runtime_api.h").write_text("#define CUDART_VERSION 13000\n")
+        return ""
+
+    monkeypatch.setattr(toolchain, "call", put)
+    return toolkit(Provider("pypi", str(lock)), cuda="13.0"), calls
+
+
+def test_pypi(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
+    asked, calls = uv_puts
+    home = toolchain.provide(asked)
+    assert home.path.is_relative_to(tmp_path / "cache" / "toolkits")
+    assert home.components == {"nvidia-cuda-nvcc": "13.0.88", "nvidia-cuda-runtime": "13.0.96"}
+    assert (home.path / "lib64" / "libcudart.so").read_text() == "runtime"
+    assert {"--require-hashes", "--no-deps"} <= set(calls[0])
+    assert toolchain.provide(asked) == home
+    assert len(calls) == 1
+
+
+def test_pypi_lies_under_its_locks_content(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
+    asked, calls = uv_puts
+    first = toolchain.provide(asked)
+    (tmp_path / "cu130.txt").write_text(f"nvidia-cuda-nvcc==13.0.89 {HASH}\n")
+    second = toolchain.provide(asked)
+    assert first.path != second.path
+    assert first.lock_sha256 != second.lock_sha256
+    assert len(calls) == 2
+
+
+def test_pypi_of_another_version_leaves_nothing(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
+    asked = toolkit(*uv_puts[0].providers, cuda="13.2")
+    with pytest.raises(ToolchainError, match=r"is CUDA 13\.0, not 13\.2"):
+        toolchain.provide(asked)
+    assert not list((tmp_path / "cache" / "toolkits").iterdir())
+
+
+def test_compiler_availability(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "no C++ compiler" in str(toolchain.compiler_availability(toolkit(SYSTEM)))
+
+
+def cell(torch: str, platform: str) -> Cell:
+    return Cell(
+        Release("0.4.0", "0.4", GitPin("u", "t", "c", "t")),
+        "3.12",
+        toolkit(SYSTEM, cuda="13.0"),
+        TorchBuild(torch.rpartition(".")[0], torch, "pypi"),
+        Platform(platform, platform),
+    )
+
+
+def test_torch_lock() -> None:
+    path = environments.torch_lock(cell("2.14.1", "linux_x86_64"))
+    assert path.name == "2.14.1-cu130.txt"
+    assert path.exists()
+
+
+def test_torch_lock_of_linux_does_not_serve_windows() -> None:
+    with pytest.raises(ToolchainError, match=r"torch 2\.14\.1 for cu130 on win_amd64 is unlocked") as raised:
+        environments.torch_lock(cell("2.14.1", "win_amd64"))
+    assert raised.value.mend == "run `nox -s lock -- 2.14.1-cu130-win_amd64`"
+
+
+def test_environment_is_made_once(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("# nothing\n")
+    python = Path(sys.executable)
+    first = environments.create(python, [empty], name="try", cache=tmp_path)
+    (first / "kept").touch()
+    assert environments.create(python, [empty], name="try", cache=tmp_path) == first
+    assert (first / "kept").exists()
+    empty.write_text("# nothing else\n")
+    assert environments.create(python, [empty], name="try", cache=tmp_path) != first
+
+
+@pytest.mark.parametrize("broken", ["complete.json", "bin/python"])
+def test_environment_that_is_not_whole_is_made_anew(tmp_path: Path, broken: str) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    made = environments.create(Path(sys.executable), [empty], cache=tmp_path)
+    (made / broken).unlink()
+    (made / "left").touch()
+    assert environments.create(Path(sys.executable), [empty], cache=tmp_path) == made
+    assert not (made / "left").exists()
+    assert environments.interpreter(made).exists()
+
+
+def test_environment_needs_hashes(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.txt"
+    bare.write_text("packaging==26.0\n")
+    with pytest.raises(CommandError):
+        environments.create(Path(sys.executable), [bare], cache=tmp_path)
+    assert not list((tmp_path / "environments").glob("*/complete.json"))
+
+
+def test_environment_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match=r"gone\.txt is not there") as raised:
+        environments.create(Path(sys.executable), [tmp_path / "gone.txt"], cache=tmp_path)
+    assert raised.value.mend == "run `nox -s lock -- gone`"
