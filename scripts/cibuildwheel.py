@@ -9,17 +9,19 @@ under /opt/cell.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
-from scripts import process
-from scripts.errors import BuildError, CommandError, ToolchainError
+from scripts import audit, compilers, matrix, process
+from scripts.errors import AuditError, BuildError, CommandError, ToolchainError, run_main
 from scripts.model import ROOT, Cell
 
 _INSIDE = PurePosixPath("/opt/cell")
@@ -27,6 +29,9 @@ _PIPELINE = _INSIDE / "pipeline"
 _TOOLS = _INSIDE / "tools"
 _UV_CACHE = _INSIDE / "uv"
 _CERTIFICATES = _INSIDE / "certificates.pem"
+# This pipeline's own stages, inside the container.
+_STAGE = f"env PYTHONPATH={_PIPELINE} {_TOOLS}/bin/python"
+_INSTALL = "uv pip install --require-hashes --no-deps --only-binary :all:"
 # The compiler of the official manylinux_2_28 images; a toolkit that wants an older one gets it from the distribution.
 _IMAGE_GCC = 14
 _STAGES_PYTHON = (3, 11)
@@ -59,12 +64,18 @@ class Inputs:
         return Inputs(*(Path(_INSIDE / name) for name in ("cuda", "torch.txt", "cache")))
 
 
-def _toml(value: str | bool | Sequence[str] | Mapping[str, object]) -> str:
+def _toml(value: str | Sequence[str] | Mapping[str, object]) -> str:
     """One TOML value; JSON's strings and arrays are TOML's as well."""
     if isinstance(value, Mapping):
         pairs = (f"{key} = {_toml(item)}" for key, item in value.items())  # type: ignore[arg-type]
         return "{ " + ", ".join(pairs) + " }"
     return json.dumps(value)
+
+
+def _partial(cell: Cell, architectures: Sequence[str]) -> bool:
+    """Whether something else was asked for than the toolkit's whole policy."""
+    toolkit = cell.toolkit
+    return set(architectures) != {name + "+PTX" * (name == toolkit.ptx) for name in toolkit.architectures}
 
 
 def _environment(
@@ -76,13 +87,16 @@ def _environment(
         "NVDIFFRAST_BUILD_CACHE": cache.as_posix(),
         "NVDIFFRAST_CELL": cell.id,
         "NVDIFFRAST_LOCAL_VERSION": cell.local_version,
+        "NVDIFFRAST_PARTIAL": str(int(_partial(cell, architectures))),
         "NVDIFFRAST_TORCH_REQUIREMENT": f"torch=={cell.torch.line}.*",
+        "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": str(epoch),
         "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
     }
-    if cell.platform.name == "win_amd64":
+    if _is_windows(cell):
         # torch takes the compiler of the developer shell that this runs in, and refuses to guess.
         return {**values, "CUDA_PATH": cuda_home.as_posix(), "DISTUTILS_USE_SDK": "1"}
+    values["CXX"] = "g++"
     if compiler := _older_gcc(cell):
         values["PATH"] = f"/opt/rh/gcc-toolset-{compiler}/root/usr/bin:$PATH"
     return values
@@ -104,34 +118,45 @@ def _stages_python(cell: Cell) -> str:
 
 
 def _before_all(cell: Cell) -> list[str]:
-    """Once per container: the GL headers and the compiler that the image lacks, and the pipeline's own tools."""
+    """Once per container: what the image lacks, the pipeline's own tools, and the check that it will all do."""
     packages = "libglvnd-devel"
     if compiler := _older_gcc(cell):
         packages += f" gcc-toolset-{compiler}-gcc-c++"
-    install = "uv pip install --require-hashes --no-deps --only-binary :all:"
     return [
         f"if command -v dnf; then dnf install -y {packages}; fi",
         f"uv venv --python {_stages_python(cell)} {_TOOLS}",
-        f"{install} --python {_TOOLS}/bin/python -r {_PIPELINE}/requirements/pipeline.txt",
+        f"{_INSTALL} --python {_TOOLS}/bin/python -r {_PIPELINE}/requirements/pipeline.txt",
+        f"{_STAGE} -m scripts.cibuildwheel check {cell.id}",
     ]
 
 
-def _linux(cell: Cell, *, image: str, cuda_home: Path) -> dict[str, str | list[str]]:
-    stage = f"env PYTHONPATH={_PIPELINE} LD_LIBRARY_PATH={cuda_home}/lib64 PATH={_TOOLS}/bin:$PATH {_TOOLS}/bin/python"
+def _repair(cell: Cell, python: str, cuda_home: PurePath) -> str:
+    toolkit = shlex.quote(cuda_home.as_posix())
+    return f"{python} -m scripts.repair {{wheel}} --cell {cell.id} --output {{dest_dir}} --library-path {toolkit}"
+
+
+def _platform_options(cell: Cell, *, image: str, cuda_home: PurePath) -> dict[str, str | list[str]]:
+    if _is_windows(cell):
+        return {
+            "build": f"{cell.python_tag}-win_amd64",
+            "archs": ["AMD64"],
+            "repair-wheel-command": _repair(cell, _this_python(), cuda_home),
+        }
     return {
+        "build": f"{cell.python_tag}-manylinux_x86_64",
         "archs": ["x86_64"],
         "manylinux-x86_64-image": image,
         "before-all": _before_all(cell),
-        "repair-wheel-command": f"{stage} -m scripts.repair --cell {cell.id} --destination {{dest_dir}} {{wheel}}",
+        "repair-wheel-command": _repair(cell, _STAGE, cuda_home),
     }
 
 
-def _windows(cell: Cell) -> dict[str, str | list[str]]:
-    python = Path(sys.executable).as_posix()
-    return {
-        "archs": ["AMD64"],
-        "repair-wheel-command": f'"{python}" -m scripts.repair --cell {cell.id} --destination {{dest_dir}} {{wheel}}',
-    }
+def _is_windows(cell: Cell) -> bool:
+    return cell.platform.name == "win_amd64"
+
+
+def _this_python() -> str:
+    return shlex.quote(Path(sys.executable).as_posix())
 
 
 def configuration(
@@ -142,19 +167,15 @@ def configuration(
     ``cuda_home``, ``torch_lock`` and ``cache`` are paths as the build sees them: under /opt/cell in a container.
     ``architectures`` are in torch's notation ("8.0", "9.0+PTX"); ``epoch`` is SOURCE_DATE_EPOCH, in seconds.
     """
-    windows = cell.platform.name == "win_amd64"
-    environment = _environment(cell, cuda_home=cuda_home, cache=cache, architectures=architectures, epoch=epoch)
-    options: dict[str, str | bool | Sequence[str] | Mapping[str, object]] = {
-        "build": f"{cell.python_tag}-{'win_amd64' if windows else 'manylinux_x86_64'}",
-        **(_windows(cell) if windows else _linux(cell, image=image, cuda_home=cuda_home)),
+    partial = " --allow-partial" if _partial(cell, architectures) else ""
+    options: dict[str, str | Sequence[str] | Mapping[str, object]] = {
+        **_platform_options(cell, image=image, cuda_home=cuda_home),
         # An isolated environment would have a random name, and torch's checks embed the paths of its headers.
         "build-frontend": {"name": "build[uv]", "args": ["--no-isolation"]},
-        "before-build": [
-            f"uv pip install --require-hashes --no-deps --only-binary :all: -r {shlex.quote(torch_lock.as_posix())}"
-        ],
+        "before-build": [f"{_INSTALL} -r {shlex.quote(torch_lock.as_posix())}"],
         "audit-requires": [],
-        "audit-command": f"{shlex.quote(Path(sys.executable).as_posix())} -m scripts.audit {{wheel}}",
-        "environment": environment,
+        "audit-command": f"{_this_python()} -m scripts.cibuildwheel audit{partial} {{wheel}}",
+        "environment": _environment(cell, cuda_home=cuda_home, cache=cache, architectures=architectures, epoch=epoch),
     }
     lines = [f"{name} = {_toml(value)}" for name, value in options.items()]
     return "\n".join([f"# {cell.id}", "[tool.cibuildwheel]", *lines, ""])
@@ -289,7 +310,7 @@ def run(
     _check(inputs)
     # The audit command runs on this machine, in the folder of the project that is built.
     env = {"PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": str(epoch)}
-    windows = cell.platform.name == "win_amd64"
+    windows = _is_windows(cell)
     if not windows:
         env["CIBW_CONTAINER_ENGINE"] = _container(inputs)
     seen = inputs if windows else inputs.inside
@@ -319,3 +340,45 @@ def _take(made: Path, cell: Cell, destination: Path) -> Path:
             mend=f"look at the patched tree: nox -s patch -- {cell.release.version}",
         )
     return (made / cell.wheel).replace(destination / cell.wheel)
+
+
+def check(cell: Cell) -> None:
+    """What an image must have before anything is compiled in it: the compiler that CXX names, and the GL headers.
+
+    Raises:
+        ToolchainError: the compiler is out of the toolkit's bounds, or headers are missing.
+    """
+    compilers.check_host(cell.toolkit, needs_gl=cell.release.series == "0.3")
+
+
+def audit_file(wheel: Path, *, allow_partial: bool) -> None:
+    """Audit what can be seen in the file; no environment to import it in is at hand here, whoever built it has one.
+
+    Raises:
+        AuditError: a check failed; untested ones are shown and left to the audit that follows the build.
+    """
+    start = time.monotonic()
+    record = audit.audit(wheel, allow_partial=allow_partial)
+    audit.show(record, time.monotonic() - start)
+    if record.outcome == "failed":
+        raise AuditError(f"{wheel.name} is not what its cell says", mend="the failed checks above say what differs")
+
+
+def main() -> int:
+    """What cibuildwheel itself runs: ``check CELL`` inside the container, ``audit WHEEL`` on this machine."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.cibuildwheel")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check").add_argument("cell")
+    auditing = commands.add_parser("audit")
+    auditing.add_argument("wheel", type=Path)
+    auditing.add_argument("--allow-partial", action="store_true")
+    parsed = parser.parse_args()
+    if parsed.command == "check":
+        check(*matrix.load().select([parsed.cell]))
+    else:
+        audit_file(parsed.wheel, allow_partial=parsed.allow_partial)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -17,11 +17,13 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import process
+import uv
+
+from scripts import interpreters, process
 from scripts.cache import cache_root
 from scripts.errors import CommandError, ToolchainError, run_main
 from scripts.model import ROOT
@@ -31,8 +33,7 @@ PACKAGES = ("ca-certificates", "g++", "gcc", "libegl-dev", "libgl-dev", "make")
 COMMANDS = ("podman", "runc", "fuse-overlayfs", "debootstrap", "tar")
 INSTALL = "apt-get install -y --no-install-recommends podman runc fuse-overlayfs debootstrap"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
-# 3.11 runs the pipeline's own stages inside the container.
-REQUIRED_PYTHON = "3.11"
+_SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))
 _LOCK = ROOT / "requirements" / "pipeline.txt"
 _DESCRIBE = "import sys; print(sys.base_prefix); print('.'.join(map(str, sys.version_info[:3])))"
 # What an interpreter needs to build extensions is less than what lies under its prefix.
@@ -64,46 +65,34 @@ def unavailable() -> str | None:
     return None
 
 
-def _candidates(version: str) -> Iterator[Path]:
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        yield Path(folder) / f"python{version}"
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
-
-
-def _find_interpreter(version: str) -> Interpreter | None:
-    """The first interpreter of ``version`` that owns its prefix (a distribution's own shares /usr with everything)."""
-    for candidate in _candidates(version):
-        if not os.access(candidate, os.X_OK):
-            continue
-        try:
-            prefix, found = process.call([candidate, "-c", _DESCRIBE], echo=False, quiet=True).split()
-        except (CommandError, ValueError):  # a shim of a version manager that has no such version selected
-            continue
-        if found.startswith(f"{version}.") and Path(prefix) not in (Path("/usr"), Path("/usr/local")):
-            return Interpreter(version=found, prefix=Path(prefix))
-    return None
+def _describe(version: str) -> Interpreter | None:
+    """An interpreter of ``version`` that owns its prefix; a distribution's own shares /usr with everything else."""
+    found = interpreters.find(version)
+    if found is None:
+        return None
+    prefix, exact = process.call([found, "-I", "-c", _DESCRIBE], echo=False, quiet=True).splitlines()
+    return None if Path(prefix) in _SHARED_PREFIXES else Interpreter(version=exact, prefix=Path(prefix))
 
 
 def find_interpreters() -> tuple[Interpreter, ...]:
     """The interpreters that the image will hold, oldest first.
 
     Raises:
-        ToolchainError: there is none of the version that the pipeline itself runs on.
+        ToolchainError: there is none that can be copied.
     """
-    found = tuple(interpreter for version in PYTHONS if (interpreter := _find_interpreter(version)))
-    if not any(interpreter.version.startswith(f"{REQUIRED_PYTHON}.") for interpreter in found):
+    found = tuple(interpreter for version in PYTHONS if (interpreter := _describe(version)))
+    if not found:
         raise ToolchainError(
-            f"no relocatable Python {REQUIRED_PYTHON} on PATH or under pyenv, and the image needs one",
-            mend=f"uv python install {REQUIRED_PYTHON}, or pyenv install {REQUIRED_PYTHON}",
+            "the image needs a Python with a folder of its own, and there is only the distribution's here",
+            mend="uv python install 3.12, or pyenv install 3.12",
         )
     return found
 
 
-def image_name(interpreters: Sequence[Interpreter]) -> str:
+def image_name(held: Sequence[Interpreter]) -> str:
     """A name that changes with the recipe, so that an image of an older recipe is never taken for this one."""
     recipe = hashlib.sha256(Path(__file__).read_bytes() + _LOCK.read_bytes())
-    for interpreter in interpreters:
+    for interpreter in held:
         recipe.update(f"{interpreter.version}\n".encode())
     return f"localhost/nvdiffrast-wheels-build:{recipe.hexdigest()[:12]}"
 
@@ -125,27 +114,25 @@ def _copy_interpreter(interpreter: Interpreter, root: Path) -> None:
     process.call(["chroot", root, f"/{binary.relative_to(root)}", "-m", "ensurepip", "--default-pip"], quiet=True)
     site = library / "site-packages"
     wanted: list[str | Path] = ["--python", sys.executable, "--python-version", interpreter.version, "--target", site]
-    process.call(["uv", "pip", "install", *wanted, "-c", _LOCK, "build"], quiet=True)
+    process.call([uv.find_uv_bin(), "pip", "install", *wanted, "-c", _LOCK, "build"], quiet=True)
 
 
-def _fill(root: Path, interpreters: Sequence[Interpreter]) -> None:
+def _fill(root: Path, held: Sequence[Interpreter]) -> None:
     packages = ",".join(PACKAGES)
     process.call(["debootstrap", "--variant=minbase", f"--include={packages}", DISTRIBUTION, root], quiet=True)
-    for interpreter in interpreters:
+    for interpreter in held:
         _copy_interpreter(interpreter, root)
     # cibuildwheel runs its own helpers with whatever lies here.
-    (root / "opt/python/cp39-cp39").symlink_to(f"{interpreters[0].tag}-{interpreters[0].tag}")
-    uv = process.which("uv")
-    assert uv is not None
-    shutil.copy2(uv.resolve(), root / "usr/local/bin/uv")
+    (root / "opt/python/cp39-cp39").symlink_to(f"{held[0].tag}-{held[0].tag}")
+    shutil.copy2(uv.find_uv_bin(), root / "usr/local/bin/uv")
     shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
 
 
-def _make_archive(archive: Path, interpreters: Sequence[Interpreter]) -> None:
+def _make_archive(archive: Path, held: Sequence[Interpreter]) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix="image-") as scratch:
         root = Path(scratch) / "root"
-        _fill(root, interpreters)
+        _fill(root, held)
         partial = Path(scratch) / archive.name
         process.call(["tar", "--numeric-owner", "-C", root, "-cf", partial, "."], quiet=True)
         partial.replace(archive)
@@ -168,13 +155,13 @@ def ensure_image() -> str:
     """
     if reason := unavailable():
         raise ToolchainError(f"the local build image cannot be made: {reason}")
-    interpreters = find_interpreters()
-    image = image_name(interpreters)
+    held = find_interpreters()
+    image = image_name(held)
     if _exists(image):
         return image
     archive = cache_root() / "images" / f"{image.rpartition(':')[2]}.tar"
     if not archive.is_file():
-        _make_archive(archive, interpreters)
+        _make_archive(archive, held)
     process.call(["podman", "import", "--os", "linux", "--arch", "amd64", archive, image], quiet=True)
     return image
 
