@@ -36,7 +36,7 @@ class HostCompiler:
     version: str
 
 
-def check_host(toolkit: Toolkit, needs_gl: bool) -> HostCompiler:
+def check_host(toolkit: Toolkit, needs_gl: bool, *, platform: str = sys.platform) -> HostCompiler:
     """The compiler for ``toolkit``: the one that CXX names, else the first on PATH within the toolkit's bounds.
 
     ``needs_gl`` also asks for what the GL plugin includes and links.
@@ -44,7 +44,7 @@ def check_host(toolkit: Toolkit, needs_gl: bool) -> HostCompiler:
     Raises:
         ToolchainError: no compiler within the bounds, or no GL or EGL headers; it names the package to install.
     """
-    compiler = _msvc(toolkit) if sys.platform == "win32" else _gcc(toolkit)
+    compiler = _msvc(toolkit) if platform == "win32" else _gcc(toolkit)
     if needs_gl and compiler.name == "g++":
         _check_gl(compiler)
     return compiler

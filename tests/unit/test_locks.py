@@ -189,13 +189,14 @@ def test_failing_uv_leaves_the_old_lock_and_the_rest_goes_on(
         raise CommandError("exit status 2", returncode=2, output="no route to the index")
 
     monkeypatch.setattr(locks, "call", fail)
-    before = lock(root, "cu130").output.read_bytes()
-    monkeypatch.setattr(locks, "select", lambda names: [lock(root, "cu130"), lock(root, "cu132")])
+    both = [lock(root, "cu130"), lock(root, "cu132")]
+    before = both[0].output.read_bytes()
+    monkeypatch.setattr(locks, "select", lambda names: both)
     monkeypatch.setattr("sys.argv", ["locks"])
     with pytest.raises(ToolchainError, match="2 of 2 locks could not be made"):
         locks.main()
     assert capsys.readouterr().out.count("no route to the index") == 2
-    assert lock(root, "cu130").output.read_bytes() == before
+    assert both[0].output.read_bytes() == before
 
 
 def test_lock_lines(tmp_path: Path) -> None:

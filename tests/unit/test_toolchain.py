@@ -110,7 +110,7 @@ def test_nothing_here(make_home: MakeHome) -> None:
     assert toolchain.availability(toolkit(UNLOCKED, SYSTEM)) == (
         "unlocked: run `nox -s lock -- cu124`; no CUDA 12.4 on the system (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
     )
-    with pytest.raises(ToolchainError, match="redist: unlocked: .*; system: no CUDA") as raised:
+    with pytest.raises(ToolchainError, match=r"redist: unlocked: .*; system: no CUDA") as raised:
         toolchain.provide(toolkit(UNLOCKED, SYSTEM))
     assert raised.value.mend == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4"
 
