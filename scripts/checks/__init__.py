@@ -1,6 +1,7 @@
 """The audit's checks, by concern. A check is a function of a Subject that yields what is wrong; nothing is good.
 
-It raises UntestedError where it cannot be made here, and may raise a PipelineError where the wheel is too damaged to read.
+It raises UntestedError where it cannot be made here, and may raise another PipelineError where the wheel is too damaged
+to be read.
 """
 
 from __future__ import annotations

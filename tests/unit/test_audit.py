@@ -1,0 +1,386 @@
+"""Every check of the audit: a good wheel passes all, and a wheel with one thing wrong fails that one check alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts import audit, matrix, records
+from scripts.cache import file_sha256
+from scripts.errors import AuditError, UsageError
+from scripts.model import Cell
+from tests.unit import wheel_factory as factory
+from tests.unit.wheel_factory import CELL, Module, ModuleMaker, Parts, Stub
+
+pytestmark = pytest.mark.skipif(factory.compiler() is None, reason="no C compiler: apt-get install gcc")
+
+TOOLS = ("twine", "check-wheel-contents")
+IMPORTS = ("import-cuda", "import-gl")
+PLUGINS = factory.plugin_names(CELL)
+INFO = f"nvdiffrast-{CELL.version}.dist-info"
+POLICY_AND_MORE = factory.fat_binary([(2, 80), (1, 90), (2, 90), (2, 100)])
+ONLY_SUFFIXED = factory.fat_binary([(2, 80), (1, 90), (2, 90)], flags=1 << 20)
+
+Breakage = Callable[[Parts, ModuleMaker], None]
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> ModuleMaker:
+    return ModuleMaker(tmp_path_factory.mktemp("modules"))
+
+
+@pytest.fixture
+def without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the checks that start a Python each; they have tests of their own."""
+    kept = {name: check for name, check in audit.CHECKS.items() if name not in TOOLS}
+    monkeypatch.setattr(audit, "CHECKS", kept)
+
+
+def test_a_good_wheel_passes_everything_but_the_import(maker: ModuleMaker, tmp_path: Path) -> None:
+    record = audit.audit(factory.good_parts(maker).write(tmp_path), CELL)
+    assert {check.name: check.detail for check in record.checks if check.outcome == "failed"} == {}
+    assert [check.name for check in record.checks if check.outcome == "untested"] == list(IMPORTS)
+    assert (record.outcome, record.release, record.partial, record.cell) == ("untested", False, False, CELL.id)
+    assert "--torch-environment" in record.named("import-cuda").detail
+
+
+def _drop(member: str) -> Breakage:
+    return lambda parts, _: parts.members.__delitem__(member)
+
+
+def _edit(member: str, old: str, new: str) -> Breakage:
+    return lambda parts, _: parts.edit(member, old, new)
+
+
+def _info(**changes: object) -> Breakage:
+    return lambda parts, _: parts.edit_info(**changes)
+
+
+def _add(member: str, content: bytes = b"") -> Breakage:
+    return lambda parts, _: parts.members.__setitem__(member, content)
+
+
+def _module(kind: str, **changes: object) -> Breakage:
+    def make_wrong(parts: Parts, maker: ModuleMaker) -> None:
+        right = {"cuda": factory.cuda_module, "gl": factory.gl_module}[kind]()
+        parts.members[PLUGINS[kind]] = maker.make(replace(right, **changes))  # type: ignore[arg-type]
+
+    return make_wrong
+
+
+def _needing(kind: str, *more: Stub | str) -> Breakage:
+    right = {"cuda": factory.cuda_module, "gl": factory.gl_module}[kind]()
+    return _module(kind, needed=(*right.needed, *more))
+
+
+def _fatbin(*fat_binaries: bytes) -> Breakage:
+    return _module("cuda", fatbin=b"".join(fat_binaries))
+
+
+def _rename(parts: Parts, _: ModuleMaker) -> None:
+    parts.file_name = parts.file_name.replace("torch2.11", "torch2.10")
+
+
+def _other_python(parts: Parts, _: ModuleMaker) -> None:
+    parts.members["nvdiffrast/torch/nvdiffrast_plugin.cpython-36m-x86_64-linux-gnu.so"] = parts.members.pop(
+        PLUGINS["cuda"]
+    )
+
+
+def _bundle_egl(parts: Parts, maker: ModuleMaker) -> None:
+    parts.members["nvdiffrast.libs/libEGL-01234567.so.1"] = maker.make(Module())
+
+
+def _short_licence(parts: Parts, _: ModuleMaker) -> None:
+    parts.members[f"{INFO}/licenses/LICENSE.txt"] = factory.LICENCE[:500].encode()
+
+
+BREAKAGES: list[tuple[str, str, Breakage]] = [
+    ("file-name", "its cell says", _rename),
+    ("metadata", "Name: other", _edit(f"{INFO}/METADATA", "Name: nvdiffrast", "Name: other")),
+    ("metadata", "Version: 0.3.4", _edit(f"{INFO}/METADATA", f"Version: {CELL.version}", "Version: 0.3.4")),
+    ("metadata", "rules", _edit(f"{INFO}/METADATA", "Requires-Python: >=3.9", "Requires-Python: <3.0")),
+    ("requirements", "torch==2.11.*", _edit(f"{INFO}/METADATA", "torch==2.11.*", "torch>=2.11")),
+    ("requirements", "torch==2.11.*", _edit(f"{INFO}/METADATA", "Requires-Dist: torch==2.11.*\n", "")),
+    ("requirements", "no numpy", _edit(f"{INFO}/METADATA", "Requires-Dist: numpy\n", "")),
+    ("requirements", "ninja", _edit(f"{INFO}/METADATA", "Dist: numpy\n", "Dist: numpy\nRequires-Dist: ninja\n")),
+    ("tags", "linux_x86_64", _edit(f"{INFO}/WHEEL", "manylinux_2_28_x86_64", "linux_x86_64")),
+    ("tags", "Root-Is-Purelib", _edit(f"{INFO}/WHEEL", "Purelib: false", "Purelib: true")),
+    ("licence", "0 LICENSE.txt", _drop(f"{INFO}/licenses/LICENSE.txt")),
+    ("licence", "not whole", _short_licence),
+    ("licence", "the source's had", _edit(f"{INFO}/licenses/LICENSE.txt", "A stand-in", "A copy")),
+    ("build-info", "flags", _edit("nvdiffrast/build_info.json", '"cxx": ["-O2"]', '"cxx": "-O2"')),
+    ("build-info", "cell", _info(cell="0.3.4-cp310-cu130-torch2.11-linux_x86_64")),
+    ("build-info", "torch", _info(torch="2.11.1")),
+    ("build-info", "compiler.nvcc", _info(compiler={"cxx": "12.2.0", "nvcc": "12.8.93"})),
+    ("build-info", "pinned", _info(source={"commit": "f" * 40, "tree": "d" * 40})),
+    ("build-info", "partial: false", _info(architectures={"sass": ["9.0"], "ptx": ["9.0"]})),
+    ("build-info", "plugins", _info(plugins=["nvdiffrast_plugin"])),
+    ("plugins", "gl plugin", _drop(PLUGINS["gl"])),
+    ("top-level", "tests", _add("tests/test_it.py")),
+    ("sources", "torch_texture.cpp", _drop("nvdiffrast/torch/torch_texture.cpp")),
+    ("sources", "antialias.cu includes it", _drop("nvdiffrast/common/antialias.h")),
+    ("bundled", "libEGL-01234567.so.1", _bundle_egl),
+    ("needed", "libpython3.so", _needing("cuda", "libpython3.so")),
+    ("needed", "libGL.so.1", _needing("cuda", "libGL.so.1")),
+    ("run-paths", "/opt/cuda/lib64", _module("cuda", run_path="$ORIGIN/../../nvdiffrast.libs:/opt/cuda/lib64")),
+    ("symbol-versions", "GLIBC_2.32", _needing("gl", Stub("libc.so.6", "newer", "GLIBC_2.32"))),
+    ("symbol-versions", "GLIBCXX_3.4.29", _needing("gl", Stub("libstdc++.so.6", "newer", "GLIBCXX_3.4.29"))),
+    ("architectures", "lacks sass 8.0", _fatbin(factory.POLICY_FATBIN, factory.fat_binary([(1, 90), (2, 90)]))),
+    ("architectures", "lacks ptx 9.0", _fatbin(factory.fat_binary([(2, 80), (2, 90)]))),
+    ("architectures", "against the policy, sass 10.0", _fatbin(POLICY_AND_MORE)),
+    ("architectures", "lacks ptx 9.0, sass 8.0, sass 9.0", _fatbin(ONLY_SUFFIXED)),
+    ("architectures", "cut short", _fatbin(factory.POLICY_FATBIN + factory.POLICY_FATBIN[:12])),
+    ("architectures", "no CUDA code", _fatbin()),
+    ("debug-information", ".debug_info", _module("gl", debug=True)),
+    ("build-paths", "/tmp/pip-build-env/x.h", _module("gl", text="/tmp/pip-build-env/x.h")),
+    ("build-paths", "/home/me/x", _info(flags={"cxx": ["-I/home/me/x"], "nvcc": []})),
+    ("whole", "a partial wheel", _info(partial=True)),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_tools")
+@pytest.mark.parametrize(
+    ("name", "said", "break_it"), BREAKAGES, ids=[f"{name}-{n}" for n, (name, _, _) in enumerate(BREAKAGES)]
+)
+def test_one_thing_wrong_fails_one_check(
+    maker: ModuleMaker, tmp_path: Path, name: str, said: str, break_it: Breakage
+) -> None:
+    parts = factory.good_parts(maker)
+    break_it(parts, maker)
+    record = audit.audit(parts.write(tmp_path), CELL)
+    assert [check.name for check in record.checks if check.outcome == "failed"] == [name]
+    assert said in record.named(name).detail
+    assert (record.outcome, record.release) == ("failed", False)
+
+
+def test_every_check_has_a_wheel_that_fails_it() -> None:
+    elsewhere = {"record", *TOOLS, *IMPORTS}
+    assert {name for name, _, _ in BREAKAGES} | elsewhere == set(audit.CHECKS)
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_a_plugin_for_another_python_is_none(maker: ModuleMaker, tmp_path: Path) -> None:
+    parts = factory.good_parts(maker)
+    _other_python(parts, maker)
+    record = audit.audit(parts.write(tmp_path), CELL)
+    assert "cuda plugin is there 0 times" in record.named("plugins").detail
+
+
+@pytest.mark.usefixtures("without_tools")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("nvdiffrast/__init__.py,sha256=", "nvdiffrast/__init__.py,sha256=x", "__init__.py is not what RECORD says"),
+        ("nvdiffrast/__init__.py,", "nvdiffrast/other.py,", "other.py, which is not there"),
+        ("nvdiffrast/__init__.py,", "../outside.py,", "../outside.py, which is not there"),
+        ("RECORD,,", "RECORD,,5", "RECORD is not what RECORD says"),
+        ("RECORD,,\n", "RECORD,,\nnvdiffrast/__init__.py,,\n", "twice"),
+        ("RECORD,,\n", "RECORD,,\none,two\n", "a row of 2 fields"),
+    ],
+)
+def test_a_record_that_does_not_fit(maker: ModuleMaker, tmp_path: Path, old: str, new: str, said: str) -> None:
+    parts = factory.good_parts(maker)
+    assert old in parts.record()
+    found = audit.audit(parts.write(tmp_path, parts.record().replace(old, new)), CELL)
+    assert [check.name for check in found.checks if check.outcome == "failed"] == ["record"]
+    assert said in found.named("record").detail
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "break_it"),
+    [
+        ("twine", "long_description", _edit(f"{INFO}/METADATA", "A wheel for tests.\n", "")),
+        ("check-wheel-contents", "W001", _add("nvdiffrast/old.pyc", b"\0")),
+    ],
+)
+def test_other_projects_checkers(maker: ModuleMaker, tmp_path: Path, name: str, said: str, break_it: Breakage) -> None:
+    parts = factory.good_parts(maker)
+    break_it(parts, maker)
+    record = audit.audit(parts.write(tmp_path), CELL)
+    assert [check.name for check in record.checks if check.outcome == "failed"] == [name]
+    assert said in record.named(name).detail
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_a_partial_wheel_is_held_against_what_it_states_and_is_no_release(maker: ModuleMaker, tmp_path: Path) -> None:
+    modules = {"cuda": replace(factory.cuda_module(), fatbin=factory.fat_binary([(2, 90)])), "gl": factory.gl_module()}
+    parts = factory.good_parts(maker, modules=modules)
+    parts.edit_info(partial=True, architectures={"sass": ["9.0"], "ptx": []})
+    path = parts.write(tmp_path)
+    assert [c.name for c in audit.audit(path, CELL).checks if c.outcome == "failed"] == ["whole"]
+    record = audit.audit(path, CELL, allow_partial=True)
+    assert [c.name for c in record.checks if c.outcome == "failed"] == []
+    assert (record.partial, record.release) == (True, False)
+    assert not replace(record, checks=(records.Check("all", "passed", ""),)).release
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_where_the_licence_is_known_the_wheel_cannot_vouch_for_another(maker: ModuleMaker, tmp_path: Path) -> None:
+    cell = replace(CELL, release=replace(CELL.release, version="0.3.3.1", source=factory.REGISTRY))
+    record = audit.audit(factory.good_parts(maker, cell).write(tmp_path), cell)
+    assert [check.name for check in record.checks if check.outcome == "failed"] == ["licence"]
+    assert "the release's has ce20436c" in record.named("licence").detail
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_with_torchs_own_runtime_nothing_is_bundled(maker: ModuleMaker, tmp_path: Path) -> None:
+    cell = replace(CELL, cuda_runtime="torch")
+    parts = factory.good_parts(maker, cell)
+    record = audit.audit(parts.write(tmp_path), cell)
+    assert [check.name for check in record.checks if check.outcome == "failed"] == ["bundled"]
+
+
+@pytest.mark.parametrize("member", ["../outside.py", "/etc/passwd", "nvdiffrast/__INIT__.py"])
+def test_an_archive_that_must_not_be_unpacked_is_looked_at_no_further(
+    maker: ModuleMaker, tmp_path: Path, member: str
+) -> None:
+    parts = factory.good_parts(maker)
+    parts.members[member] = b"climbed out"
+    record = audit.audit(parts.write(tmp_path), CELL)
+    assert [check.name for check in record.checks if check.outcome == "failed"] == ["archive"]
+    assert {check.outcome for check in record.checks if check.name != "archive"} == {"untested"}
+    assert not (tmp_path.parent / "outside.py").exists()
+
+
+def test_the_cell_is_found_by_name_or_by_what_the_wheel_says(
+    maker: ModuleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "CHECKS", {"file-name": audit.CHECKS["file-name"]})
+    known = matrix.Matrix((), (), (replace(CELL, python="3.9"), CELL), (), "cu130", "")
+    monkeypatch.setattr(matrix, "load", lambda: known)
+    parts = factory.good_parts(maker)
+    assert audit.audit(parts.write(tmp_path)).cell == CELL.id
+    _rename(parts, maker)
+    renamed = audit.audit(parts.write(tmp_path))
+    assert (renamed.cell, renamed.outcome) == (CELL.id, "failed")
+    parts.edit_info(cell="of nobody")
+    with pytest.raises(AuditError, match="no cell of the matrix"):
+        audit.audit(parts.write(tmp_path))
+
+
+def test_a_file_that_is_not_there_and_an_environment_that_is_none(maker: ModuleMaker, tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="no such file"):
+        audit.audit(tmp_path / CELL.wheel, CELL)
+    with pytest.raises(UsageError, match="no virtual environment"):
+        audit.audit(factory.good_parts(maker).write(tmp_path), CELL, torch_environment=tmp_path)
+
+
+# A loader that is not ours or upstream's: it hands out the module file, as far as ctypes can open it.
+_OPS = """\
+import ctypes, glob, os, types
+
+def _get_plugin(gl=False):
+    folder = os.path.dirname(__file__)
+    name = "nvdiffrast_plugin_gl" if gl else "nvdiffrast_plugin"
+    file, = glob.glob(os.path.join(folder, name + ".cpython*"))
+    assert os.environ["PATH"] and not any(os.listdir(p) for p in os.environ["PATH"].split(os.pathsep))
+    ctypes.CDLL(file)
+    module = types.ModuleType(name)
+    module.__file__ = file
+    return module
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with a stand-in for torch."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, symlinks=True)
+    package = folder / "lib" / f"python{factory.PYTHON}" / "site-packages" / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import version\n__version__ = '2.11.0+cu130'\n")
+    (package / "version.py").write_text("cuda = '13.0'\n")
+    return folder
+
+
+def _importable(maker: ModuleMaker, cell: Cell = CELL) -> Parts:
+    parts = factory.good_parts(maker, cell, {"cuda": Module(text="cuda"), "gl": Module(text="gl")})
+    parts.members["nvdiffrast/torch/ops.py"] = _OPS.encode()
+    return parts
+
+
+@pytest.fixture
+def imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "CHECKS", {name: audit.CHECKS[name] for name in IMPORTS})
+
+
+@pytest.mark.usefixtures("imports_only")
+def test_import_with_no_compiler_in_sight(maker: ModuleMaker, tmp_path: Path, torch_environment: Path) -> None:
+    wheel = _importable(maker).write(tmp_path)
+    record = audit.audit(wheel, CELL, torch_environment=torch_environment)
+    assert record.named("import-cuda").outcome == "passed", record.named("import-cuda").detail
+    gl = record.named("import-gl")
+    assert gl.outcome == "passed" or "apt-get install libegl1 libgl1" in gl.detail
+
+
+@pytest.mark.usefixtures("imports_only")
+def test_a_plugin_that_does_not_load_fails(maker: ModuleMaker, tmp_path: Path, torch_environment: Path) -> None:
+    parts = _importable(maker)
+    parts.members[PLUGINS["cuda"]] = maker.make(Module(needed=("libnowhere.so.1",)))
+    record = audit.audit(parts.write(tmp_path), CELL, torch_environment=torch_environment)
+    assert record.named("import-cuda").outcome == "failed"
+    assert "libnowhere.so.1" in record.named("import-cuda").detail
+
+
+@pytest.mark.usefixtures("imports_only")
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [("module.__file__ = os.__file__", "outside of the wheel"), ("os._exit(77)", "exit status 77")],
+)
+def test_a_plugin_from_elsewhere_or_a_crash_fails(
+    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, statement: str, said: str
+) -> None:
+    parts = _importable(maker)
+    parts.edit("nvdiffrast/torch/ops.py", "module.__file__ = file", statement)
+    record = audit.audit(parts.write(tmp_path), CELL, torch_environment=torch_environment)
+    assert record.named("import-cuda").outcome == "failed"
+    assert said in record.named("import-cuda").detail
+
+
+@pytest.mark.usefixtures("imports_only")
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (replace(CELL, torch=replace(CELL.torch, line="2.1")), "has torch 2.11.0+cu130 with CUDA 13.0"),
+        (replace(CELL, toolkit=replace(CELL.toolkit, cuda="12.8")), "has torch 2.11.0+cu130 with CUDA 13.0"),
+        (replace(CELL, python="3.8"), f"is Python {factory.PYTHON}"),
+    ],
+)
+def test_an_environment_that_is_not_what_the_wheel_is_for_tells_nothing(
+    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, cell: Cell, said: str
+) -> None:
+    record = audit.audit(_importable(maker, cell).write(tmp_path), cell, torch_environment=torch_environment)
+    assert record.named("import-cuda").outcome == "untested"
+    assert said in record.named("import-cuda").detail
+
+
+@pytest.mark.usefixtures("imports_only")
+def test_an_environment_without_torch_tells_nothing(maker: ModuleMaker, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    record = audit.audit(_importable(maker).write(tmp_path), CELL, torch_environment=tmp_path / "venv")
+    assert record.named("import-cuda").outcome == "untested"
+    assert "torch does not import" in record.named("import-cuda").detail
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_the_command_line(
+    maker: ModuleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(matrix, "load", lambda: matrix.Matrix((), (), (CELL,), (), "cu130", ""))
+    parts = factory.good_parts(maker)
+    for partial, code, outcome in ((False, 3, "untested"), (True, 16, "failed")):
+        parts.edit_info(partial=partial)
+        wheel = parts.write(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["audit", str(wheel), "--records", str(tmp_path / "evidence")])
+        assert audit.main() == code
+        shown = capsys.readouterr().out
+        assert f"{outcome}: {19 - partial} passed, {int(partial)} failed, 2 untested" in shown
+        record = tmp_path / "evidence" / "records" / f"{file_sha256(wheel)}.audit.json"
+        assert json.loads(record.read_text())["outcome"] == outcome
