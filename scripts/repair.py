@@ -83,6 +83,7 @@ def _scratch(wheel: Path, cell: Cell, library_path: Path | None) -> Iterator[Pat
         if library_path is not None:
             for library in _runtime_libraries(library_path, cell):
                 shutil.copyfile(library, scratch / "cuda" / library.name)
+                (scratch / "cuda" / library.name).chmod(0o644)
         yield scratch
 
 
