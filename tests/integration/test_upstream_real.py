@@ -1,0 +1,63 @@
+"""Upstream's real releases: fetched by their pins, patched by their series. What cannot be had here is skipped."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TypeGuard
+
+import pytest
+
+from scripts import matrix, patching, upstream
+from scripts.model import RegistryPin, Release
+
+pytestmark = pytest.mark.integration
+
+RELEASES = matrix.load().releases
+
+
+@pytest.fixture(params=RELEASES, ids=lambda release: str(release.version))
+def release(request: pytest.FixtureRequest) -> Release:
+    wanted: Release = request.param
+    missing = upstream.availability(wanted)
+    if missing:
+        pytest.skip(f"{missing}; python -m scripts.upstream {wanted.version} --source CHECKOUT")
+    return wanted
+
+
+def test_the_release_has_what_a_build_needs(release: Release) -> None:
+    tree = upstream.fetch(release)
+    assert "Nvidia Source Code License" in (tree / "LICENSE.txt").read_text(encoding="utf-8")
+    assert (tree / "README.md").is_file()
+    assert (tree / "nvdiffrast" / "torch" / "ops.py").is_file()
+    assert not list(tree.glob("*.dist-info"))
+
+
+def test_its_series_applies_and_the_loader_is_called(release: Release, tmp_path: Path) -> None:
+    pristine = upstream.fetch(release)
+    tree = patching.prepare(release, pristine, tmp_path / "tree").path
+    ops = (tree / "nvdiffrast" / "torch" / "ops.py").read_text(encoding="utf-8")
+    called = {node.attr for node in ast.walk(ast.parse(ops)) if _is_of_loader(node)}
+    assert called == {"load_extension" if release.series == "0.4" else "load_precompiled"}
+    changed = {
+        path.relative_to(pristine).as_posix()
+        for path in pristine.rglob("*")
+        if path.is_file() and path.read_bytes() != (tree / path.relative_to(pristine)).read_bytes()
+    }
+    types = "csrc/torch/torch_types.h" if release.series == "0.4" else "nvdiffrast/torch/torch_types.h"
+    assert changed - {"setup.py", "pyproject.toml"} == {"nvdiffrast/torch/ops.py", types}
+
+
+def _is_of_loader(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_loader"
+
+
+def test_one_release_comes_from_a_registry_alone(tmp_path: Path) -> None:
+    """The release that a fresh machine builds where no git host can be reached, from an empty cache."""
+    (registered,) = (release for release in RELEASES if isinstance(release.source, RegistryPin))
+    missing = upstream.availability(registered)
+    if missing:
+        pytest.skip(missing)
+    tree = upstream.fetch(registered, cache=tmp_path)
+    assert tree.is_relative_to(tmp_path)
+    assert (tree / "nvdiffrast" / "common" / "rasterize.cu").is_file()
