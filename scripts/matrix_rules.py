@@ -36,7 +36,8 @@ _PYPI_NVCC = "13.0"
 
 def check(document: Document, raw: RawMatrix, *, complete: bool) -> None:
     """All rules that need no cells; ``complete`` is False when malformed entries were left out of ``raw``."""
-    _unique(document, ("python",), raw.python)
+    if complete:
+        _unique(document, ("python",), raw.python)
     for version, release in raw.releases.items():
         _release(document, ("releases", version), release)
     for cuda, toolkit in raw.toolkits.items():
@@ -114,12 +115,12 @@ def _torch_lines(document: Document, trail: Trail, raw: RawMatrix, toolkit: RawT
             document.report((*trail, version), text, key=True)
         lines[line] = version
         for name, wanted, axis in (
-            ("python", torch.python, raw.python),
-            # A malformed platform was left out of the axis: what names it is not wrong for that.
-            ("platforms", torch.platforms, list(raw.platforms) if complete else torch.platforms or []),
+            ("python", torch.python or [], raw.python),
+            ("platforms", torch.platforms or [], list(raw.platforms)),
         ):
-            _unique(document, (*trail, version, name), wanted or [])
-            for index, value in enumerate(wanted or []):
-                if value not in axis:
+            _unique(document, (*trail, version, name), wanted)
+            for index, value in enumerate(wanted):
+                # What is malformed was left out of the axis: what names it is not wrong for that.
+                if value not in axis and complete:
                     text = f"{value} is not on the axis `{name}` ({', '.join(axis)}); add it there or remove it here"
                     document.report((*trail, version, name, index), text)

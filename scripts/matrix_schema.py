@@ -131,6 +131,7 @@ class RawMatrix(_Raw):
 
 _MODELS = (RawMatrix, RawRelease, RawRegistry, RawGit, RawToolkit, RawBounds, RawTorch, RawPlatform, RawExclusion)
 _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
+_SETTINGS = {"default_toolkit": "0.0", "cuda_runtime": "bundled"}
 _MISSING = {
     "sha256": "without it nothing pins the content: add the file's sha256",
     "commit": "without it nothing pins the content: add what `git rev-parse TAG^{commit}` prints",
@@ -148,8 +149,7 @@ def json_schema() -> str:
 def parse(document: Document) -> tuple[RawMatrix | None, bool]:
     """The model of what is well-formed, and whether that is everything; each malformed value becomes a problem.
 
-    A malformed release, toolkit, platform or exclusion is left out, so that the rules can still speak of the others;
-    None if what is broken is not such an entry.
+    A malformed entry is left out, so that the rules can still speak of the others; None if a whole section is broken.
     """
     try:
         return RawMatrix.model_validate(document.data), True
@@ -162,10 +162,13 @@ def parse(document: Document) -> tuple[RawMatrix | None, bool]:
 
 
 def _without(data: Any, broken: set[Trail]) -> Any:
-    """``data`` less its broken entries (trails of two parts); others stay, broken."""
+    """``data`` less its broken entries (trails of two parts), with stand-ins for broken settings."""
     if not isinstance(data, dict):
         return data
-    kept = dict(data)
+    kept = {**_SETTINGS, **data}
+    kept |= {key: stand_in for key, stand_in in _SETTINGS.items() if (key,) in broken}
+    if isinstance(kept.get("python"), list):
+        kept["python"] = [line for index, line in enumerate(kept["python"]) if ("python", index) not in broken]
     for section in ("platforms", "releases", "toolkits"):
         if isinstance(kept.get(section), dict):
             kept[section] = {key: value for key, value in kept[section].items() if (section, key) not in broken}

@@ -151,5 +151,15 @@ def test_the_table_survives_a_round_trip() -> None:
     assert table.pythons("13.2", "2.15.0", "win_amd64") == ()
 
 
+def test_the_table_says_who_publishes_what() -> None:
+    table = torch_table.load()
+    assert table.origin("13.2", "2.15.0", "linux_x86_64", "3.11") == "pypi"
+    assert table.origin("13.2", "2.15.0", "linux_x86_64", "3.10") is None
+    assert table.origin("13.2", "2.15.0", "win_amd64", "3.11") is None
+    assert table.origin("13.0", "2.15.0", "linux_x86_64", "3.11") is None
+    assert table.origin("12.4", "2.5.1", "linux_x86_64", "3.13") == "pypi"
+    assert table.origin("12.4", "2.5.1", "win_amd64", "3.12") == "pytorch"
+
+
 def test_every_series_has_its_folder() -> None:
     assert all((ROOT / "patches" / release.series).is_dir() for release in MATRIX.releases)

@@ -111,6 +111,7 @@ PLAIN = [
     "torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl",
     "torch-2.11.0-cp312-cp312-win_amd64.whl",
     "torch-2.15.0-cp312-cp312-manylinux_2_28_x86_64.whl",
+    "torch-2.11.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl",
 ]
 
 
