@@ -130,9 +130,14 @@ def _before_all(cell: Cell) -> list[str]:
     ]
 
 
+def _quoted(path: PurePath | str) -> str:
+    """Both sh and cmd.exe take double quotes; no path here holds a $ or a %."""
+    return f'"{path.as_posix() if isinstance(path, PurePath) else path}"'
+
+
 def _repair(cell: Cell, python: str, cuda_home: PurePath) -> str:
-    toolkit = shlex.quote(cuda_home.as_posix())
-    return f"{python} -m scripts.repair {{wheel}} --cell {cell.id} --output {{dest_dir}} --library-path {toolkit}"
+    options = f"--cell {cell.id} --output {_quoted('{dest_dir}')} --library-path {_quoted(cuda_home)}"
+    return f"{python} -m scripts.repair {_quoted('{wheel}')} {options}"
 
 
 def _platform_options(cell: Cell, *, image: str, cuda_home: PurePath) -> dict[str, str | list[str]]:
@@ -156,7 +161,7 @@ def _is_windows(cell: Cell) -> bool:
 
 
 def _this_python() -> str:
-    return shlex.quote(Path(sys.executable).as_posix())
+    return _quoted(Path(sys.executable))
 
 
 def configuration(
@@ -172,9 +177,9 @@ def configuration(
         **_platform_options(cell, image=image, cuda_home=cuda_home),
         # An isolated environment would have a random name, and torch's checks embed the paths of its headers.
         "build-frontend": {"name": "build[uv]", "args": ["--no-isolation"]},
-        "before-build": [f"{_INSTALL} -r {shlex.quote(torch_lock.as_posix())}"],
+        "before-build": [f"{_INSTALL} -r {_quoted(torch_lock)}"],
         "audit-requires": [],
-        "audit-command": f"{_this_python()} -m scripts.cibuildwheel audit{partial} {{wheel}}",
+        "audit-command": f"{_this_python()} -m scripts.cibuildwheel audit{partial} {_quoted('{wheel}')}",
         "environment": _environment(cell, cuda_home=cuda_home, cache=cache, architectures=architectures, epoch=epoch),
     }
     lines = [f"{name} = {_toml(value)}" for name, value in options.items()]
