@@ -110,7 +110,7 @@ def load(path: Path) -> Record:
         data = json.loads(path.read_text(encoding="utf-8"))
         stated = {name: data.pop(name) for name in ("outcome", "release")}
         record = _ADAPTER.validate_python(data)
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise AuditError(f"{path}: not a record: {error}", mend=mend) from error
     if record.schema != SCHEMA:
         raise AuditError(f"{path}: a record of schema {record.schema}, not {SCHEMA}", mend=mend)

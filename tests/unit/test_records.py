@@ -1,0 +1,99 @@
+"""Records: what is written is read back, what was tampered with is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import records
+from scripts.errors import AuditError
+from scripts.records import Check, Outcome, Record
+
+
+def _record(tmp_path: Path, *outcomes: Outcome, partial: bool = False) -> Record:
+    wheel = tmp_path / "nvdiffrast-1-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    checks = tuple(Check(f"check-{n}", outcome, "because") for n, outcome in enumerate(outcomes))
+    return records.make(wheel, "the-cell", checks, {"python": "3"}, partial=partial)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "partial", "outcome", "release"),
+    [
+        (("passed", "passed"), False, "passed", True),
+        (("passed", "passed"), True, "passed", False),
+        (("passed", "untested"), False, "untested", False),
+        (("untested", "failed", "passed"), False, "failed", False),
+        ((), False, "untested", False),
+    ],
+)
+def test_outcome(tmp_path: Path, outcomes: tuple[Outcome, ...], partial: bool, outcome: Outcome, release: bool) -> None:
+    record = _record(tmp_path, *outcomes, partial=partial)
+    assert (record.outcome, record.release) == (outcome, release)
+
+
+def test_saved_and_found_by_sha256(tmp_path: Path) -> None:
+    record = _record(tmp_path, "passed", "untested")
+    path = records.save(record, tmp_path / "dist")
+    assert path == tmp_path / "dist" / "records" / f"{record.sha256}.audit.json"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert records.load(path) == record
+    assert records.find(record.sha256, tmp_path / "dist") == record
+    assert records.find("0" * 64, tmp_path / "dist") is None
+
+
+def _fail_nothing(data: dict[str, Any]) -> None:
+    data["outcome"] = "passed"
+
+
+def _release_it(data: dict[str, Any]) -> None:
+    data["release"] = True
+
+
+def _other_wheel(data: dict[str, Any]) -> None:
+    data["sha256"] = "0" * 64
+
+
+def _no_checks(data: dict[str, Any]) -> None:
+    del data["checks"]
+
+
+def _odd_outcome(data: dict[str, Any]) -> None:
+    data["checks"][0]["outcome"] = "fine"
+
+
+def _later_schema(data: dict[str, Any]) -> None:
+    data["schema"] = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_fail_nothing, "states"),
+        (_release_it, "states"),
+        (_other_wheel, "about another wheel"),
+        (_no_checks, "checks"),
+        (_odd_outcome, "outcome"),
+        (_later_schema, "schema 2"),
+    ],
+)
+def test_what_does_not_hold_together_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    path = records.save(_record(tmp_path, "failed"), tmp_path)
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(AuditError, match=said):
+        records.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\0"])
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(AuditError, match="not a record"):
+        records.load(tmp_path / "x.json")

@@ -1,0 +1,134 @@
+"""Repair on Linux, with auditwheel itself: the CUDA runtime and nothing else, the cell's name, the same bytes again."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts import audit, repair
+from scripts.cache import file_sha256
+from scripts.errors import RepairError
+from scripts.model import Cell, Platform
+from tests.unit import wheel_factory as factory
+from tests.unit.wheel_factory import CELL, CUDART, Module, ModuleMaker, Stub
+
+pytestmark = pytest.mark.skipif(factory.compiler() is None, reason="no C compiler: apt-get install gcc")
+
+LINKED = replace(CELL, platform=Platform("linux_x86_64", "linux_x86_64"))
+RUNTIME = "libcudart.so.13"
+
+
+@pytest.fixture(autouse=True)
+def epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> ModuleMaker:
+    return ModuleMaker(tmp_path_factory.mktemp("modules"))
+
+
+@pytest.fixture(scope="module")
+def toolkit(maker: ModuleMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toolkit's root with a runtime that is none, but has its name."""
+    root = tmp_path_factory.mktemp("toolkit")
+    (root / "lib64").mkdir()
+    maker.make(Module((RUNTIME,)))
+    content = (maker.folder / f"{RUNTIME}-" / "lib.so").read_bytes()
+    (root / "lib64" / RUNTIME).write_bytes(content)
+    (root / "lib64" / "libcudart.so").symlink_to(RUNTIME)
+    return root
+
+
+def _linked(maker: ModuleMaker, folder: Path, needed: Sequence[Stub | str] = (RUNTIME,)) -> Path:
+    """A wheel as the build makes it: nothing bundled, tagged linux_x86_64."""
+    modules = {
+        "cuda": Module((*factory.TORCH_LIBRARIES, *needed), fatbin=factory.POLICY_FATBIN),
+        "gl": Module((*factory.TORCH_LIBRARIES, "libGL.so.1", "libEGL.so.1", *needed)),
+    }
+    parts = factory.good_parts(maker, LINKED, modules)
+    del parts.members[f"nvdiffrast.libs/{CUDART}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    return parts.write(folder)
+
+
+def _bundled(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return [name for name in archive.namelist() if name.startswith("nvdiffrast.libs/") and not name.endswith("/")]
+
+
+def test_the_runtime_is_bundled_alone_and_the_audit_is_content(
+    maker: ModuleMaker, toolkit: Path, tmp_path: Path
+) -> None:
+    made = repair.repair(_linked(maker, tmp_path / "linked"), CELL, tmp_path / "dist", library_path=toolkit)
+    assert made == tmp_path / "dist" / CELL.wheel
+    (bundled,) = _bundled(made)
+    assert bundled.startswith("nvdiffrast.libs/libcudart-")
+    record = audit.audit(made, CELL)
+    assert {check.name: check.detail for check in record.checks if check.outcome == "failed"} == {}
+    assert [entry.name for entry in (tmp_path / "dist").iterdir()] == [CELL.wheel]
+
+
+def test_the_same_bytes_wherever_it_is_done(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    made = [
+        repair.repair(_linked(maker, tmp_path / place), CELL, tmp_path / place / "out", library_path=path)
+        for place, path in (("a", toolkit), ("b/c/d", toolkit / "lib64"))
+    ]
+    assert file_sha256(made[0]) == file_sha256(made[1])
+
+
+def test_with_torchs_runtime_nothing_is_bundled(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    cell = replace(CELL, cuda_runtime="torch")
+    made = repair.repair(_linked(maker, tmp_path / "linked"), cell, tmp_path / "dist", library_path=toolkit)
+    assert _bundled(made) == []
+    record = audit.audit(made, cell)
+    assert {check.name: check.detail for check in record.checks if check.outcome == "failed"} == {}
+
+
+def _refused(wheel: Path, cell: Cell, destination: Path, toolkit: Path | None) -> str:
+    """What the refusal says; the destination keeps what it had."""
+    destination.mkdir()
+    (destination / cell.wheel).write_bytes(b"an earlier one")
+    with pytest.raises(RepairError) as caught:
+        repair.repair(wheel, cell, destination, library_path=toolkit)
+    assert [entry.read_bytes() for entry in destination.iterdir()] == [b"an earlier one"]
+    assert caught.value.mend is not None
+    return str(caught.value)
+
+
+def test_another_library_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    stranger = tmp_path / "toolkit" / "lib64"
+    stranger.mkdir(parents=True)
+    (stranger / RUNTIME).write_bytes((toolkit / "lib64" / RUNTIME).read_bytes())
+    maker.make(Module(("libstranger.so.1",)))
+    # Named like the runtime, so that it is taken along from the toolkit.
+    (stranger / "libcudart.so.stranger").write_bytes((maker.folder / "libstranger.so.1-" / "lib.so").read_bytes())
+    wheel = _linked(maker, tmp_path / "linked", (RUNTIME, "libcudart.so.stranger"))
+    said = _refused(wheel, CELL, tmp_path / "dist", stranger.parent)
+    assert "must not be" in said
+    assert "stranger" in said
+
+
+def test_a_missing_runtime_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    wheel = _linked(maker, tmp_path / "linked", needed=())
+    assert "0 copies of the CUDA runtime" in _refused(wheel, CELL, tmp_path / "dist", toolkit)
+
+
+def test_a_symbol_too_new_for_the_platform_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    wheel = _linked(maker, tmp_path / "linked", (RUNTIME, Stub("libc.so.6", "newer", "GLIBC_2.32")))
+    assert "auditwheel" in _refused(wheel, CELL, tmp_path / "dist", toolkit)
+
+
+def test_a_wheel_of_another_cell_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    other = replace(CELL, torch=replace(CELL.torch, line="2.10"))
+    said = _refused(_linked(maker, tmp_path / "linked"), other, tmp_path / "dist", toolkit)
+    assert f"{CELL.wheel} instead of {other.wheel}" in said
+
+
+def test_a_folder_that_is_no_toolkit_is_refused(maker: ModuleMaker, tmp_path: Path) -> None:
+    said = _refused(_linked(maker, tmp_path / "linked"), CELL, tmp_path / "dist", tmp_path / "linked")
+    assert said == f"no libcudart.so* in {tmp_path / 'linked'}"
