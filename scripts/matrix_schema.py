@@ -173,11 +173,15 @@ def _without(data: Any, broken: set[Trail]) -> Any:
         if isinstance(kept.get(section), dict):
             kept[section] = {key: value for key, value in kept[section].items() if (section, key) not in broken}
     if isinstance(kept.get("exclusions"), list):
-        # Their index is their place in the file: a stand-in that matches nothing keeps the others where they are.
-        stand_in = {"cells": "-", "reason": "-"}
         entries = enumerate(kept["exclusions"])
-        kept["exclusions"] = [stand_in if ("exclusions", index) in broken else entry for index, entry in entries]
+        kept["exclusions"] = [_stand_in(entry) if ("exclusions", i) in broken else entry for i, entry in entries]
     return {key: value for key, value in kept.items() if key in RawMatrix.model_fields}
+
+
+def _stand_in(exclusion: Any) -> dict[str, str]:
+    """For a malformed exclusion: it keeps the others at their index, and excludes what it can be seen to mean."""
+    cells = exclusion.get("cells") if isinstance(exclusion, dict) else None
+    return {"cells": cells if isinstance(cells, str) and cells.strip() else "-", "reason": "-"}
 
 
 def _explain(document: Document, error: Mapping[str, Any]) -> Trail:

@@ -365,6 +365,13 @@ def test_all_at_once_in_the_order_of_the_file(tmp_path: Path, table: Path) -> No
     assert [one[0] for one in problems] == [3, 4, 5, 16, 26, 35, 44]
 
 
+def test_a_malformed_exclusion_still_excludes(tmp_path: Path, table: Path) -> None:
+    text = SAMPLE.replace("{platforms: [linux_x86_64]}", "{}").replace("0.3.3.1-*-cu126-*-win", "*-torch2.14-win")
+    assert [one[2] for one in broken(text.replace("    reason: not wanted\n", ""), tmp_path, table)] == [
+        "exclusions[0].reason"
+    ]
+
+
 def test_absent_files_are_named(tmp_path: Path, table: Path) -> None:
     with pytest.raises(MatrixError, match=r"cannot read .*absent\.yaml"):
         matrix.load(tmp_path / "absent.yaml", table)
