@@ -44,6 +44,8 @@ def serve() -> Iterator[Server]:
                 return self.send_error(status)
             self._send(path, content, wanted if server.ranges else None)
 
+        do_HEAD = do_GET  # noqa: N815 - the names http.server calls
+
         def _send(self, path: str, content: bytes, wanted: str | None) -> None:
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
             if start and start >= len(content):
@@ -51,8 +53,11 @@ def serve() -> Iterator[Server]:
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Type", "text/html" if path.endswith("/") else "application/octet-stream")
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
+            if self.command == "HEAD":
+                return
             end = server.cut.pop(path, len(content))
             self.wfile.write(content[start:end])
 
