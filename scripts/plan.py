@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts import console, interpreters, matrix, toolchain, upstream
+from scripts.environments import torch_lock_name
 from scripts.errors import UsageError, run_main
 from scripts.matrix import Matrix
 from scripts.model import ROOT, Cell, GitPin, Release, Toolkit
@@ -39,11 +40,6 @@ def host_platform() -> str:
     return f"{platform.system()}_{platform.machine()}".lower().replace("windows", "win")
 
 
-def torch_lock(cell: Cell) -> str:
-    """The hash-locked requirements of the torch that a cell is built against, relative to the repository."""
-    return f"requirements/torch/{cell.torch.version}-{cell.toolkit.tag}.txt"
-
-
 def _interpreter(python: str) -> str | None:
     return None if interpreters.find(python) else f"CPython {python} with headers is not here"
 
@@ -53,8 +49,8 @@ def _compiler(cell: Cell) -> str | None:
 
 
 def _torch(cell: Cell) -> str | None:
-    lock = torch_lock(cell)
-    return None if (ROOT / lock).exists() else f"torch {cell.torch.version} is unlocked: no {lock}"
+    lock = ROOT / torch_lock_name(cell)
+    return None if lock.exists() else f"torch {cell.torch.version} is unlocked: run `nox -s lock -- {lock.stem}`"
 
 
 def this_machine() -> Probes:
@@ -92,7 +88,7 @@ def _once(probes: Probes) -> Probes:
         toolkit=_remember(probes.toolkit, lambda toolkit: toolkit.tag),
         compiler=_remember(probes.compiler, lambda cell: f"{cell.toolkit.tag} {cell.release.has_gl}"),
         python=_remember(probes.python, lambda python: python),
-        torch_lock=_remember(probes.torch_lock, torch_lock),
+        torch_lock=_remember(probes.torch_lock, torch_lock_name),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from scripts import matrix, plan
+from scripts.environments import torch_lock_name
 from scripts.errors import UsageError
 from scripts.model import Cell, GitPin, Release, Toolkit
 from scripts.plan import Probes
@@ -33,6 +34,13 @@ LINUX = cell("0.3.3.1-cp312-cu130-torch2.11-linux_x86_64")
 WINDOWS = cell("0.3.3.1-cp312-cu130-torch2.11-win_amd64")
 
 
+def test_what_is_unlocked_names_its_lock() -> None:
+    probe = plan.this_machine().torch_lock
+    unknown = replace(LINUX, torch=replace(LINUX.torch, version="2.11.99"))
+    assert probe(LINUX) is None
+    assert probe(unknown) == "torch 2.11.99 is unlocked: run `nox -s lock -- 2.11.99-cu130`"
+
+
 def test_nothing_is_missing_on_a_machine_that_has_all() -> None:
     assert plan.missing_here(LINUX, READY) == ()
 
@@ -49,7 +57,7 @@ def test_everything_missing_is_named() -> None:
         toolkit=lambda toolkit: f"no {toolkit.tag}",
         compiler=lambda cell: f"g++ above {cell.toolkit.gcc.maximum}",
         python=lambda python: f"no {python}",
-        torch_lock=plan.torch_lock,
+        torch_lock=torch_lock_name,
     )
     assert plan.missing_here(LINUX, bare) == (
         "no 0.3.3.1",
