@@ -26,50 +26,57 @@ class Server:
         self.url = ""
 
 
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+
+    def do_GET(self) -> None:
+        told, path, wanted = self.server.told, self.path.lstrip("/"), self.headers.get("Range")
+        told.requests.append((path, wanted))
+        content = told.files.get(path)
+        status = told.status.get(path, 200 if content is not None else 404)
+        if told.busy[path] > 0:
+            told.busy[path] -= 1
+            status = 503
+        if content is None or status != 200:
+            self.send_error(status)
+        else:
+            self._send(path, content, wanted if told.ranges else None)
+
+    do_HEAD = do_GET  # noqa: N815 - the names http.server calls
+
+    def _send(self, path: str, content: bytes, wanted: str | None) -> None:
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        if start and start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Type", "text/html" if path.endswith("/") else "application/octet-stream")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[start : self.server.told.cut.pop(path, len(content))])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the requests are kept."""
+
+
+class _Http(ThreadingHTTPServer):
+    def __init__(self, told: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.told = told
+
+
 @contextmanager
 def serve() -> Iterator[Server]:
     """A running server; its ``url`` ends with a slash."""
-    server = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path, wanted = self.path.lstrip("/"), self.headers.get("Range")
-            server.requests.append((path, wanted))
-            if server.busy[path] > 0:
-                server.busy[path] -= 1
-                return self.send_error(503)
-            content = server.files.get(path)
-            status = server.status.get(path, 200 if content is not None else 404)
-            if content is None or status != 200:
-                return self.send_error(status)
-            self._send(path, content, wanted if server.ranges else None)
-
-        do_HEAD = do_GET  # noqa: N815 - the names http.server calls
-
-        def _send(self, path: str, content: bytes, wanted: str | None) -> None:
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-            if start and start >= len(content):
-                return self.send_error(416)
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Type", "text/html" if path.endswith("/") else "application/octet-stream")
-            self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            end = server.cut.pop(path, len(content))
-            self.wfile.write(content[start:end])
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: pytest shows what is asked for."""
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}/"
+    told = Server()
+    http = _Http(told)
+    told.url = f"http://127.0.0.1:{http.server_port}/"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield server
+        yield told
     finally:
         http.shutdown()
         http.server_close()
