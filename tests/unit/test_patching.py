@@ -166,6 +166,13 @@ def test_lines_are_not_added_twice(before: int, after: int) -> None:
         applied(patch, once, 2)
 
 
+def test_a_hunk_never_goes_before_the_one_above_it() -> None:
+    """The second hunk's lines are within its offset, but in lines that the first has done with."""
+    patch = "--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n@@ -4 +4 @@\n-c\n+C\n"
+    with pytest.raises(MismatchError):
+        applied(patch, "a\nb\nc\nd\n", 1)
+
+
 HEADER = "--- a/f\n+++ b/f\n"
 
 

@@ -193,6 +193,7 @@ def test_attributes_in_the_tree_do_not_decide_what_comes_out(up: Upstream) -> No
         up.repository, {".gitattributes": "* text eol=crlf\nsetup.py export-ignore\nLICENSE.txt export-subst ident\n"}
     )
     write(up.repository, {"LICENSE.txt": "$Format:%H$ $Id$\n"})
+    git(up.repository, "add", ".")
     git(up.repository, "add", "--renormalize", ".")
     git(up.repository, "commit", "--quiet", "-m", "attributes")
     commit, tree = git(up.repository, "rev-parse", "HEAD"), git(up.repository, "rev-parse", "HEAD^{tree}")
@@ -210,6 +211,9 @@ def test_no_hook_of_the_users_templates_runs(up: Upstream, tmp_path: Path) -> No
     git(tmp_path, "config", "--global", "init.templateDir", str(hooks.parent))
     git(tmp_path, "config", "--global", "core.hooksPath", str(hooks))
     upstream.fetch(up.release)
+    # A commit that is not there makes it fetch, and so write, references: a hook's chance.
+    with pytest.raises(SourceError):
+        upstream.fetch(repinned(up.release, commit="1" * 40))
     assert not (tmp_path / "ran").exists()
 
 
