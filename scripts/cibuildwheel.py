@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
+import uv
+
 from scripts import audit, compilers, matrix, process
 from scripts.errors import AuditError, BuildError, CommandError, ToolchainError, run_main
 from scripts.model import ROOT, Cell
@@ -31,7 +33,7 @@ _UV_CACHE = _INSIDE / "uv"
 _CERTIFICATES = _INSIDE / "certificates.pem"
 # This pipeline's own stages, inside the container.
 _STAGE = f"env PYTHONPATH={_PIPELINE} {_TOOLS}/bin/python"
-_INSTALL = "uv pip install --require-hashes --no-deps --only-binary :all:"
+_INSTALL = "pip install --require-hashes --no-deps --only-binary :all:"
 # The compiler of the official manylinux_2_28 images; a toolkit that wants an older one gets it from the distribution.
 _IMAGE_GCC = 14
 _STAGES_PYTHON = (3, 11)
@@ -125,7 +127,7 @@ def _before_all(cell: Cell) -> list[str]:
     return [
         f"if command -v dnf; then dnf install -y {packages}; fi",
         f"uv venv --python {_stages_python(cell)} {_TOOLS}",
-        f"{_INSTALL} --python {_TOOLS}/bin/python -r {_PIPELINE}/requirements/pipeline.txt",
+        f"uv {_INSTALL} --python {_TOOLS}/bin/python -r {_PIPELINE}/requirements/pipeline.txt",
         f"{_STAGE} -m scripts.cibuildwheel check {cell.id}",
     ]
 
@@ -164,6 +166,11 @@ def _this_python() -> str:
     return _quoted(Path(sys.executable))
 
 
+def _uv(cell: Cell) -> str:
+    """The image has uv on its PATH; on Windows it is this environment's, which need not be activated."""
+    return f"{_this_python()} -m uv" if _is_windows(cell) else "uv"
+
+
 def configuration(
     cell: Cell, *, image: str, cuda_home: Path, torch_lock: Path, cache: Path, architectures: Sequence[str], epoch: int
 ) -> str:
@@ -177,7 +184,7 @@ def configuration(
         **_platform_options(cell, image=image, cuda_home=cuda_home),
         # An isolated environment would have a random name, and torch's checks embed the paths of its headers.
         "build-frontend": {"name": "build[uv]", "args": ["--no-isolation"]},
-        "before-build": [f"{_INSTALL} -r {_quoted(torch_lock)}"],
+        "before-build": [f"{_uv(cell)} {_INSTALL} -r {_quoted(torch_lock)}"],
         "audit-requires": [],
         "audit-command": f"{_this_python()} -m scripts.cibuildwheel audit{partial} {_quoted('{wheel}')}",
         "environment": _environment(cell, cuda_home=cuda_home, cache=cache, architectures=architectures, epoch=epoch),
@@ -248,7 +255,7 @@ def _create_arguments(inputs: Inputs, uv_cache: Path) -> list[str]:
 def _uv_cache(engine: str, cache: Path) -> Path:
     """uv's own cache where the container's files come out as this user's; docker would leave root's files there."""
     if engine.startswith("podman") or os.geteuid() == 0:
-        return Path(process.call(["uv", "cache", "dir"], echo=False, quiet=True).strip())
+        return Path(process.call([uv.find_uv_bin(), "cache", "dir"], echo=False, quiet=True).strip())
     return cache / "uv"
 
 
