@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from scripts.model import Cell
 from scripts.process import call
 
 # Where a toolkit keeps its shared libraries, below its root.
-_LIBRARY_FOLDERS = ("", "lib64", "lib", "bin/x64", "bin")
+_LIBRARY_FOLDERS = ("", "lib64", "lib", "bin/x64", "bin/x86_64", "bin")
 
 
 def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | None = None) -> Path:
@@ -50,6 +51,7 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
         if [path.name for path in made] != [cell.wheel]:
             found = ", ".join(path.name for path in made) or "nothing"
             raise RepairError(f"repair made {found} instead of {cell.wheel}", mend="is it the wheel of that cell?")
+        _flatten(made[0])
         assert_bundled(made[0], cell)
         return _move(made[0], destination)
 
@@ -110,6 +112,23 @@ def _delvewheel(cell: Cell) -> list[str]:
     # Without the last option the path of this interpreter is written into the wheel.
     options = ["--add-path", "cuda", "--wheel-dir", "repaired", "--exclude", excludes, "--no-diagnostic"]
     return ["delvewheel", "repair", *options]
+
+
+def _flatten(wheel: Path) -> None:
+    """Move what delvewheel put into `.data/platlib` (for a module at the top level) to the top, where it is installed.
+
+    Installers do the same with either, but check-wheel-contents takes such a folder in a wheel like this for an error.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist() if not info.is_dir()]
+    data = "-".join(wheel.name.split("-")[:2]) + ".data/platlib/"
+    if not any(info.filename.startswith(data) for info, _ in members):
+        return
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for info, content in members:
+            info.filename = info.filename.removeprefix(data)
+            is_record = info.filename.endswith(".dist-info/RECORD")
+            archive.writestr(info, content.replace(data.encode(), b"") if is_record else content)
 
 
 def _environment(path: str, scratch: Path) -> dict[str, str]:

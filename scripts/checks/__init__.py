@@ -60,8 +60,13 @@ class Subject:
 
     @cached_property
     def bundled(self) -> tuple[str, ...]:
-        """The members in the folder of bundled libraries."""
-        return tuple(name for name in self.wheel.files if name.startswith(f"{LIBRARY_FOLDER}/"))
+        """The members that are there beside the package: all that is in nvdiffrast.libs, and any strange library."""
+        return tuple(
+            name
+            for name in self.wheel.files
+            if name.startswith(f"{LIBRARY_FOLDER}/")
+            or (libraries.is_shared_library(name) and name not in self.plugins.values())
+        )
 
     @cached_property
     def binaries(self) -> dict[str, Binary]:

@@ -19,10 +19,8 @@ _SHOWN = 3
 
 def bundled(subject: Subject) -> Iterator[str]:
     """The CUDA runtime is bundled, and nothing else."""
-    # delvewheel's list for old Pythons, in which order to load what it bundled.
+    # delvewheel's list for old Pythons, in which order to load what it bundled, is none.
     names = [posixpath.basename(name) for name in subject.bundled if "/.load-order-" not in name]
-    # For a module at the top level delvewheel puts the libraries there, too.
-    names += [name for name in subject.wheel.files if "/" not in name and name.endswith(".dll")]
     yield from subject.policy.bundling_problems(names)
 
 
@@ -73,10 +71,10 @@ def architectures(subject: Subject) -> Iterator[str]:
 
 
 def debug_information(subject: Subject) -> Iterator[str]:
-    """No library has debug information."""
-    for name, binary in subject.binaries.items():
-        if binary.debug:
-            yield f"{name} has debug information: {', '.join(binary.debug[:_SHOWN])}"
+    """The plugins have no debug information."""
+    for name in subject.plugins.values():
+        if debug := subject.binaries[name].debug:
+            yield f"{name} has debug information: {', '.join(debug[:_SHOWN])}"
 
 
 def build_paths(subject: Subject) -> Iterator[str]:

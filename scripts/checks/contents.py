@@ -25,8 +25,8 @@ def plugins(subject: Subject) -> Iterator[str]:
 def top_level(subject: Subject) -> Iterator[str]:
     """At the top there is the package, and what belongs to it."""
     allowed = (*subject.policy.top_level, subject.wheel.dist_info)
-    # What lies bare at the top and is bundled has a check of its own.
-    names = {name.partition("/")[0] for name in subject.wheel.files if "/" in name or not name.endswith(".dll")}
+    # On Windows the runtime of a module at the top level lies beside it; bundled libraries have a check of their own.
+    names = {name.partition("/")[0] for name in subject.wheel.files if "/" in name or name not in subject.bundled}
     yield from (f"{name} does not belong into the wheel" for name in sorted(names) if not matches(name, allowed))
 
 

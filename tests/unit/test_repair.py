@@ -89,6 +89,17 @@ def test_with_torchs_runtime_nothing_is_bundled(maker: ModuleMaker, toolkit: Pat
     assert {check.name: check.detail for check in record.checks if check.outcome == "failed"} == {}
 
 
+def test_a_module_at_the_top_level_finds_its_runtime(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+    cell = replace(CELL, release=replace(CELL.release, version="0.4.0", series="0.4"))
+    parts = factory.text_parts(replace(cell, platform=LINKED.platform))
+    module = Module((*factory.TORCH_LIBRARIES, RUNTIME), fatbin=factory.POLICY_FATBIN)
+    parts.members[f"_nvdiffrast_c.cpython-{cell.python.replace('.', '')}-x86_64-linux-gnu.so"] = maker.make(module)
+    parts.edit_info(cell=cell.id, plugins=["_nvdiffrast_c"])
+    made = repair.repair(parts.write(tmp_path), cell, tmp_path / "dist", library_path=toolkit)
+    record = audit.audit(made, cell)
+    assert {check.name: check.detail for check in record.checks if check.outcome == "failed"} == {}
+
+
 def _refused(wheel: Path, cell: Cell, destination: Path, toolkit: Path | None) -> str:
     """What the refusal says; the destination keeps what it had."""
     destination.mkdir()

@@ -169,7 +169,7 @@ def build_info(cell: Cell) -> dict[str, Any]:
         "python": cell.python_tag,
         "torch": cell.torch.version,
         "cuda": cell.toolkit.cuda,
-        "compiler": {"cxx": "12.2.0", "nvcc": "13.0.88"},
+        "compiler": {"cxx": "12.2.0", "nvcc": f"{cell.toolkit.cuda}.88"},
         "architectures": {"sass": list(cell.toolkit.architectures), "ptx": [cell.toolkit.ptx]},
         "flags": {"cxx": ["-O2"], "nvcc": ["-O3"]},
         "partial": False,
@@ -254,9 +254,8 @@ def _digest(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
-def good_parts(maker: ModuleMaker, cell: Cell = CELL, modules: Mapping[str, Module] | None = None) -> Parts:
-    """The parts of a wheel of series 0.3 with which nothing is wrong."""
-    modules = modules or {"cuda": cuda_module(), "gl": gl_module()}
+def text_parts(cell: Cell = CELL) -> Parts:
+    """The parts of a wheel of series 0.3 that are not shared libraries."""
     info = f"nvdiffrast-{cell.version}.dist-info"
     tag = f"{cell.python_tag}-{cell.python_tag}-{cell.platform.wheel_tag}"
     members = {
@@ -265,10 +264,18 @@ def good_parts(maker: ModuleMaker, cell: Cell = CELL, modules: Mapping[str, Modu
         "nvdiffrast/torch/ops.py": b"def _get_plugin(gl=False):\n    raise RuntimeError('no compiler')\n",
         "nvdiffrast/build_info.json": json.dumps(build_info(cell)).encode(),
         **{name: f"// {name}\n{text}".encode() for name, text in SOURCES.items()},
-        **{name: maker.make(modules[kind]) for kind, name in plugin_names(cell).items()},
-        f"nvdiffrast.libs/{CUDART}": maker.make(Module()),
         f"{info}/METADATA": metadata(cell).encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
         f"{info}/licenses/LICENSE.txt": LICENCE.encode(),
     }
     return Parts(cell, members, cell.wheel)
+
+
+def good_parts(maker: ModuleMaker, cell: Cell = CELL, modules: Mapping[str, Module] | None = None) -> Parts:
+    """The parts of a repaired Linux wheel of series 0.3 with which nothing is wrong."""
+    modules = modules or {"cuda": cuda_module(), "gl": gl_module()}
+    parts = text_parts(cell)
+    for kind, name in plugin_names(cell).items():
+        parts.members[name] = maker.make(modules[kind])
+    parts.members[f"nvdiffrast.libs/{CUDART}"] = maker.make(Module())
+    return parts
