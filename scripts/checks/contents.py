@@ -36,12 +36,14 @@ def sources(subject: Subject) -> Iterator[str]:
     if not subject.policy.sources:
         return
     yield from (f"{name} is missing: the just-in-time fallback needs it" for name in _missing(subject))
+    folders = {posixpath.dirname(name) for name in files}
     for name in files:
         if not (_SOURCE.search(name) and name.startswith(_folders(subject))):
             continue
         for include in _INCLUDE.findall(subject.wheel.read(name)):
             header = posixpath.normpath(posixpath.join(posixpath.dirname(name), include.decode("utf-8", "replace")))
-            if header not in files:
+            # A folder that is not there either is another project's (TensorFlow's, for one, is mentioned).
+            if header not in files and posixpath.dirname(header) in folders:
                 yield f"{header} is missing: {name} includes it"
 
 

@@ -109,7 +109,7 @@ def build_info(subject: Subject) -> Iterator[str]:
 
 
 def whole(subject: Subject) -> Iterator[str]:
-    """The wheel was built for all architectures of its toolkit."""
+    """The wheel is for all architectures of its toolkit, or a partial one is allowed."""
     if subject.trusted_info.partial and not subject.allow_partial:
         yield "a partial wheel, built for a quick local try: it cannot pass for a release; build it without --arch"
 

@@ -11,12 +11,12 @@ from scripts.process import call
 
 
 def twine(subject: Subject) -> Iterator[str]:
-    """twine check --strict: the description renders."""
+    """The description renders (twine check --strict)."""
     yield from _problems("twine", "check", "--strict", str(subject.wheel.path))
 
 
 def check_wheel_contents(subject: Subject) -> Iterator[str]:
-    """check-wheel-contents: no bytecode, no duplicates, modules where they can be imported from."""
+    """No bytecode, no duplicates, modules where they can be imported from."""
     ignore = ",".join(subject.policy.ignored_contents)
     yield from _problems("check_wheel_contents", "--no-config", "--ignore", ignore, str(subject.wheel.path))
 

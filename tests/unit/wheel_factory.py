@@ -188,7 +188,7 @@ def metadata(cell: Cell) -> str:
 
 SOURCES = {
     "nvdiffrast/common/antialias.cu": '#include "antialias.h"\n',
-    "nvdiffrast/common/antialias.h": "#include <not/looked/at.h>\n",
+    "nvdiffrast/common/antialias.h": '#include <not/looked/at.h>\n#include "another/project/of.h"\n',
     "nvdiffrast/common/common.cpp": "",
     "nvdiffrast/common/cudaraster/impl/Buffer.cpp": '#include "../../common.h"\n',
     "nvdiffrast/common/common.h": "",
