@@ -3,7 +3,10 @@
 # requires-python = ">=3.11"
 # dependencies = ["nox>=2025.5"]
 # ///
-"""Precompiled nvdiffrast wheels: plan, build, audit. Arguments after `--` go to the stage, e.g. a cell or a glob of cells."""
+"""Precompiled nvdiffrast wheels: plan, build, audit.
+
+Arguments after `--` go to the stage, e.g. a cell or a glob of cells.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def observe(session: nox.Session) -> None:
 
 
 @nox.session
-def regenerate(session: nox.Session) -> None:
+def golden(session: nox.Session) -> None:
     """Write what is made from the matrix: its JSON schema and the golden list of cells."""
     stage(session, "matrix", "--schema", "--golden")
 

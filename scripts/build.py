@@ -1,7 +1,7 @@
 """Build cells: fetch, patch, provide a toolchain, compile, repair, audit; one wheel and one record each.
 
-A finished wheel is kept under a key of everything that went into it, so the same command after an interruption, or after a
-change that concerns other cells, goes on where it stopped.
+A finished wheel is kept under a key of everything that went into it, so the same command after an interruption, or
+after a change that concerns other cells, goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,21 @@ from pathlib import Path
 import uv
 from packaging.version import Version
 
-from scripts import audit, cibuildwheel, compilers, console, environments, interpreters, matrix, patching, process
-from scripts import records, repair, toolchain, upstream
+from scripts import (
+    audit,
+    cibuildwheel,
+    compilers,
+    console,
+    environments,
+    interpreters,
+    matrix,
+    patching,
+    process,
+    records,
+    repair,
+    toolchain,
+    upstream,
+)
 from scripts.cache import cache_root, complete_folder, file_sha256
 from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError, run_main
 from scripts.matrix import Matrix
@@ -41,8 +54,8 @@ _RECIPE = "1"
 class Options:
     """How to build, as far as the cell does not say.
 
-    ``architectures`` narrows what is compiled ("9.0"); empty is the toolkit's whole policy. ``objects`` is the folder of
-    compiled objects that builds share, ``kept`` the folder of finished wheels; None keeps nothing.
+    ``architectures`` narrows what is compiled ("9.0"); empty is the toolkit's whole policy. ``objects`` is the folder
+    of compiled objects that builds share, ``kept`` the folder of finished wheels; None keeps nothing.
     """
 
     engine: str
@@ -135,7 +148,7 @@ def gather(cell: Cell, source: Path | None) -> Inputs:
     if cell.platform.name != host_platform():
         raise ToolchainError(f"{cell.id}: a {cell.platform.name} wheel cannot be built on {host_platform()}")
     torch_lock = environments.torch_lock(cell)
-    compiler = compilers.check_host(cell.toolkit, needs_gl=cell.release.series == "0.3")
+    compiler = compilers.check_host(cell.toolkit, needs_gl=cell.release.has_gl)
     python = interpreters.find(cell.python)
     if python is None:
         raise ToolchainError(
@@ -200,10 +213,14 @@ def reproducing_command(cell: Cell, options: Options) -> str:
     return command + "".join(f" --arch {number}" for number in options.architectures)
 
 
+def torch_environment(cell: Cell, inputs: Inputs) -> Path:
+    """The locked environment with the torch that the cell is built against."""
+    return environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
+
+
 def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, output: Path) -> Path:
     """The wheel before repair, by any PEP 517 front end's way: uv build, in the cell's locked environment."""
-    environment = environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
-    python = environments.interpreter(environment)
+    python = environments.interpreter(torch_environment(cell, inputs))
     variables = _environment(cell, inputs, options)
     variables["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "build", "--wheel", "--no-build-isolation"]
@@ -242,13 +259,12 @@ def _make_in_container(cell: Cell, inputs: Inputs, options: Options, work: Path,
     )
 
 
-def make_wheel(cell: Cell, options: Options) -> Path:
+def make_wheel(cell: Cell, inputs: Inputs, options: Options) -> Path:
     """The cell's repaired wheel in ``options.output``, built unless one from the same inputs is kept.
 
     Raises:
         PipelineError: of the stage that failed; ``options.output`` is as it was.
     """
-    inputs = gather(cell, options.source)
     engine = choose_engine(cell, options.engine, options.image)
     final = None if options.kept is None else options.kept / input_key(cell, inputs, options, engine)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -273,10 +289,8 @@ def _place(wheel: Path, output: Path) -> Path:
     return Path(beside.name).replace(output / wheel.name)
 
 
-def _audit(wheel: Path, cell: Cell, options: Options) -> records.Record:
-    python = interpreters.find(cell.python)
-    assert python is not None
-    environment = environments.create(python, [environments.torch_lock(cell)], name=f"torch-{cell.torch.version}")
+def _audit(wheel: Path, cell: Cell, inputs: Inputs, options: Options) -> records.Record:
+    environment = torch_environment(cell, inputs)
     partial = bool(options.architectures)
     record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
     records.save(record, options.output / "records")
@@ -287,9 +301,10 @@ def build(cell: Cell, options: Options) -> Result:
     """Build and audit one cell; a failure is a result as well."""
     start = time.monotonic()
     try:
-        wheel = make_wheel(cell, options)
+        inputs = gather(cell, options.source)
+        wheel = make_wheel(cell, inputs, options)
         with console.step(f"audit {wheel.name}"):
-            record = _audit(wheel, cell, options)
+            record = _audit(wheel, cell, inputs, options)
     except PipelineError as error:
         console.say(f"error: {error}")
         if error.mend:
@@ -333,9 +348,7 @@ def chosen_cells(parsed: argparse.Namespace) -> tuple[Cell, ...]:
     planned = matrix.load()
     if not parsed.cells:
         return (host_cell(planned, parsed.release),)
-    return tuple(
-        cell for cell in planned.select(parsed.cells) if parsed.release in (None, cell.release.version)
-    )
+    return tuple(cell for cell in planned.select(parsed.cells) if parsed.release in (None, cell.release.version))
 
 
 def parsed_options(parsed: argparse.Namespace, *, fresh: bool = False) -> Options:

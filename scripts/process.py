@@ -41,8 +41,9 @@ def call(
     """Run ``command`` to its end and return its standard output and error, interleaved.
 
     ``env`` is added to this process's environment. The command line is echoed (values of ``env`` are not: they may be
-    secret); the output is passed through as it comes, unless ``quiet`` or where ``show`` says no to a line, and all of it is
-    written to ``log`` as well. After ``timeout`` seconds the command is killed. ``umask`` is the command's own; -1 is ours.
+    secret); the output is passed through as it comes, unless ``quiet`` or where ``show`` says no to a line, and all of
+    it is written to ``log`` as well. After ``timeout`` seconds the command is killed. ``umask`` is the command's own;
+    -1 is ours.
 
     Raises:
         CommandError: the command is not there, or exited non-zero; it carries the last lines of output.

@@ -1,4 +1,4 @@
-"""Build a cell twice as differently as one machine can, and compare: in other folders, under another clock and umask."""
+"""Build a cell twice as differently as one machine can, and compare: other folders, another clock, another umask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
@@ -93,10 +93,9 @@ def _header(info: zipfile.ZipInfo) -> str:
 def _explain(one: Path, other: Path) -> str:
     lines = differences(one, other) or ["nothing inside differs; the archives themselves do"]
     if process.which("diffoscope"):
-        try:
+        # It exits 1 because they differ; what it prints is the point.
+        with suppress(CommandError):
             process.call(["diffoscope", "--text", "-", one, other])
-        except CommandError:
-            pass  # It exits 1 because they differ; what it printed is the point.
     else:
         lines.append("(install diffoscope for more)")
     return "\n".join(f"  {line}" for line in lines)
@@ -105,10 +104,13 @@ def _explain(one: Path, other: Path) -> str:
 def build_twice(cell: Cell, options: build.Options, base: Path) -> tuple[Path, Path]:
     """Two wheels of ``cell``, each from empty caches in surroundings of its own."""
     made = []
+    inputs = build.gather(cell, options.source)
     for number, surroundings in enumerate(SURROUNDINGS):
         with surrounded(surroundings, base) as folder:
-            its_own = dataclasses.replace(options, output=base / f"wheel{number}", objects=folder / "objects", kept=None)
-            made.append(build.make_wheel(cell, its_own))
+            its_own = dataclasses.replace(
+                options, output=base / f"wheel{number}", objects=folder / "objects", kept=None
+            )
+            made.append(build.make_wheel(cell, inputs, its_own))
     return made[0], made[1]
 
 

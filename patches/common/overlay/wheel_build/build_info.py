@@ -1,4 +1,4 @@
-"""nvdiffrast/build_info.json: what a wheel says of its own making. Nothing in it depends on when or where it was built."""
+"""nvdiffrast/build_info.json: what a wheel says of its own making; when and where it was built is not in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _number(version_line: str) -> str:
 def write(build_lib: Path, layout: Layout, nvcc: Nvcc, host_flags: Sequence[str]) -> None:
     """Write the file into the package under ``build_lib``.
 
-    NVDIFFRAST_CELL names the cell; NVDIFFRAST_PARTIAL=1 marks a wheel whose architectures were narrowed for a quick try.
+    NVDIFFRAST_CELL names the cell; NVDIFFRAST_PARTIAL=1 marks a wheel with narrowed architectures.
     """
     license_text = Path("LICENSE.txt").read_bytes()
     info = {

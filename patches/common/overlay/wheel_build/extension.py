@@ -1,8 +1,8 @@
 """The binary wheel: upstream's plugins compiled by torch's own cpp_extension, with torch's flags.
 
-Two things differ from a plain CUDAExtension. Kernels never see torch or Python, so they are compiled apart, once. And all C++
-files of a kind go into one translation unit against narrow headers: one for the host files, one for the bindings, for all
-plugins together. Each plugin is then linked from the same objects; the linker drops what it does not use.
+Two things differ from a plain CUDAExtension. Kernels never see torch or Python, so they are compiled apart, once. And
+all C++ files of a kind go into one translation unit against narrow headers: one for the host files, one for the bindings,
+for all plugins together. Each plugin is then linked from the same objects; the linker drops what it does not use.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DEFINES = ("-DNVDR_TORCH",)
 _HOST_FLAGS = ("-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-g0", "-ffunction-sections", "-fdata-sections")
 _LINK_FLAGS = ("-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-s", "-Wl,-z,relro", "-Wl,--build-id=sha1")
 
-# Old glibc has no __libc_single_threaded, which libstdc++'s headers since GCC 11 refer to: with our own, saying "there are
-# threads" for ever, the wheel needs no newer glibc than its platform tag states.
+# Old glibc has no __libc_single_threaded, which libstdc++'s headers since GCC 11 refer to: with our own, saying "there
+# are threads" for ever, the wheel needs no newer glibc than its platform tag states.
 _GLIBC_FLOOR = """\
 #ifdef __linux__
 extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded;
@@ -209,7 +209,7 @@ def _host_flags(ext: Extension) -> list[str]:
 
 
 def _windows_sources(tree: Path, plugin: Plugin) -> list[str]:
-    """One file each, as upstream compiles them; kernels under names of their own, or objects of one name would collide."""
+    """One file each, as upstream compiles them; kernels under names of their own, lest objects of one name collide."""
     renamed = []
     for source in plugin.kernels:
         copy = tree / Path(source).with_name(Path(source).stem + "_nvcc.cu")
@@ -237,7 +237,7 @@ def binary_wheel(tree: Path, layout: Layout) -> dict[str, Any]:
     """What setup() is told besides: the version with what it is bound to, the torch it needs, the plugins."""
     torch_line = ".".join(torch.__version__.split("+")[0].split(".")[:2])
     if torch.version.cuda is None:
-        raise SystemExit(f"error: torch {torch.__version__} is a CPU build; a CUDA extension cannot be built against it")
+        raise SystemExit(f"error: torch {torch.__version__} is a CPU build: no CUDA extension can be built")
     command = type("PluginBuild", (PluginBuild,), {"tree": tree, "layout": layout})
     return {
         "version": f"{layout.release}+cu{torch.version.cuda.replace('.', '')}.torch{torch_line}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,6 @@ def _plugin(entry: dict[str, Any], system: str) -> Plugin:
 
 def read_layout(tree: Path, system: str = "") -> Layout:
     """Read the two files of the patched ``tree``; ``system`` is os.name unless told otherwise."""
-    import os
-
     origin = json.loads((tree / "build_origin.json").read_text(encoding="utf-8"))
     layout = json.loads((tree / "wheel_build" / "layout.json").read_text(encoding="utf-8"))
     return Layout(

@@ -1,7 +1,7 @@
 """Compiled objects that do not depend on Python: where they are kept, and how the kernels are made.
 
-An object is kept under a key of everything that went into it: sources, flags, compilers. The folder may be shared by any
-number of builds, also at the same time.
+An object is kept under a key of everything that went into it: sources, flags, compilers. Any number of builds may share
+the folder, also at the same time.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ObjectStore:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as beside:
             beside.write(made.read_bytes())
-        os.replace(beside.name, folder / name)
+        Path(beside.name).replace(folder / name)
 
 
 @dataclass(frozen=True)

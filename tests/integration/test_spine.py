@@ -1,0 +1,185 @@
+"""The whole spine for real: this host's cell at one architecture, built, installed without a compiler, imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import uv
+
+from scripts import build, compilers, environments, interpreters, matrix, records, upstream
+from scripts.cache import file_sha256
+from scripts.errors import PipelineError
+from scripts.model import Cell
+
+pytestmark = pytest.mark.integration
+
+_USE = """
+import json, shutil, sys
+import nvdiffrast, torch
+import nvdiffrast.torch as dr
+from nvdiffrast.torch import ops
+found = {"tools": [name for name in ("nvcc", "ninja", "g++", "gcc", "c++", "cc") if shutil.which(name)]}
+for gl in (False, True):
+    plugin = ops._get_plugin(gl=gl) if gl else ops._get_plugin()
+    found["gl" if gl else "cuda"] = [plugin.__file__, sorted(name for name in dir(plugin) if not name.startswith("_"))]
+found["package"] = nvdiffrast.__file__
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    cell = build.host_cell(matrix.load(), "0.3.3.1")
+    reason = upstream.availability(cell.release)
+    if reason:
+        pytest.skip(f"0.3.3.1 cannot be had: {reason}; give it with --source")
+    try:
+        compilers.check_host(cell.toolkit, needs_gl=True)
+    except PipelineError as error:
+        pytest.skip(f"{error}; {error.mend}")
+    return cell
+
+
+def _build(cell: Cell, output: Path, objects: Path, *, engine: str = "host") -> Path:
+    options = build.Options(engine, ("9.0",), None, None, output, objects, None)
+    result = build.build(cell, options)
+    assert result.wheel is not None, result.detail
+    assert result.outcome != "failed", result.detail
+    return result.wheel
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("objects")
+
+
+@pytest.fixture(scope="module")
+def wheel(cell: Cell, objects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _build(cell, tmp_path_factory.mktemp("dist"), objects)
+
+
+def test_name_and_record(cell: Cell, wheel: Path) -> None:
+    assert wheel.name == cell.wheel
+    record = records.find(file_sha256(wheel), wheel.parent / "records")
+    assert record is not None
+    assert record.partial, "a wheel for one architecture must not pass for a release"
+    assert not record.release
+
+
+def test_build_info(cell: Cell, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        info = json.loads(archive.read("nvdiffrast/build_info.json"))
+    assert info["cell"] == cell.id
+    assert info["architectures"] == {"sass": ["9.0"], "ptx": []}
+    assert "-lineinfo" not in info["flags"]["nvcc"]
+    assert not any("fast" in flag for flag in [*info["flags"]["nvcc"], *info["flags"]["cxx"]])
+
+
+def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_path: Path) -> None:
+    """A clean virtual environment, the locked torch, the wheel; then both plugins, with nothing else on PATH."""
+    python = interpreters.find(cell.python)
+    assert python is not None
+    binary = uv.find_uv_bin()
+    clean = tmp_path / "clean"
+    subprocess.run([binary, "venv", "-q", "--no-project", "--python", python, clean], check=True)
+    inside = environments.interpreter(clean)
+    lock = environments.torch_lock(cell)
+    install: list[str | os.PathLike[str]] = [binary, "pip", "install", "-q", "--python", inside]
+    subprocess.run([*install, "--require-hashes", "--no-deps", "-r", lock], check=True)
+    # With dependencies: what the wheel requires must already be met by the torch that it is for.
+    subprocess.run([*install, "--no-index", wheel], check=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    result = subprocess.run(
+        [inside, "-I", "-c", _USE], env={"PATH": str(empty)}, cwd=empty, capture_output=True, text=True, check=False
+    )
+    if "libEGL" in result.stderr or "libGL" in result.stderr:
+        pytest.skip("the GL plugin needs the driver's libraries: apt-get install libgl1 libegl1")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["tools"] == []
+    folder = str(Path(found["package"]).parent)
+    for kind, expected in (("cuda", "rasterize_fwd_cuda"), ("gl", "rasterize_fwd_gl")):
+        file, names = found[kind]
+        assert file.startswith(folder)
+        assert expected in names
+    assert "just-in-time" not in result.stderr
+
+
+def test_another_python_reuses_kernels_and_host_objects(cell: Cell, wheel: Path, objects: Path, tmp_path: Path) -> None:
+    """Only the bindings are compiled again: every other object of the first build is taken as it is."""
+    from scripts.plan import missing_here
+
+    others = [
+        other
+        for other in matrix.load().cells
+        if (other.release, other.toolkit, other.torch, other.platform)
+        == (cell.release, cell.toolkit, cell.torch, cell.platform)
+        and other.python != cell.python
+        and not missing_here(other)
+    ]
+    if not others:
+        pytest.skip("no second Python here: apt-get install another python3.X with its -dev, or uv python install")
+    before = {path: path.stat().st_mtime_ns for path in objects.rglob("*.o")}
+    assert len(before) == 6
+    made = _build(others[0], tmp_path, objects)
+    assert {path: path.stat().st_mtime_ns for path in objects.rglob("*.o")} == before
+    assert made.name == others[0].wheel
+
+
+def test_another_torch_reuses_kernels(cell: Cell, wheel: Path, objects: Path, tmp_path: Path) -> None:
+    """Kernels know no torch: of another line's build only the host files and the bindings are compiled."""
+    from scripts.plan import missing_here
+
+    others = [
+        other
+        for other in matrix.load().cells
+        if (other.release, other.toolkit, other.python, other.platform)
+        == (cell.release, cell.toolkit, cell.python, cell.platform)
+        and other.torch != cell.torch
+        and not missing_here(other)
+    ]
+    if not others:
+        pytest.skip("no second torch of this toolkit is locked: nox -s lock")
+    before = set(objects.rglob("*.cu.o"))
+    _build(others[-1], tmp_path, objects)
+    assert set(objects.rglob("*.cu.o")) == before
+
+
+def test_patched_tree_stands_on_its_own(cell: Cell, tmp_path: Path) -> None:
+    """Without BUILD_BINARY_WHEEL the tree gives upstream's source wheel, by any PEP 517 front end, isolated."""
+    from scripts import patching
+
+    tree = patching.prepare(cell.release, upstream.fetch(cell.release), tmp_path / "tree").path
+    environment = {name: value for name, value in os.environ.items() if name != "BUILD_BINARY_WHEEL"}
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "out", tree], env=environment, check=True
+    )
+    (made,) = (tmp_path / "out").glob("*.whl")
+    assert made.name == f"nvdiffrast-{cell.release.version}-py3-none-any.whl"
+    with zipfile.ZipFile(made) as archive:
+        names = set(archive.namelist())
+    assert "nvdiffrast/common/texture.cu" in names
+    assert not any(name.endswith((".so", "build_info.json")) for name in names)
+
+
+def test_missing_gl_headers_stop_before_compiling(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.which("g++")
+    if real is None:
+        pytest.skip("no g++ on PATH: apt-get install g++")
+    blind = tmp_path / "g++"
+    blind.write_text(f'#!/bin/sh\nexec {real} -nostdinc "$@"\n')
+    blind.chmod(0o755)
+    monkeypatch.setenv("CXX", str(blind))
+    options = build.Options("host", ("9.0",), None, None, tmp_path / "dist", None, None)
+    result = build.build(cell, options)
+    assert (result.outcome, result.wheel) == ("failed", None)
+    assert result.detail == "ToolchainError"
+    assert not (tmp_path / "dist").exists()
