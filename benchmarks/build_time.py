@@ -1,8 +1,8 @@
 """Build both plugins upstream's way and ours, side by side, and print the ratios as a Markdown table.
 
 Downloads and environments are made beforehand. Ours is the whole command: patch, compile, link, repair, audit.
-Upstream's is the just-in-time compilation of both plugins of the same release with the same torch, toolkit, compiler and
-architectures.
+Upstream's is the just-in-time compilation of both plugins of the same release with the same torch, toolkit, compiler
+and architectures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The binary wheel: upstream's plugins compiled by torch's own cpp_extension, with torch's flags.
 
 Two things differ from a plain CUDAExtension. Kernels never see torch or Python, so they are compiled apart, once. And
-all C++ files of a kind go into one translation unit against narrow headers: one for the host files, one for the bindings,
+all C++ files of a kind go into one translation unit against narrow headers: one for host files, one for the bindings,
 for all plugins together. Each plugin is then linked from the same objects; the linker drops what it does not use.
 """
 
