@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,20 @@ def create(python: Path, requirement_files: Sequence[Path], *, name: str = "env"
 def interpreter(environment: Path) -> Path:
     """The environment's Python."""
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def torch_cuda(environment: Path) -> str:
+    """The CUDA that the environment's torch is built for ("13.0"), or "" for a CPU build; torch is not imported.
+
+    Raises:
+        ToolchainError: there is no torch in it.
+    """
+    found = [*environment.glob("lib/python3*/site-packages/torch/version.py")]
+    found += environment.glob("Lib/site-packages/torch/version.py")
+    if not found:
+        raise ToolchainError(f"{environment} holds no torch", mend="give it a torch lock")
+    match = re.search(r"^cuda\b.*= '([\d.]+)'", found[0].read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def torch_lock(cell: Cell) -> Path:

@@ -262,3 +262,20 @@ def test_environment_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match=r"gone\.txt is not there") as raised:
         environments.create(Path(sys.executable), [tmp_path / "gone.txt"], cache=tmp_path)
     assert raised.value.mend == "run `nox -s lock -- gone`"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("cuda: str | None = '13.0'", "13.0"), ("cuda = '12.8'", "12.8"), ("cuda: Optional[str] = None", "")],
+)
+@pytest.mark.parametrize("folder", ["lib/python3.12/site-packages", "Lib/site-packages"])
+def test_torch_cuda(tmp_path: Path, line: str, expected: str, folder: str) -> None:
+    package = tmp_path / folder / "torch"
+    package.mkdir(parents=True)
+    (package / "version.py").write_text(f"__version__ = '2.14.1+cu130'\n{line}\nhip = None\n")
+    assert environments.torch_cuda(tmp_path) == expected
+
+
+def test_torch_cuda_without_torch(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="holds no torch"):
+        environments.torch_cuda(tmp_path)
