@@ -35,6 +35,7 @@ def fetch(url: str, *, sha256: str, size: int | None, folder: Path, pause: float
     final = folder / sha256 / url.rpartition("/")[2]
     with exclusive(folder / f"{sha256}.lock"):
         if not final.exists():
+            console.say(f"   fetching {url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
             part = folder / f"{sha256}.part"
             _fill(part, url, sha256, size, pause)
             final.parent.mkdir(parents=True, exist_ok=True)
