@@ -19,7 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts import console, matrix, records, wheels
-from scripts.checks import CheckFunction, Subject, binaries, contents, imports, metadata, tools
+from scripts.build_info import BuildInfo
+from scripts.checks import BUILD_INFO, CheckFunction, Subject, binaries, contents, imports, metadata, tools
 from scripts.errors import AuditError, PipelineError, UntestedError, UsageError, run_main
 from scripts.model import Cell
 from scripts.records import Check, Record
@@ -39,7 +40,7 @@ CHECKS: dict[str, CheckFunction] = {
     "build-info": metadata.build_info,
     "whole": metadata.whole,
     "plugins": contents.plugins,
-    "top-level": contents.top_level,
+    "members": contents.members,
     "sources": contents.sources,
     "bundled": binaries.bundled,
     "needed": binaries.needed,
@@ -102,7 +103,7 @@ def find_cell(wheel: Wheel) -> Cell:
     if wheel.path.name in by_name:
         return by_name[wheel.path.name]
     try:
-        stated = Subject(wheel, cells[0]).info.cell
+        stated = BuildInfo.parse(wheel.read(BUILD_INFO)).cell
     except AuditError:
         stated = None
     for cell in cells:

@@ -22,12 +22,14 @@ def plugins(subject: Subject) -> Iterator[str]:
             yield f"the {plugin.kind} plugin is there {count} times; looked for {' and '.join(wanted)}"
 
 
-def top_level(subject: Subject) -> Iterator[str]:
-    """At the top there is the package, and what belongs to it."""
+def members(subject: Subject) -> Iterator[str]:
+    """At the top there is the package and what belongs to it; no data of upstream's samples is anywhere."""
     allowed = (*subject.policy.top_level, subject.wheel.dist_info)
     # On Windows the runtime of a module at the top level lies beside it; bundled libraries have a check of their own.
     names = {name.partition("/")[0] for name in subject.wheel.files if "/" in name or name not in subject.bundled}
-    yield from (f"{name} does not belong into the wheel" for name in sorted(names) if not matches(name, allowed))
+    strangers = [name for name in sorted(names) if not matches(name, allowed)]
+    strangers += [name for name in subject.wheel.files if matches(name, subject.policy.forbidden)]
+    yield from (f"{name} does not belong into the wheel" for name in strangers)
 
 
 def sources(subject: Subject) -> Iterator[str]:

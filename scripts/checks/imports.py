@@ -17,7 +17,9 @@ from scripts.checks.metadata import torch_is_of_its_line
 from scripts.errors import AuditError, CommandError, UntestedError
 from scripts.process import call
 
-_PROBE = Path(__file__).resolve().parent.parent / "resources" / "import_probe.py"
+PROBE = Path(__file__).resolve().parent.parent / "resources" / "import_probe.py"
+# Seconds; importing torch from a cold disk takes a minute at worst.
+_PATIENCE = 600.0
 _GL_PACKAGES = "libegl1 libgl1"
 
 
@@ -103,13 +105,13 @@ def _ask(question: _Question) -> dict[str, Any]:
                 question.interpreter,
                 "-I",
                 "-B",
-                _PROBE,
+                PROBE,
                 target,
                 answer,
                 question.series,
                 *question.kinds,
             ]
-            call(command, env=_environment(empty), cwd=empty, echo=False, quiet=True)
+            call(command, env=_environment(empty), cwd=empty, timeout=_PATIENCE, echo=False, quiet=True)
             found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         except CommandError as error:
             # The interpreter suits the wheel: an installer that refuses, or a crash, is the wheel's fault.

@@ -13,6 +13,7 @@ import pytest
 
 from scripts import audit, matrix, records
 from scripts.cache import file_sha256
+from scripts.checks import imports
 from scripts.errors import AuditError, UsageError
 from scripts.model import Cell
 from tests.unit import wheel_factory as factory
@@ -123,7 +124,8 @@ BREAKAGES: list[tuple[str, str, Breakage]] = [
     ("build-info", "partial: false", _info(architectures={"sass": ["9.0"], "ptx": ["9.0"]})),
     ("build-info", "plugins", _info(plugins=["nvdiffrast_plugin"])),
     ("plugins", "gl plugin", _drop(PLUGINS["gl"])),
-    ("top-level", "tests", _add("tests/test_it.py")),
+    ("members", "tests does not", _add("tests/test_it.py")),
+    ("members", "earth.npz", _add("nvdiffrast/torch/earth.npz")),
     ("sources", "torch_texture.cpp", _drop("nvdiffrast/torch/torch_texture.cpp")),
     ("sources", "antialias.cu includes it", _drop("nvdiffrast/common/antialias.h")),
     ("bundled", "libEGL-01234567.so.1", _bundle_egl),
@@ -321,12 +323,30 @@ def test_import_with_no_compiler_in_sight(maker: ModuleMaker, tmp_path: Path, to
 
 
 @pytest.mark.usefixtures("imports_only")
-def test_a_plugin_that_does_not_load_fails(maker: ModuleMaker, tmp_path: Path, torch_environment: Path) -> None:
+@pytest.mark.parametrize(("kind", "other"), [("cuda", "gl"), ("gl", "cuda")])
+def test_a_plugin_that_does_not_load_fails(
+    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, kind: str, other: str
+) -> None:
     parts = _importable(maker)
-    parts.members[PLUGINS["cuda"]] = maker.make(Module(needed=("libnowhere.so.1",)))
+    parts.members[PLUGINS[kind]] = maker.make(Module(needed=("libnowhere.so.1",)))
     record = audit.audit(parts.write(tmp_path), CELL, torch_environment=torch_environment)
-    assert record.named("import-cuda").outcome == "failed"
-    assert "libnowhere.so.1" in record.named("import-cuda").detail
+    if "apt-get install" in record.named("import-gl").detail:
+        pytest.skip("no libEGL or libGL here: apt-get install libegl1 libgl1")
+    assert record.named(f"import-{kind}").outcome == "failed"
+    assert "libnowhere.so.1" in record.named(f"import-{kind}").detail
+    assert record.named(f"import-{other}").outcome == "passed"
+
+
+@pytest.mark.usefixtures("imports_only")
+def test_without_the_systems_gl_its_plugin_is_untested(
+    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = imports.PROBE.read_text().replace("libEGL.so.1", "libEGL.so.99")
+    (tmp_path / "probe.py").write_text(probe)
+    monkeypatch.setattr(imports, "PROBE", tmp_path / "probe.py")
+    record = audit.audit(_importable(maker).write(tmp_path), CELL, torch_environment=torch_environment)
+    assert (record.named("import-cuda").outcome, record.named("import-gl").outcome) == ("passed", "untested")
+    assert "libEGL.so.99 not on this machine: apt-get install libegl1 libgl1" in record.named("import-gl").detail
 
 
 @pytest.mark.usefixtures("imports_only")
