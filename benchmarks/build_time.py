@@ -82,7 +82,7 @@ class Bench:
             "CXX": str(self.inputs.compiler.path),
             "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
             # torch's headers want cuSPARSE's, which this toolkit leaves to the wheels beside torch.
-            "CPATH": os.pathsep.join(map(str, headers)),
+            "CPLUS_INCLUDE_PATH": os.pathsep.join(map(str, headers)),
         }
 
     def upstream_jit(self, architectures: Sequence[str]) -> Cost:
@@ -158,7 +158,7 @@ def neighbours(planned: Matrix, cell: Cell) -> tuple[Cell | None, Cell | None]:
 
 def measure(bench: Bench, planned: Matrix, rounds: int) -> list[Row]:
     """All rows, in the order in which they are measured."""
-    one, policy = (_ARCHITECTURE,), build.architecture_list(bench.cell)
+    one, policy = (_ARCHITECTURE,), bench.cell.toolkit.policy
     upstream, ours = [], []
     for number in range(rounds):
         console.say(f"round {number + 1} of {rounds}: one architecture")

@@ -90,14 +90,6 @@ class Result:
     wheel: Path | None = None
 
 
-def architecture_list(cell: Cell, narrowed: Sequence[str] = ()) -> tuple[str, ...]:
-    """Architectures in torch's notation: the policy with PTX for its newest, or exactly those of ``narrowed``."""
-    if narrowed:
-        return tuple(narrowed)
-    toolkit = cell.toolkit
-    return tuple(f"{number}+PTX" if number == toolkit.ptx else number for number in toolkit.architectures)
-
-
 def host_cell(planned: Matrix, release: str | None) -> Cell:
     """This host's cell: its Python, the default toolkit, the newest torch of it, the newest release that can be had."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -176,23 +168,28 @@ def input_key(cell: Cell, inputs: Inputs, options: Options, engine: str) -> str:
         "cuda": [inputs.cuda.version, inputs.cuda.lock_sha256],
         "torch": file_sha256(inputs.torch_lock),
         "tools": file_sha256(ROOT / "requirements" / "pipeline.txt"),
-        "architectures": architecture_list(cell, options.architectures),
+        "architectures": options.architectures or cell.toolkit.policy,
         "runtime": cell.cuda_runtime,
         "builder": [inputs.compiler.version, str(inputs.python)] if engine == "host" else [options.image or ""],
     }
     return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _is_partial(cell: Cell, options: Options) -> bool:
+    """Whether the wheel will lack something of the policy: a quick local try, never a release."""
+    return set(options.architectures or cell.toolkit.policy) != set(cell.toolkit.policy)
+
+
 def _environment(cell: Cell, inputs: Inputs, options: Options) -> dict[str, str]:
     variables = dict.fromkeys(_UNSET, "")
     variables |= {
         "BUILD_BINARY_WHEEL": "1",
-        "TORCH_CUDA_ARCH_LIST": ";".join(architecture_list(cell, options.architectures)),
+        "TORCH_CUDA_ARCH_LIST": ";".join(options.architectures or cell.toolkit.policy),
         "CUDA_HOME": str(inputs.cuda.path),
         "CXX": str(inputs.compiler.path),
         "CC": str(inputs.compiler.path),
         "NVDIFFRAST_CELL": cell.id,
-        "NVDIFFRAST_PARTIAL": "1" if options.architectures else "0",
+        "NVDIFFRAST_PARTIAL": str(int(_is_partial(cell, options))),
         "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
         "PYTHONHASHSEED": "0",
     }
@@ -215,7 +212,9 @@ def reproducing_command(cell: Cell, options: Options) -> str:
 
 def torch_environment(cell: Cell, inputs: Inputs) -> Path:
     """The locked environment with the torch that the cell is built against."""
-    return environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
+    environment = environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
+    compilers.check_major(cell.toolkit, environments.torch_cuda(environment))
+    return environment
 
 
 def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, output: Path) -> Path:
@@ -252,7 +251,7 @@ def _make_in_container(cell: Cell, inputs: Inputs, options: Options, work: Path,
         cuda_home=inputs.cuda.path,
         torch_lock=inputs.torch_lock,
         cache=options.objects or work / "objects",
-        architectures=architecture_list(cell, options.architectures),
+        architectures=options.architectures or cell.toolkit.policy,
         epoch=SOURCE_DATE_EPOCH,
         destination=destination,
         image=options.image,
@@ -291,7 +290,7 @@ def _place(wheel: Path, output: Path) -> Path:
 
 def _audit(wheel: Path, cell: Cell, inputs: Inputs, options: Options) -> records.Record:
     environment = torch_environment(cell, inputs)
-    partial = bool(options.architectures)
+    partial = _is_partial(cell, options)
     record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
     records.save(record, options.output / "records")
     return record

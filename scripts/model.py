@@ -81,6 +81,11 @@ class Toolkit:
         """``cu130`` for CUDA 13.0."""
         return "cu" + self.cuda.replace(".", "")
 
+    @property
+    def policy(self) -> tuple[str, ...]:
+        """The architectures in the notation of TORCH_CUDA_ARCH_LIST, PTX with the one that gets it: "12.0+PTX"."""
+        return tuple(f"{number}+PTX" if number == self.ptx else number for number in self.architectures)
+
 
 @dataclass(frozen=True)
 class TorchBuild:
