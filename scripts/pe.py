@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pefile
+import pefile  # type: ignore[import-untyped, unused-ignore]
 
 from scripts.binary import Binary
 from scripts.errors import AuditError
