@@ -70,6 +70,13 @@ def golden(session: nox.Session) -> None:
     stage(session, "matrix", "--schema", "--golden")
 
 
+@nox.session(default=False)
+def image(session: nox.Session) -> None:
+    """Make a container image from Debian packages, for machines without a registry, and print its name (as root)."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.integration.container", *session.posargs)
+
+
 @nox.session
 def benchmark(session: nox.Session) -> None:
     """Measure against plain upstream, side by side, and print the table (half an hour)."""

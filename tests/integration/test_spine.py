@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import uv
 from scripts import build, compilers, environments, interpreters, matrix, records, upstream
 from scripts.cache import file_sha256
 from scripts.errors import PipelineError
-from scripts.model import Cell
+from scripts.model import Cell, GitPin, Release
 
 pytestmark = pytest.mark.integration
 
@@ -183,3 +184,50 @@ def test_missing_gl_headers_stop_before_compiling(cell: Cell, tmp_path: Path, mo
     assert (result.outcome, result.wheel) == ("failed", None)
     assert result.detail == "ToolchainError"
     assert not (tmp_path / "dist").exists()
+
+
+@pytest.fixture
+def later_layout(cell: Cell, tmp_path: Path) -> Cell:
+    """A git release with 0.4's layout and 0.3.3.1's sources, in a repository of our own."""
+    tree = tmp_path / "upstream"
+    pristine = upstream.fetch(cell.release) / "nvdiffrast"
+    shutil.copytree(pristine / "common", tree / "csrc" / "common")
+    for name in ("texture.cu", "cudaraster/impl/RasterImpl.cu"):
+        kernel = tree / "csrc" / "common" / name
+        kernel.rename(kernel.with_name(f"{kernel.stem}_kernel.cu"))
+    (tree / "csrc" / "torch").mkdir()
+    for source in (pristine / "torch").iterdir():
+        if source.suffix in {".cpp", ".h", ".inl"}:
+            shutil.copyfile(source, tree / "csrc" / "torch" / source.name)
+    package = tree / "nvdiffrast" / "torch"
+    package.mkdir(parents=True)
+    (tree / "nvdiffrast" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from . import ops\n")
+    (package / "ops.py").write_text("\n" * 9 + "import torch\nimport warnings\nimport _nvdiffrast_c\n")
+    (tree / "setup.py").write_text("raise SystemExit('replaced by the overlay')\n")
+    (tree / "pyproject.toml").write_text("[build-system]\nrequires = []\n")
+    shutil.copyfile(upstream.fetch(cell.release) / "LICENSE.txt", tree / "LICENSE.txt")
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=tree, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "0.4 layout")
+    pin = GitPin(str(tree), "v0.4.0", git("rev-parse", "HEAD"), git("rev-parse", "HEAD^{tree}"))
+    return dataclasses.replace(cell, release=Release("0.4.0", "0.4", pin))
+
+
+def test_layout_of_0_4_builds_from_git(later_layout: Cell, tmp_path: Path) -> None:
+    """Fetched from git, patched with series 0.4, compiled, repaired and audited: one extension, no GL."""
+    made = _build(later_layout, tmp_path / "dist", tmp_path / "objects")
+    assert made.name == later_layout.wheel
+    with zipfile.ZipFile(made) as archive:
+        modules = [name for name in archive.namelist() if name.endswith(".so")]
+    assert [name.partition(".")[0] for name in modules] == ["_nvdiffrast_c"]
+    record = records.find(file_sha256(made), made.parent / "records")
+    assert record is not None
+    assert record.named("import-cuda").outcome == "passed"

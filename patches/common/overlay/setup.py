@@ -1,5 +1,6 @@
 """Build nvdiffrast: upstream's source wheel, or with BUILD_BINARY_WHEEL=1 a wheel with the extensions inside.
 
+A release line that cannot compile just in time is always built with its extension.
 TORCH_CUDA_ARCH_LIST says what a binary wheel is compiled for, CUDA_HOME and CXX with what.
 """
 
@@ -21,7 +22,7 @@ os.umask(0o022)
 
 layout = read_layout(TREE)
 options = metadata.source_wheel(TREE, layout)
-if os.environ.get("BUILD_BINARY_WHEEL") == "1":
+if layout.binary:
     import extension
 
     options.update(extension.binary_wheel(TREE, layout))

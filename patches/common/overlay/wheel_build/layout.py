@@ -31,9 +31,13 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Layout:
-    """A release: its origin (as patching wrote it), its packages and plugins."""
+    """A release: its origin (as patching wrote it), its packages and plugins.
+
+    ``just_in_time``: upstream compiles at first use, so that a wheel of sources is of use.
+    """
 
     origin: dict[str, Any]
+    just_in_time: bool
     packages: tuple[str, ...]
     sources: tuple[str, ...]
     plugins: tuple[Plugin, ...]
@@ -42,6 +46,11 @@ class Layout:
     def release(self) -> str:
         """Upstream's version, e.g. 0.3.3.1."""
         return str(self.origin["release"])
+
+    @property
+    def binary(self) -> bool:
+        """Whether the wheel is to hold compiled extensions: if asked for, and always where nothing else works."""
+        return os.environ.get("BUILD_BINARY_WHEEL") == "1" or not self.just_in_time
 
 
 def _plugin(entry: dict[str, Any], system: str) -> Plugin:
@@ -60,6 +69,7 @@ def read_layout(tree: Path, system: str = "") -> Layout:
     layout = json.loads((tree / "wheel_build" / "layout.json").read_text(encoding="utf-8"))
     return Layout(
         origin=origin,
+        just_in_time=layout["just_in_time"],
         packages=tuple(layout["packages"]),
         sources=tuple(layout["sources"]),
         plugins=tuple(_plugin(entry, system or os.name) for entry in layout["plugins"]),
