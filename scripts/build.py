@@ -292,7 +292,7 @@ def _audit(wheel: Path, cell: Cell, inputs: Inputs, options: Options) -> records
     environment = torch_environment(cell, inputs)
     partial = _is_partial(cell, options)
     record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
-    records.save(record, options.output / "records")
+    records.save(record, options.output)
     return record
 
 
