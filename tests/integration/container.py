@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import uv
@@ -91,9 +92,9 @@ def find_interpreters() -> tuple[Interpreter, ...]:
 
 def image_name(held: Sequence[Interpreter]) -> str:
     """A name that changes with the recipe, so that an image of an older recipe is never taken for this one."""
-    recipe = hashlib.sha256(Path(__file__).read_bytes() + _LOCK.read_bytes())
-    for interpreter in held:
-        recipe.update(f"{interpreter.version}\n".encode())
+    installed = [f"{name} {metadata.version(name)}" for name in ("build", "uv")]
+    parts = [*installed, *(f"python {interpreter.version}" for interpreter in held)]
+    recipe = hashlib.sha256(Path(__file__).read_bytes() + "\n".join(parts).encode())
     return f"localhost/nvdiffrast-wheels-build:{recipe.hexdigest()[:12]}"
 
 
