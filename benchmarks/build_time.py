@@ -61,7 +61,7 @@ def cost(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping
 
 def prepare(cell: Cell) -> tuple[build.Inputs, Path]:
     """Fetch what a build of ``cell`` needs and make its environment, so that neither is measured."""
-    inputs = build.gather(cell, None)
+    inputs = build.gather(cell, build.Options("host", (), None, None, ROOT / "dist", None, None))
     return inputs, build.torch_environment(cell, inputs)
 
 
@@ -73,13 +73,15 @@ class Bench:
         self.work = work
         self.inputs, self.environment = prepare(cell)
         self.python = environments.interpreter(self.environment)
+        assert self.inputs.compiler is not None
+        self.compiler = self.inputs.compiler.path
 
     def _variables(self, architectures: Sequence[str]) -> dict[str, str]:
         headers = sorted((self.environment / "lib").glob("python*/site-packages/nvidia/*/include"))
         return {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
             "CUDA_HOME": str(self.inputs.cuda.path),
-            "CXX": str(self.inputs.compiler.path),
+            "CXX": os.fspath(self.compiler),
             "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
             # torch's headers want cuSPARSE's, which this toolkit leaves to the wheels beside torch.
             "CPLUS_INCLUDE_PATH": os.pathsep.join(map(str, headers)),

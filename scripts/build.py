@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -66,16 +65,24 @@ class Options:
     objects: Path | None
     kept: Path | None
 
+    def for_cell(self, cell: Cell) -> tuple[str, ...]:
+        """What to compile ``cell`` for, in the notation of TORCH_CUDA_ARCH_LIST."""
+        return self.architectures or cell.toolkit.policy
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that a cell's wheel is made of, verified and on disk."""
+    """Everything that a cell's wheel is made of, verified and on disk, and the engine that makes it.
 
+    With the host engine ``compiler`` and ``python`` are there; a container has its own.
+    """
+
+    engine: str
     pristine: Path
     series_sha256: str
     cuda: toolchain.CudaHome
-    compiler: compilers.HostCompiler
-    python: Path
+    compiler: compilers.HostCompiler | None
+    python: Path | None
     torch_lock: Path
 
 
@@ -131,8 +138,8 @@ def choose_engine(cell: Cell, asked: str, image: str | None) -> str:
     return "cibuildwheel" if why is None else "host"
 
 
-def gather(cell: Cell, source: Path | None) -> Inputs:
-    """Check what can be checked at once, then fetch what is missing.
+def gather(cell: Cell, options: Options) -> Inputs:
+    """Choose the engine, check what can be checked at once, then fetch what is missing.
 
     Raises:
         PipelineError: something is missing or unsuitable; nothing has been compiled yet.
@@ -140,16 +147,20 @@ def gather(cell: Cell, source: Path | None) -> Inputs:
     if cell.platform.name != host_platform():
         raise ToolchainError(f"{cell.id}: a {cell.platform.name} wheel cannot be built on {host_platform()}")
     torch_lock = environments.torch_lock(cell)
-    compiler = compilers.check_host(cell.toolkit, needs_gl=cell.release.has_gl)
+    engine = choose_engine(cell, options.engine, options.image)
     python = interpreters.find(cell.python)
-    if python is None:
-        raise ToolchainError(
-            f"{cell.id}: no CPython {cell.python} with its headers here",
-            mend=f"install it, e.g. apt-get install python{cell.python} python{cell.python}-dev",
-        )
-    pristine = upstream.fetch(cell.release, source=source)
+    compiler = None
+    # A container brings both, and checks its own.
+    if engine == "host":
+        compiler = compilers.check_host(cell.toolkit, needs_gl=cell.release.has_gl)
+        if python is None:
+            raise ToolchainError(
+                f"{cell.id}: no CPython {cell.python} with its headers here",
+                mend=f"install it, e.g. apt-get install python{cell.python} python{cell.python}-dev",
+            )
     return Inputs(
-        pristine=pristine,
+        engine=engine,
+        pristine=upstream.fetch(cell.release, source=options.source),
         series_sha256=patching.read_series(cell.release.series).sha256,
         cuda=toolchain.provide(cell.toolkit),
         compiler=compiler,
@@ -158,7 +169,7 @@ def gather(cell: Cell, source: Path | None) -> Inputs:
     )
 
 
-def input_key(cell: Cell, inputs: Inputs, options: Options, engine: str) -> str:
+def input_key(cell: Cell, inputs: Inputs, options: Options) -> str:
     """A key over everything that decides the wheel's bytes."""
     state = {
         "recipe": _RECIPE,
@@ -168,28 +179,24 @@ def input_key(cell: Cell, inputs: Inputs, options: Options, engine: str) -> str:
         "cuda": [inputs.cuda.version, inputs.cuda.lock_sha256],
         "torch": file_sha256(inputs.torch_lock),
         "tools": file_sha256(ROOT / "requirements" / "pipeline.txt"),
-        "architectures": options.architectures or cell.toolkit.policy,
+        "architectures": options.for_cell(cell),
         "runtime": cell.cuda_runtime,
-        "builder": [inputs.compiler.version, str(inputs.python)] if engine == "host" else [options.image or ""],
+        "builder": [inputs.engine, inputs.compiler, options.image or cell.platform.image, inputs.python],
     }
     return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _is_partial(cell: Cell, options: Options) -> bool:
-    """Whether the wheel will lack something of the policy: a quick local try, never a release."""
-    return set(options.architectures or cell.toolkit.policy) != set(cell.toolkit.policy)
-
-
 def _environment(cell: Cell, inputs: Inputs, options: Options) -> dict[str, str]:
+    assert inputs.compiler is not None
     variables = dict.fromkeys(_UNSET, "")
     variables |= {
         "BUILD_BINARY_WHEEL": "1",
-        "TORCH_CUDA_ARCH_LIST": ";".join(options.architectures or cell.toolkit.policy),
+        "TORCH_CUDA_ARCH_LIST": ";".join(options.for_cell(cell)),
         "CUDA_HOME": str(inputs.cuda.path),
         "CXX": str(inputs.compiler.path),
         "CC": str(inputs.compiler.path),
         "NVDIFFRAST_CELL": cell.id,
-        "NVDIFFRAST_PARTIAL": str(int(_is_partial(cell, options))),
+        "NVDIFFRAST_PARTIAL": str(int(not cell.toolkit.is_whole(options.for_cell(cell)))),
         "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
         "PYTHONHASHSEED": "0",
     }
@@ -211,7 +218,8 @@ def reproducing_command(cell: Cell, options: Options) -> str:
 
 
 def torch_environment(cell: Cell, inputs: Inputs) -> Path:
-    """The locked environment with the torch that the cell is built against."""
+    """The locked environment, of this machine's Python, with the torch that the cell is built against."""
+    assert inputs.python is not None
     environment = environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
     compilers.check_major(cell.toolkit, environments.torch_cuda(environment))
     return environment
@@ -251,11 +259,18 @@ def _make_in_container(cell: Cell, inputs: Inputs, options: Options, work: Path,
         cuda_home=inputs.cuda.path,
         torch_lock=inputs.torch_lock,
         cache=options.objects or work / "objects",
-        architectures=options.architectures or cell.toolkit.policy,
+        architectures=options.for_cell(cell),
         epoch=SOURCE_DATE_EPOCH,
         destination=destination,
         image=options.image,
     )
+
+
+def _make(cell: Cell, inputs: Inputs, options: Options, destination: Path) -> Path:
+    make = _make_in_container if inputs.engine == "cibuildwheel" else _make_on_host
+    title = f"build {cell.id} ({inputs.engine})"
+    with console.step(title), tempfile.TemporaryDirectory(prefix="nvdiffrast-") as work:
+        return make(cell, inputs, options, Path(work), destination)
 
 
 def make_wheel(cell: Cell, inputs: Inputs, options: Options) -> Path:
@@ -264,24 +279,21 @@ def make_wheel(cell: Cell, inputs: Inputs, options: Options) -> Path:
     Raises:
         PipelineError: of the stage that failed; ``options.output`` is as it was.
     """
-    engine = choose_engine(cell, options.engine, options.image)
-    final = None if options.kept is None else options.kept / input_key(cell, inputs, options, engine)
-    options.output.mkdir(parents=True, exist_ok=True)
-    if final is None or not final.is_dir():
-        make = _make_in_container if engine == "cibuildwheel" else _make_on_host
-        with tempfile.TemporaryDirectory(prefix="nvdiffrast-") as scratch, console.step(f"build {cell.id} ({engine})"):
-            made = make(cell, inputs, options, Path(scratch), Path(scratch) / "wheel")
-            if final is None:
-                return _place(made, options.output)
-            with complete_folder(final) as beside:
-                shutil.copyfile(made, beside / made.name)
-    else:
+    if options.kept is None:
+        with tempfile.TemporaryDirectory(prefix="nvdiffrast-") as folder:
+            return _place(_make(cell, inputs, options, Path(folder)), options.output)
+    final = options.kept / input_key(cell, inputs, options)
+    if final.is_dir():
         console.say(f"{cell.id}: nothing that goes into it has changed, the wheel is kept")
+    else:
+        with complete_folder(final) as beside:
+            _make(cell, inputs, options, beside)
     return _place(final / cell.wheel, options.output)
 
 
 def _place(wheel: Path, output: Path) -> Path:
     """Copy ``wheel`` into ``output`` under its name, whole or not at all."""
+    output.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=output, prefix=".", delete=False) as beside:
         beside.write(wheel.read_bytes())
     Path(beside.name).chmod(0o644)
@@ -289,8 +301,9 @@ def _place(wheel: Path, output: Path) -> Path:
 
 
 def _audit(wheel: Path, cell: Cell, inputs: Inputs, options: Options) -> records.Record:
-    environment = torch_environment(cell, inputs)
-    partial = _is_partial(cell, options)
+    # Without that Python here the import is untested.
+    environment = torch_environment(cell, inputs) if inputs.python else None
+    partial = not cell.toolkit.is_whole(options.for_cell(cell))
     record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
     records.save(record, options.output)
     return record
@@ -300,7 +313,7 @@ def build(cell: Cell, options: Options) -> Result:
     """Build and audit one cell; a failure is a result as well."""
     start = time.monotonic()
     try:
-        inputs = gather(cell, options.source)
+        inputs = gather(cell, options)
         wheel = make_wheel(cell, inputs, options)
         with console.step(f"audit {wheel.name}"):
             record = _audit(wheel, cell, inputs, options)

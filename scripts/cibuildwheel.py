@@ -74,12 +74,6 @@ def _toml(value: str | Sequence[str] | Mapping[str, object]) -> str:
     return json.dumps(value)
 
 
-def _partial(cell: Cell, architectures: Sequence[str]) -> bool:
-    """Whether something else was asked for than the toolkit's whole policy."""
-    toolkit = cell.toolkit
-    return set(architectures) != {name + "+PTX" * (name == toolkit.ptx) for name in toolkit.architectures}
-
-
 def _environment(
     cell: Cell, *, cuda_home: PurePath, cache: PurePath, architectures: Sequence[str], epoch: int
 ) -> dict[str, str]:
@@ -89,7 +83,7 @@ def _environment(
         "NVDIFFRAST_BUILD_CACHE": cache.as_posix(),
         "NVDIFFRAST_CELL": cell.id,
         "NVDIFFRAST_LOCAL_VERSION": cell.local_version,
-        "NVDIFFRAST_PARTIAL": str(int(_partial(cell, architectures))),
+        "NVDIFFRAST_PARTIAL": str(int(not cell.toolkit.is_whole(architectures))),
         "NVDIFFRAST_TORCH_REQUIREMENT": f"torch=={cell.torch.line}.*",
         "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": str(epoch),
@@ -179,7 +173,7 @@ def configuration(
     ``cuda_home``, ``torch_lock`` and ``cache`` are paths as the build sees them: under /opt/cell in a container.
     ``architectures`` are in torch's notation ("8.0", "9.0+PTX"); ``epoch`` is SOURCE_DATE_EPOCH, in seconds.
     """
-    partial = " --allow-partial" if _partial(cell, architectures) else ""
+    partial = " --allow-partial" if not cell.toolkit.is_whole(architectures) else ""
     options: dict[str, str | Sequence[str] | Mapping[str, object]] = {
         **_platform_options(cell, image=image, cuda_home=cuda_home),
         # An isolated environment would have a random name, and torch's checks embed the paths of its headers.

@@ -80,6 +80,18 @@ class ReproduceError(PipelineError):
     exit_code = 17
 
 
+class CatalogError(PipelineError):
+    """An index, its catalog or its store is not what it must be; or something must not go into it."""
+
+    exit_code = 19
+
+
+class PublishError(PipelineError):
+    """Staging, proving, promoting or uploading was refused or failed; what was there before is there still."""
+
+    exit_code = 20
+
+
 class CommandError(PipelineError):
     """A command that we ran exited non-zero; ``output`` holds the last lines it printed."""
 

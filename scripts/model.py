@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +86,10 @@ class Toolkit:
     def policy(self) -> tuple[str, ...]:
         """The architectures in the notation of TORCH_CUDA_ARCH_LIST, PTX with the one that gets it: "12.0+PTX"."""
         return tuple(f"{number}+PTX" if number == self.ptx else number for number in self.architectures)
+
+    def is_whole(self, architectures: Sequence[str]) -> bool:
+        """Whether ``architectures``, in that notation, are the whole policy; a wheel for less is no release."""
+        return set(architectures) == set(self.policy)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _explain(one: Path, other: Path) -> str:
 def build_twice(cell: Cell, options: build.Options, base: Path) -> tuple[Path, Path]:
     """Two wheels of ``cell``, each from empty caches in surroundings of its own."""
     made = []
-    inputs = build.gather(cell, options.source)
+    inputs = build.gather(cell, options)
     for number, surroundings in enumerate(SURROUNDINGS):
         with surrounded(surroundings, base) as folder:
             its_own = dataclasses.replace(

@@ -187,8 +187,8 @@ def test_missing_gl_headers_stop_before_compiling(cell: Cell, tmp_path: Path, mo
 
 
 @pytest.fixture
-def later_layout(cell: Cell, tmp_path: Path) -> Cell:
-    """A git release with 0.4's layout and 0.3.3.1's sources, in a repository of our own."""
+def later_layout(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
+    """A git release with 0.4's layout and 0.3.3.1's sources, in a repository of our own behind upstream's address."""
     tree = tmp_path / "upstream"
     pristine = upstream.fetch(cell.release) / "nvdiffrast"
     shutil.copytree(pristine / "common", tree / "csrc" / "common")
@@ -217,7 +217,11 @@ def later_layout(cell: Cell, tmp_path: Path) -> Cell:
     git("init", "-q")
     git("add", "-A")
     git("commit", "-q", "-m", "0.4 layout")
-    pin = GitPin(str(tree), "v0.4.0", git("rev-parse", "HEAD"), git("rev-parse", "HEAD^{tree}"))
+    address = "https://git.example.invalid/nvdiffrast"
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{tree}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
+    pin = GitPin(address, "v0.4.0", git("rev-parse", "HEAD"), git("rev-parse", "HEAD^{tree}"))
     return dataclasses.replace(cell, release=Release("0.4.0", "0.4", pin))
 
 
