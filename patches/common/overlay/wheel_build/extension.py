@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,21 @@ def _cuda_home() -> Path:
     return Path(cpp_extension.CUDA_HOME)
 
 
+def _host_compiler() -> tuple[str, str]:
+    """The C++ compiler's command and the line that states its version."""
+    if os.name == "nt":
+        # cl has no option for it: without arguments it states its version, on standard error.
+        return "cl", objects.first_line(["cl"], "Version")
+    compiler = os.environ.get("CXX", "c++")  # as torch has it
+    return compiler, objects.first_line([compiler, "--version"])
+
+
 def _nvcc() -> objects.Nvcc:
     """The toolkit's compiler with torch's flags and TORCH_CUDA_ARCH_LIST's architectures."""
     if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
         raise SystemExit('error: no GPU to ask: set TORCH_CUDA_ARCH_LIST, e.g. TORCH_CUDA_ARCH_LIST="8.6 9.0+PTX"')
     path = str(_cuda_home() / "bin" / "nvcc")
-    host = os.environ.get("CXX", "g++")
+    host, host_version = _host_compiler()
     flags = (
         *_DEFINES,
         *cpp_extension.COMMON_NVCC_FLAGS,
@@ -93,9 +103,17 @@ def _nvcc() -> objects.Nvcc:
         path=path,
         version=objects.first_line([path, "--version"], "release"),
         host=host,
-        host_version=objects.first_line([host, "--version"]),
+        host_version=host_version,
         flags=flags,
     )
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Objects, before linking: of the two translation units, and of each kernel by its source."""
+
+    units: list[str]
+    kernels: dict[str, Path]
 
 
 class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
@@ -103,13 +121,13 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
 
     tree: Path
     layout: Layout
-    _compiled: dict[str, list[str]]
+    _compiled: Compiled | None
 
     def build_extensions(self) -> None:
         """Replace what this Python was built with by flags of ours, then let torch add its own."""
-        self._compiled = {}
+        self._compiled = None
         if os.name == "posix":
-            compiler = os.environ.get("CXX", "g++")
+            compiler, _ = _host_compiler()
             maps = [f"-ffile-prefix-map={self.tree}=."]
             maps += [f"-ffile-prefix-map={folder}=torch" for folder in cpp_extension.include_paths()[:1]]
             compile_command = [compiler, *_HOST_FLAGS, *maps]
@@ -130,10 +148,10 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
         if os.name != "posix":
             super().build_extension(ext)
             return
-        if not self._compiled:
+        if self._compiled is None:
             self._compiled = self._compile(ext)
         plugin = next(plugin for plugin in self.layout.plugins if plugin.module == ext.name)
-        made = [*self._compiled["units"], *(f for f in self._compiled["kernels"] if _stem(f) in _stems(plugin.kernels))]
+        made = [*self._compiled.units, *(str(self._compiled.kernels[source]) for source in plugin.kernels)]
         export = Path(self.build_temp) / f"{plugin.name}.map"
         # One symbol is enough for Python; with the others local the linker can tell what is not used.
         export.write_text(f"{{ global: PyInit_{plugin.name}; local: *; }};\n", encoding="ascii")
@@ -146,12 +164,12 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
             target_lang="c++",
         )
 
-    def _compile(self, ext: Extension) -> dict[str, list[str]]:
+    def _compile(self, ext: Extension) -> Compiled:
         build = Path(self.build_temp).absolute()
         build.mkdir(parents=True, exist_ok=True)
         store = objects.ObjectStore(_store_root())
         nvcc = _nvcc()
-        kernels = dict.fromkeys(source for plugin in self.layout.plugins for source in plugin.kernels)
+        kernels = [source for plugin in self.layout.plugins for source in plugin.kernels]
         progress = objects.Progress(len(kernels) + 2)
         with ThreadPoolExecutor(objects.jobs()) as pool:
             pending: list[Future[Path]] = [
@@ -161,7 +179,7 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
                 for source in kernels
             ]
             units = self._compile_units(ext, build, store, nvcc, progress)
-            return {"units": units, "kernels": [str(future.result()) for future in pending]}
+            return Compiled(units, {source: made.result() for source, made in zip(kernels, pending, strict=True)})
 
     def _compile_units(
         self, ext: Extension, build: Path, store: objects.ObjectStore, nvcc: objects.Nvcc, progress: objects.Progress
@@ -188,14 +206,6 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
         for name in units:
             progress.finished(f"{name}.cpp", "kept" if name == "host" and have_host else "compiled")
         return [str(kept), *made] if have_host else list(made)
-
-
-def _stem(path: str) -> str:
-    return Path(path).name.removesuffix(".o")
-
-
-def _stems(paths: Sequence[str]) -> set[str]:
-    return {Path(path).name for path in paths}
 
 
 def _store_root() -> Path | None:

@@ -44,7 +44,7 @@ def run(command: Sequence[str], cwd: Path) -> None:
 
 def first_line(command: Sequence[str], containing: str = "") -> str:
     """The first line that ``command`` prints (with ``containing`` in it): how compilers state their version."""
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
     return next(line.strip() for line in text.splitlines() if containing in line)
 
 
