@@ -30,7 +30,8 @@ class Entry:
     """One wheel of an index.
 
     ``uploaded`` is UTC in ISO 8601 ("2026-11-21T10:00:00Z"), ``size`` in bytes; ``sass`` and ``ptx`` are compute
-    capabilities ("9.0"). ``yanked`` and ``waiver`` are reasons, None for neither.
+    capabilities ("9.0"). ``yanked`` and ``waiver`` are reasons, None for neither. ``partial``: built for fewer
+    architectures than its toolkit's policy; only a store for rehearsals holds such a wheel.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Entry:
     gpu: Literal["passed", "waived", "untested"] = "untested"
     waiver: str | None = None
     yanked: str | None = None
+    partial: bool = False
 
     @property
     def channels(self) -> tuple[str, str]:
