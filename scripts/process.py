@@ -29,7 +29,7 @@ def call(
     command: Sequence[str | os.PathLike[str]],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     echo: bool = True,
     quiet: bool = False,
     show: Callable[[str], bool] | None = None,
@@ -40,10 +40,10 @@ def call(
 ) -> str:
     """Run ``command`` to its end and return its standard output and error, interleaved.
 
-    ``env`` is added to this process's environment. The command line is echoed (values of ``env`` are not: they may be
-    secret); the output is passed through as it comes, unless ``quiet`` or where ``show`` says no to a line, and all of
-    it is written to ``log`` as well. After ``timeout`` seconds the command is killed. ``umask`` is the command's own;
-    -1 is ours.
+    ``env`` is added to this process's environment; None takes a variable away. The command line is echoed (values of
+    ``env`` are not: they may be secret); the output is passed through as it comes, unless ``quiet`` or where ``show``
+    says no to a line, and all of it is written to ``log`` as well. After ``timeout`` seconds the command is killed.
+    ``umask`` is the command's own; -1 is ours.
 
     Raises:
         CommandError: the command is not there, or exited non-zero; it carries the last lines of output.
@@ -56,7 +56,7 @@ def call(
         process = subprocess.Popen(
             arguments,
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env={name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
