@@ -1,0 +1,333 @@
+"""``nox -s prove``: install from the staged index by the very commands the page shows, in clean environments.
+
+The staged generation is served on loopback. Beside it stands an index in place of the usual one, with small wheels
+named torch and numpy, and a nvdiffrast of a higher version that must never be chosen. pip and uv must each
+
+    install   take the one right wheel beside the torch it is for, and leave that torch alone
+    refuse    a torch that has no wheel: fail, name what is supported, change nothing
+    import    (--real) beside the real, locked torch: import every plugin with no compiler on PATH
+
+A wheel for another system, or for a Python that is not here, is untested, which the ledger says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from scripts import catalog as catalogs
+from scripts import clean, console, environments, interpreters, ledger, matrix, serve, stand_ins, wheel_policy
+from scripts.catalog import Catalog, Entry
+from scripts.checks.imports import PROBE
+from scripts.clean import TOOLS, Environment, Surroundings, Tool
+from scripts.errors import CommandError, PublishError, UntestedError, run_main
+from scripts.install_commands import PROJECT, commands
+from scripts.model import ROOT, Cell
+from scripts.plan import host_platform
+from scripts.process import call
+from scripts.records import Outcome
+from scripts.store import Store, digest
+
+# Of no line that has a wheel; higher and lower than all, as installers try to climb and to fall back.
+UNSUPPORTED = ("0.1", "9999.0")
+_DECOY = "9999.0"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One line of the result: what was asked of which tool, about what, and what came of it."""
+
+    check: str
+    tool: str
+    subject: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A generation that is being served: where, beside what, and the scratch folder of its proofs."""
+
+    url: str
+    catalog: Catalog
+    surroundings: Surroundings
+    scratch: Path
+
+    @cached_property
+    def here(self) -> tuple[Entry, ...]:
+        """What this machine can install: of its system, for a Python that is here, and not yanked."""
+        return tuple(entry for entry in self.catalog.entries if why_not_here(entry) is None)
+
+    def offered(self, like: Entry) -> set[str]:
+        """The torch lines that the command for ``like`` can choose from."""
+        return {
+            entry.torch
+            for entry in self.here
+            if (entry.cuda, entry.release, entry.python) == (like.cuda, like.release, like.python)
+        }
+
+
+def why_not_here(entry: Entry) -> str | None:
+    """Why a wheel cannot be installed on this machine, or None."""
+    if entry.yanked is not None:
+        return f"yanked: {entry.yanked}"
+    if entry.platform != host_platform():
+        return f"this machine is {host_platform()}"
+    return None if interpreters.find(entry.python) else f"no CPython {entry.python} here"
+
+
+def stand_in_torch(line: str, cuda: str) -> str:
+    """A version of that line as PyTorch's own channels name it: "2.9.1+cu128"."""
+    return f"{line}.1+{cuda}"
+
+
+@contextmanager
+def serving(generation: Path) -> Iterator[Stage]:
+    """Serve a generation, and the index of stand-ins beside it."""
+    catalog = catalogs.read(generation)
+    with tempfile.TemporaryDirectory(prefix="nvdiffrast-prove-") as temporary:
+        scratch = Path(temporary).resolve()
+        usual = scratch / "usual"
+        for torch in sorted({stand_in_torch(entry.torch, entry.cuda) for entry in catalog.entries} | {*UNSUPPORTED}):
+            stand_ins.wheel(usual, "torch", torch)
+        stand_ins.wheel(usual, "numpy", "2.0")
+        stand_ins.wheel(usual, PROJECT, _DECOY)
+        stand_ins.list_wheels(usual)
+        with serve.static(generation) as url, serve.static(usual) as default_index:
+            yield Stage(url, catalog, Surroundings(default_index, scratch / "cache"), scratch)
+
+
+def follow_the_page(environment: Environment, tool: Tool, entry: Entry, url: str) -> str:
+    """Run what the page shows for a wheel, line by line, and return what was printed."""
+    shown = commands(url, entry)
+    return "".join(environment.run(line) for line in (shown.pip if tool == "pip" else shown.uv))
+
+
+def installs(stage: Stage, tool: Tool, entry: Entry) -> str:
+    """Beside the torch that it is for, the wheel is chosen, and torch stays as it was.
+
+    Raises:
+        PublishError: another one was chosen, or something else changed.
+        CommandError: the command failed.
+    """
+    environment = _environment(stage, entry, stand_in_torch(entry.torch, entry.cuda))
+    before = environment.fingerprint("torch")
+    follow_the_page(environment, tool, entry, stage.url)
+    found = environment.installed()
+    _require(before == environment.fingerprint("torch"), f"torch was touched: now {found.get('torch')}")
+    wanted = entry.name.split("-")[1]
+    _require(found.get(PROJECT) == wanted, f"{PROJECT} {found.get(PROJECT)} was chosen, not {wanted}")
+    _require(set(found) == {PROJECT, "numpy", "torch"}, f"more was installed: {', '.join(sorted(found))}")
+    return f"{PROJECT} {wanted}, torch {found['torch']} untouched"
+
+
+def refuses(stage: Stage, tool: Tool, entry: Entry, torch: str) -> str:
+    """Beside a torch that has no wheel the command fails, says which torch it knows, and changes nothing.
+
+    Raises:
+        PublishError: it did something else.
+    """
+    environment = _environment(stage, entry, torch)
+    before, packages = environment.fingerprint("torch"), environment.installed()
+    try:
+        follow_the_page(environment, tool, entry, stage.url)
+    except CommandError as error:
+        said = error.output
+    else:
+        raise PublishError(f"torch {torch} has no wheel, yet {environment.installed()} came of it")
+    unnamed = sorted(line for line in stage.offered(entry) if f"torch=={line}.*" not in said)
+    _require(not unnamed, f"the message does not name torch {', '.join(unnamed)}:\n{said}")
+    _require(environment.installed() == packages, f"it failed, but left {environment.installed()}")
+    _require(environment.fingerprint("torch") == before, "it failed, but touched torch")
+    return f"named torch {', '.join(sorted(stage.offered(entry), key=_as_numbers))}"
+
+
+def imports(stage: Stage, tool: Tool, entry: Entry, cell: Cell) -> str:
+    """Beside the real, locked torch the wheel is chosen, and every plugin is imported with no compiler in sight.
+
+    Raises:
+        UntestedError: this torch is not locked, or a library of the system is missing.
+        PublishError: another one was chosen, torch was touched, or an import failed.
+        CommandError: the command failed.
+    """
+    lock, python = ROOT / environments.torch_lock_name(cell), interpreters.find(entry.python)
+    if not lock.exists() or python is None:
+        raise UntestedError(f"torch {cell.torch.version} is not locked: nox -s lock -- {lock.stem}")
+    folder = environments.create(python, [lock], name=f"prove-{tool}", cache=stage.scratch)
+    environment = Environment(folder, stage.surroundings)
+    before = environment.installed()
+    follow_the_page(environment, tool, entry, stage.url)
+    after = environment.installed()
+    _require(
+        after == {**before, PROJECT: entry.name.split("-")[1]}, f"other packages came of it: {_changed(before, after)}"
+    )
+    plugins = _probe(environment, cell, stage.scratch)
+    return f"torch {after['torch']}: imported {', '.join(plugins)}"
+
+
+def _changed(before: Iterable[str], after: Iterable[str]) -> str:
+    return ", ".join(sorted({*before} ^ {*after})) or "other versions"
+
+
+def _probe(environment: Environment, cell: Cell, scratch: Path) -> tuple[str, ...]:
+    """Import in a fresh interpreter whose PATH is empty; the kinds of plugin that came from the wheel."""
+    kinds = tuple(plugin.kind for plugin in wheel_policy.for_cell(cell).plugins)
+    empty, answer = scratch / "empty", scratch / "answer.json"
+    empty.mkdir(exist_ok=True)
+    cleared: dict[str, str | None] = dict.fromkeys(
+        ("LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_PATH", "CC", "CXX")
+    )
+    variables = {**cleared, "PATH": str(empty), "HOME": str(empty), "TORCH_EXTENSIONS_DIR": str(empty)}
+    command: list[str | Path] = [
+        environment.interpreter,
+        "-I",
+        "-B",
+        PROBE,
+        environment.site_packages,
+        answer,
+        cell.release.series,
+        *kinds,
+    ]
+    call(command, env=variables, cwd=empty, echo=False, quiet=True, timeout=600)
+    found = json.loads(answer.read_text(encoding="utf-8"))
+    _require("torch_error" not in found, f"torch does not import: {found.get('torch_error')}")
+    for kind, plugin in found["plugins"].items():
+        _require(bool(plugin.get("inside")), f"{kind} plugin: {plugin.get('error') or plugin.get('file')}")
+    if found["missing_gl"] and "gl" in kinds:
+        raise UntestedError(f"the GL plugin needs {', '.join(found['missing_gl'])}: apt-get install libegl1 libgl1")
+    return tuple(found["plugins"])
+
+
+def _environment(stage: Stage, entry: Entry, torch: str) -> Environment:
+    python = interpreters.find(entry.python)
+    assert python is not None
+    return clean.create(stage.scratch / "environment", python, stage.surroundings, f"torch=={torch}")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise PublishError(otherwise)
+
+
+def _as_numbers(line: str) -> list[int]:
+    return [int(part) for part in line.split(".")]
+
+
+def proof(check: str, tool: str, subject: str, make: Callable[[], str]) -> Proof:
+    """What came of ``make``, said on the console as it happens."""
+    try:
+        made = Proof(check, tool, subject, "passed", make())
+    except UntestedError as reason:
+        made = Proof(check, tool, subject, "untested", str(reason))
+    except CommandError as error:
+        made = Proof(check, tool, subject, "failed", f"{error}\n{error.output}".rstrip())
+    except PublishError as error:
+        made = Proof(check, tool, subject, "failed", str(error))
+    console.mark(made.outcome, f"{check} {tool} {subject}: {made.detail}")
+    return made
+
+
+def stand_in_proofs(stage: Stage) -> Iterator[Proof]:
+    """Every wheel that can be installed here is; what no wheel is for is refused, once a CUDA, release and Python."""
+    for entry in stage.here:
+        for tool in TOOLS:
+            yield proof("install", tool, entry.name, partial(installs, stage, tool, entry))
+    for entry in {(entry.cuda, entry.release, entry.python): entry for entry in stage.here}.values():
+        beside = f"{entry.cuda}, {entry.release}, Python {entry.python}"
+        for tool in TOOLS:
+            for torch in UNSUPPORTED:
+                yield proof("refuse", tool, f"torch {torch} ({beside})", partial(refuses, stage, tool, entry, torch))
+    for entry in stage.catalog.entries:
+        reason = why_not_here(entry)
+        if reason and entry.yanked is None:
+            yield Proof("install", "-", entry.name, "untested", reason)
+
+
+def real_proofs(stage: Stage) -> Iterator[Proof]:
+    """The wheels for the Python that runs this, beside the real torch of each."""
+    cells = {cell.id: cell for cell in matrix.load().cells}
+    for entry in stage.here:
+        if entry.python == python_line() and entry.cell in cells:
+            for tool in TOOLS:
+                yield proof("import", tool, entry.name, partial(imports, stage, tool, entry, cells[entry.cell]))
+
+
+def python_line() -> str:
+    """The Python that runs this: "3.12"."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Proof, ...]:
+    """Prove what is staged and write it down; a set that was proved already is not proved again.
+
+    Raises:
+        PublishError: nothing is staged, or a proof failed; nothing was written down.
+        UntestedError: nothing that is staged can be installed on this machine (or, ``real``, imported).
+        UsageError: nobody is named.
+    """
+    generation = Store(store).generation("staged")
+    if generation is None:
+        raise PublishError(f"nothing is staged in {store}", mend="nox -s stage -- WHEEL...")
+    ledger.person(by)
+    staged = digest(catalogs.read(generation))
+    if ledger.has(store, "proved", catalog=staged, real=True) or (
+        not real and ledger.has(store, "proved", catalog=staged)
+    ):
+        console.say(f"{generation.name} was proved already, and nothing in it has changed")
+        return ()
+    with console.step(f"prove {generation.name}"), serving(generation) as stage:
+        proofs = (*stand_in_proofs(stage), *(real_proofs(stage) if real else ()))
+    _judge(proofs, real=real)
+    installed = sorted({made.subject for made in proofs if (made.check, made.outcome) == ("install", "passed")})
+    untested = sorted({made.subject for made in proofs if made.outcome == "untested"})
+    ledger.append(store, "proved", by=by, catalog=staged, real=real, installed=installed, untested=untested)
+    return proofs
+
+
+def _judge(proofs: Sequence[Proof], *, real: bool) -> None:
+    """Refuse proofs of which one failed, or that prove nothing."""
+    failed = [made for made in proofs if made.outcome == "failed"]
+    if failed:
+        first = failed[0]
+        raise PublishError(
+            f"{len(failed)} of {len(proofs)} proofs failed; the first: {first.check} {first.tool} {first.subject}: "
+            f"{first.detail}",
+            mend="mend the wheel or the index, stage again and prove again; nothing was written down",
+        )
+    for check in ("install", "import") if real else ("install",):
+        made = [made for made in proofs if made.check == check]
+        if not any(one.outcome == "passed" for one in made):
+            why = "; ".join(sorted({one.detail for one in made})) or "no wheel is for this machine"
+            raise UntestedError(f"nothing that is staged could be tested here ({check}): {why}")
+
+
+def summarize(proofs: Sequence[Proof]) -> None:
+    """The closing table."""
+    rows = [
+        (made.check, made.tool, made.subject, made.outcome, made.detail.splitlines()[0])
+        for made in proofs
+        if made.detail
+    ]
+    console.table("proved", ("check", "tool", "what", "outcome", "detail"), rows)
+
+
+def main() -> int:
+    """``python -m scripts.prove [--store FOLDER] [--real]``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, default=ROOT / "build" / "store", help="(build/store/)")
+    parser.add_argument("--real", action="store_true", help="also install beside the real, locked torch, and import")
+    parser.add_argument("--by", help="who proves, for the ledger (default: git's user.name)")
+    parsed = parser.parse_args()
+    summarize(prove(parsed.store, real=parsed.real, by=parsed.by))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
