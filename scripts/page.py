@@ -1,0 +1,185 @@
+"""The page for people at an index's root: one file, nothing loaded from elsewhere, a table where scripts do not run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+from string import Template
+
+from scripts import page_data, torch_table
+from scripts.catalog import Catalog, Entry
+from scripts.install_commands import commands
+from scripts.matrix import Matrix
+from scripts.page_data import Option, cuda_label, newest_first, platform_label
+from scripts.torch_table import TorchTable
+
+RESOURCES = Path(__file__).parent / "resources" / "page"
+ROWS_UP_TO = 150
+"""Up to this many wheels the table has a row a wheel, beyond a row a channel."""
+
+_AXES = ("system", "python", "torch", "cuda", "release")
+_LEGENDS = {"system": "System", "python": "Python", "torch": "torch", "cuda": "CUDA", "release": "nvdiffrast"}
+
+
+def render(catalog: Catalog, matrix: Matrix) -> bytes:
+    """The page as UTF-8; the same catalog and matrix give the same bytes.
+
+    All its links are relative to the root of the index; it works from a folder as from a server.
+    """
+    data = json.dumps(page_data.data(catalog, matrix, _builds()), separators=(",", ":"), ensure_ascii=True)
+    script = _resource("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = Template(_resource("page.html")).substitute(
+        script_hash=f"sha256-{digest}",
+        style=_resource("page.css"),
+        script=script,
+        # Inside <script>, only a closing tag or a comment would end the data early.
+        data=data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        groups="\n".join(_groups(catalog, matrix)),
+        without_script=_without_script(catalog),
+        count=_count(len(catalog.entries), "wheel"),
+        table=_table(catalog.entries),
+        observed=escape(matrix.table_date),
+    )
+    return page.encode()
+
+
+@cache
+def _builds() -> TorchTable:
+    return torch_table.load()
+
+
+def _resource(name: str) -> str:
+    return (RESOURCES / name).read_text(encoding="utf-8")
+
+
+def _groups(catalog: Catalog, matrix: Matrix) -> Iterator[str]:
+    """A group of radio buttons an axis; the script says which can be chosen, and why the others cannot."""
+    axes = page_data.axes(catalog, matrix)
+    for name in _AXES:
+        options: tuple[Option, ...] = getattr(axes, name)
+        choices = "".join(
+            f'<label><input type="radio" name="{name}" value="{escape(option.value)}"><span>{escape(option.label)}'
+            "</span></label>"
+            for option in options
+        )
+        yield (
+            f'<fieldset id="{name}"><legend>{_LEGENDS[name]}</legend>'
+            f'<div class="options">{choices}</div><ul class="reasons"></ul></fieldset>'
+        )
+
+
+def _without_script(catalog: Catalog) -> str:
+    """What to do where scripts do not run, by the newest wheel that is not yanked."""
+    entry = next((entry for entry in _ordered(catalog.entries) if entry.yanked is None), None)
+    if entry is None:
+        return "<p>Nothing can be installed from here yet.</p>"
+    lines = escape("\n".join(commands("ADDRESS", entry).pip))
+    return (
+        f"<p>Choosing needs JavaScript. By hand: with torch {escape(entry.torch)} for CUDA "
+        f"{escape(cuda_label(entry.cuda))} installed, and this page's address for ADDRESS,</p><pre>{lines}</pre>"
+    )
+
+
+def _ordered(entries: Sequence[Entry]) -> list[Entry]:
+    """The newest release first, then the newest CUDA, torch, Python."""
+
+    def ranks(values: Iterator[str]) -> dict[str, int]:
+        return {value: rank for rank, value in enumerate(newest_first(values))}
+
+    releases, cudas = ranks(entry.release for entry in entries), ranks(cuda_label(entry.cuda) for entry in entries)
+    torches, pythons = ranks(entry.torch for entry in entries), ranks(entry.python for entry in entries)
+    return sorted(
+        entries,
+        key=lambda one: (
+            *(releases[one.release], cudas[cuda_label(one.cuda)], torches[one.torch], one.platform),
+            *(pythons[one.python], one.name),
+        ),
+    )
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "<p>No wheel is published here yet.</p>"
+    few = len(entries) <= ROWS_UP_TO
+    heads = ("Wheel", "Size", "GPU architectures", "Evidence") if few else ("Channel", "Wheels", "For", "To note")
+    rows = map(_wheel_row, _ordered(entries)) if few else _channel_rows(entries)
+    head = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>"
+
+
+def _wheel_row(entry: Entry) -> str:
+    file = f"files/{entry.sha256}/{entry.name}"
+    links = [f'<a href="records/{entry.sha256}.audit.json">audit</a>']
+    if entry.gpu == "passed":
+        links.append(f'<a href="records/{entry.sha256}.gpu.json">GPU run</a>')
+    marks = "".join(f'<p class="mark">{mark}</p>' for mark in _marks(entry))
+    return (
+        f'<tr><th scope="row"><a href="{escape(file)}">{_breakable(entry.name)}</a>{marks}</th>'
+        f"<td>{megabytes(entry.size)}</td><td>{escape(architectures(entry))}</td>"
+        f'<td>{" · ".join(links)}<br>sha256 <code class="hash">{escape(entry.sha256)}</code></td></tr>'
+    )
+
+
+def _marks(entry: Entry) -> Iterator[str]:
+    if entry.yanked is not None:
+        yield f"<b>Yanked:</b> {escape(entry.yanked)}"
+    if entry.gpu == "waived":
+        yield f"<b>Not run on a GPU:</b> {escape(entry.waiver or 'waived')}"
+    if entry.gpu == "untested":
+        yield "<b>Untested:</b> no GPU has run it yet"
+
+
+def _breakable(name: str) -> str:
+    """A file name that may be broken where its parts end."""
+    return escape(name).replace("-", "-<wbr>").replace("+", "<wbr>+")
+
+
+def megabytes(size: int) -> str:
+    """``12.3 MB`` of 10^6 bytes; smaller sizes in kB."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def architectures(entry: Entry) -> str:
+    """``7.5, 9.0; newer ones by PTX 9.0``."""
+    listed = ", ".join(entry.sass) or "none"
+    return f"{listed}; newer ones by PTX {', '.join(entry.ptx)}" if entry.ptx else listed
+
+
+def _channel_rows(entries: Sequence[Entry]) -> Iterator[str]:
+    grouped: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        grouped[entry.cuda, entry.torch].append(entry)
+    cudas = newest_first(cuda_label(cuda) for cuda, _ in grouped)
+    torches = newest_first(torch for _, torch in grouped)
+    for cuda, torch in sorted(grouped, key=lambda one: (cudas.index(cuda_label(one[0])), torches.index(one[1]))):
+        yield _channel_row(grouped[cuda, torch])
+
+
+def _channel_row(entries: Sequence[Entry]) -> str:
+    first = entries[0]
+    releases = ", ".join(newest_first(entry.release for entry in entries))
+    pythons = ", ".join(newest_first(entry.python for entry in entries))
+    systems = ", ".join(sorted({platform_label(entry.platform) for entry in entries}))
+    gpu = [entry.gpu for entry in entries]
+    notes = {
+        "yanked": sum(entry.yanked is not None for entry in entries),
+        "not run on a GPU": gpu.count("waived"),
+        "untested": gpu.count("untested"),
+    }
+    noted = ", ".join(f"{number} {what}" for what, number in notes.items() if number)
+    return (
+        f'<tr><th scope="row"><a href="whl/{escape(first.channels[1])}/nvdiffrast/index.html">CUDA '
+        f"{escape(cuda_label(first.cuda))}, torch {escape(first.torch)}</a></th><td>{len(entries)}</td>"
+        f"<td>nvdiffrast {escape(releases)}<br>Python {escape(pythons)}<br>{escape(systems)}</td><td>{noted}</td></tr>"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
