@@ -289,3 +289,18 @@ def test_dll_folders_are_registered_once_and_kept(site: Site) -> None:
 def test_the_loader_itself_imports_no_torch(site: Site) -> None:
     (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
     assert site.run("load(False); import sys; print('torch' in sys.modules)").startswith("False\n")
+
+
+def test_what_is_compiled_just_in_time_can_be_imported_by_name(site: Site) -> None:
+    """As 0.3.3.1 does after load(), which since torch 2.9 leaves nothing in sys.modules; others are let alone."""
+    told = site.run(
+        "import importlib, types\n"
+        "compiler = types.SimpleNamespace()\n"
+        "compiler._import_module_from_library = lambda name, path, is_module: types.ModuleType(name)\n"
+        "for _ in range(2): nvdiffrast.torch._loader.keep_compiled_importable(compiler)\n"
+        "made = compiler._import_module_from_library('nvdiffrast_plugin_x', 'build', True)\n"
+        "print(importlib.import_module('nvdiffrast_plugin_x') is made)\n"
+        "compiler._import_module_from_library('other', 'build', True)\n"
+        "print('other' in sys.modules)"
+    )
+    assert told.startswith("True\nFalse\n")

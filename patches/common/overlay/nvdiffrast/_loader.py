@@ -42,6 +42,26 @@ def load_precompiled(gl: bool) -> ModuleType | None:
     return _load(f"{__package__}.torch.{name}", present)
 
 
+def keep_compiled_importable(cpp_extension: Any) -> None:
+    """Let what torch compiles just in time be imported by its name, as 0.3.0 to 0.3.3.1 do right after compiling it.
+
+    torch 2.9 stopped leaving such a module in sys.modules. ``cpp_extension`` is torch.utils.cpp_extension; nothing
+    changes for modules that are not nvdiffrast's.
+    """
+    imports = cpp_extension._import_module_from_library
+    if getattr(imports, "keeps_nvdiffrast", False):
+        return
+
+    def import_and_keep(name: str, *arguments: Any, **options: Any) -> Any:
+        module = imports(name, *arguments, **options)
+        if name.startswith("nvdiffrast_plugin"):
+            sys.modules[name] = module
+        return module
+
+    import_and_keep.keeps_nvdiffrast = True  # type: ignore[attr-defined]
+    cpp_extension._import_module_from_library = import_and_keep
+
+
 def load_extension(name: str) -> ModuleType:
     """The top-level extension module ``name``, installed beside the package.
 
