@@ -14,7 +14,8 @@ A store is one folder:
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,6 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 from scripts.errors import CatalogError
 
 CATALOG = "catalog.json"
+# The file's frame; what is between is one line an entry.
+HEAD = '{"schema": 1, "entries": [\n'
+FOOT = "]}\n"
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,14 @@ class Catalog:
 
 
 def dump(catalog: Catalog) -> str:
-    """The catalog as JSON; the same catalog gives the same text."""
-    return json.dumps({"schema": 1, **asdict(catalog)}, indent=1, sort_keys=True) + "\n"
+    """The catalog as JSON, one line an entry; the same catalog gives the same text."""
+    body = ",\n".join(map(line, catalog.entries))
+    return f"{HEAD}{body}\n{FOOT}" if body else f"{HEAD}{FOOT}"
+
+
+def line(entry: Entry) -> str:
+    """An entry's line in a catalog's file, without what is between two lines."""
+    return json.dumps(vars(entry), sort_keys=True)
 
 
 def parse(text: str, place: str) -> Catalog:
@@ -98,7 +108,16 @@ def parse(text: str, place: str) -> Catalog:
 def read(generation: Path) -> Catalog:
     """The catalog of a generation's folder; an index that is not there yet holds nothing."""
     path = generation / CATALOG
-    return parse(path.read_text(encoding="utf-8"), str(path)) if path.exists() else Catalog()
+    if not path.exists():
+        return Catalog()
+    found = path.stat()
+    return _read(path.resolve(), (found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, state: tuple[int, ...]) -> Catalog:
+    """One publishing reads the same generation many times; ``state`` tells whether the file is still the same one."""
+    return parse(path.read_text(encoding="utf-8"), str(path))
 
 
 _ADAPTER = TypeAdapter(Catalog)

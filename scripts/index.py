@@ -1,0 +1,175 @@
+"""Write a static index from a catalog: a whole site in a folder, which any web server can serve.
+
+    index.html                                the page for people
+    catalog.json                              what it was made from
+    whl/index.html                            the channels
+    whl/<channel>/index.html, index.json      a simple repository each
+    whl/<channel>/nvdiffrast/index.html, index.json
+    files -> ../../pool                       the wheels: files/<sha256>/<wheel>, and <wheel>.metadata
+
+The HTML is for installers behind any file server; the JSON, which alone tells when a file was uploaded, is for those
+behind one that negotiates (scripts/resources/nginx.conf).
+
+python -m scripts.index STORE                     make the current index again, e.g. after a change of its pages' format
+python -m scripts.index STORE --export FOLDER     copy it out as plain files, without links
+python -m scripts.index STORE --nginx ADDRESS     print a configuration for nginx, listening at ADDRESS
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from scripts import catalog as catalogs
+from scripts import entries as entry_shapes
+from scripts import simple_pages
+from scripts.cache import complete_folder
+from scripts.catalog import CATALOG, Catalog, Entry
+from scripts.errors import CatalogError
+from scripts.simple_pages import PROJECT, Listing
+
+WHL = "whl"
+FILES = "files"
+HTML, JSON = "index.html", "index.json"
+_PAGES = (HTML, JSON, f"{PROJECT}/{HTML}", f"{PROJECT}/{JSON}")
+_POOL = "../../pool"
+
+
+def generate(catalog: Catalog, destination: Path, *, page: bytes, previous: Path | None = None) -> None:
+    """Write the index of ``catalog`` as the new folder ``destination``, whole or not at all.
+
+    ``page`` is the root page. The same catalog and page give the same bytes, with and without ``previous``: an earlier
+    generation, from which unchanged files are hard-linked and unchanged lines taken over.
+
+    Raises:
+        CatalogError: ``destination`` is there already, or an entry must not become part of a page.
+    """
+    if destination.exists() or destination.is_symlink():
+        raise CatalogError(f"{destination} is there already; a generation never changes")
+    names = [entry.name for entry in catalog.entries]
+    if not all(map(operator.lt, names, names[1:])):
+        raise CatalogError("a catalog's entries are ordered by file name, and no name is there twice")
+    writer = _Writer(catalog, _usable(previous))
+    for entry in writer.fresh:
+        _check(entry)
+    with complete_folder(destination) as folder:
+        writer.write(folder)
+        (folder / HTML).write_bytes(page)
+        (folder / FILES).symlink_to(_POOL)
+
+
+class _Writer:
+    """Writes the files of ``catalog``, from those of the generation ``earlier`` where there is one."""
+
+    def __init__(self, catalog: Catalog, earlier: Path | None) -> None:
+        self.earlier = earlier
+        self.entries = catalog.entries
+        self.before = catalogs.read(earlier).entries if earlier else ()
+        self.gone, self.fresh = _changes(self.before, self.entries)
+
+    def write(self, folder: Path) -> None:
+        """Write everything below ``folder`` that follows from the catalog."""
+        touched = {channel for entry in (*self.gone, *self.fresh) for channel in entry.channels}
+        alike = {(entry.cuda, entry.torch): entry for entry in self.entries}.values()
+        channels = {channel for entry in alike for channel in entry.channels}
+        names = sorted(channels, key=simple_pages.channel_order)
+        (folder / WHL).mkdir()
+        for channel in names:
+            (folder / WHL / channel).mkdir()
+            (folder / WHL / channel / PROJECT).mkdir()
+            if channel in touched or not self._link(folder, channel):
+                self._write_channel(folder, channel)
+        (folder / WHL / HTML).write_bytes(simple_pages.channels_html(names).encode())
+        listing = simple_pages.catalog_json()
+        page = self._changed(CATALOG, listing, self.before, self.fresh)
+        (folder / CATALOG).write_bytes(listing.render(self.entries) if page is None else page)
+
+    def _link(self, folder: Path, channel: str) -> bool:
+        """Take over a channel that lists what it listed; whether that was possible."""
+        if self.earlier is None:
+            return False
+        source, target = f"{self.earlier}/{WHL}/{channel}", f"{folder}/{WHL}/{channel}"
+        try:
+            for name in _PAGES:
+                os.link(f"{source}/{name}", f"{target}/{name}")
+        except OSError:
+            # Not there, or a file system without hard links: all are written again, and none through a link.
+            for name in _PAGES:
+                Path(target, name).unlink(missing_ok=True)
+            return False
+        return True
+
+    def _write_channel(self, folder: Path, channel: str) -> None:
+        before, fresh = _listed(self.before, channel), _listed(self.fresh, channel)
+        names = {entry.name for entry in (*before, *fresh)} - {entry.name for entry in self.gone}
+        pages = {
+            HTML: simple_pages.channel_html(channel),
+            JSON: simple_pages.channel_json(),
+        }
+        listings = {
+            f"{PROJECT}/{HTML}": simple_pages.project_html(channel),
+            f"{PROJECT}/{JSON}": simple_pages.project_json(names),
+        }
+        root = f"{WHL}/{channel}"
+        for name, text in pages.items():
+            (folder / root / name).write_bytes(text.encode())
+        for name, listing in listings.items():
+            page = self._changed(f"{root}/{name}", listing, before, fresh)
+            if page is None:
+                page = listing.render(_listed(self.entries, channel))
+            (folder / root / name).write_bytes(page)
+
+    def _changed(self, path: str, listing: Listing, before: Sequence[Entry], fresh: Sequence[Entry]) -> bytes | None:
+        """The earlier generation's page of ``before`` with the lines of ``fresh``; None if it is to be rendered."""
+        # Nothing goes from an index but by hand.
+        if self.earlier is None or self.gone or not before:
+            return None
+        return listing.changed(_read(self.earlier / path), before, fresh)
+
+
+def _listed(entries: Sequence[Entry], channel: str) -> list[Entry]:
+    """Those that a channel lists."""
+    alike = {(entry.cuda, entry.torch): entry for entry in entries}
+    within = {key for key, entry in alike.items() if channel in entry.channels}
+    return [entry for entry in entries if (entry.cuda, entry.torch) in within]
+
+
+def _usable(previous: Path | None) -> Path | None:
+    """The earlier generation itself, if its pages are of the format that is written now."""
+    if previous is None:
+        return None
+    folder = previous.resolve()
+    head = simple_pages.channels_html([]).partition("<title>")[0]
+    return folder if _read(folder / WHL / HTML).startswith(head.encode()) else None
+
+
+def _changes(before: Sequence[Entry], entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """The entries that are gone, and those that are new or say something else than before."""
+    old = {entry.name: entry for entry in before}
+    # Most are the very same object, which is much cheaper to see than that two are equal.
+    fresh = [entry for entry in entries if (other := old.pop(entry.name, None)) is not entry and other != entry]
+    return list(old.values()), fresh
+
+
+def _read(path: Path) -> bytes:
+    """A page; nothing if it is not there."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _check(entry: Entry) -> None:
+    """Refuse an entry whose texts could leave their line of a page, or that was uploaded at no date."""
+    entry_shapes.check(entry, "the catalog")
+    for name in ("yanked", "waiver"):
+        reason = getattr(entry, name)
+        if reason is not None and not reason.isprintable():
+            raise CatalogError(f"the catalog: {entry.name!r}: {name} is {reason!r}, not one line of text")
+    try:
+        datetime.fromisoformat(entry.uploaded)
+    except ValueError as error:
+        raise CatalogError(f"the catalog: {entry.name!r}: uploaded is {entry.uploaded!r}: {error}") from error
