@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 from scripts import catalog as catalogs
@@ -68,13 +69,13 @@ class _Writer:
         self.earlier = earlier
         self.entries = catalog.entries
         self.before = catalogs.read(earlier).entries if earlier else ()
+        self.runs, self.runs_before = _runs(self.entries), _runs(self.before)
         self.gone, self.fresh = _changes(self.before, self.entries)
 
     def write(self, folder: Path) -> None:
         """Write everything below ``folder`` that follows from the catalog."""
         touched = {channel for entry in (*self.gone, *self.fresh) for channel in entry.channels}
-        alike = {(entry.cuda, entry.torch): entry for entry in self.entries}.values()
-        channels = {channel for entry in alike for channel in entry.channels}
+        channels = {channel for run in self.runs for channel in run[0].channels}
         names = sorted(channels, key=simple_pages.channel_order)
         (folder / WHL).mkdir()
         for channel in names:
@@ -103,7 +104,7 @@ class _Writer:
         return True
 
     def _write_channel(self, folder: Path, channel: str) -> None:
-        before, fresh = _listed(self.before, channel), _listed(self.fresh, channel)
+        before, fresh = _listed(self.runs_before, channel), _listed(_runs(self.fresh), channel)
         names = {entry.name for entry in (*before, *fresh)} - {entry.name for entry in self.gone}
         pages = {
             HTML: simple_pages.channel_html(channel),
@@ -119,7 +120,7 @@ class _Writer:
         for name, listing in listings.items():
             page = self._changed(f"{root}/{name}", listing, before, fresh)
             if page is None:
-                page = listing.render(_listed(self.entries, channel))
+                page = listing.render(_listed(self.runs, channel))
             (folder / root / name).write_bytes(page)
 
     def _changed(self, path: str, listing: Listing, before: Sequence[Entry], fresh: Sequence[Entry]) -> bytes | None:
@@ -130,11 +131,14 @@ class _Writer:
         return listing.changed(_read(self.earlier / path), before, fresh)
 
 
-def _listed(entries: Sequence[Entry], channel: str) -> list[Entry]:
-    """Those that a channel lists."""
-    alike = {(entry.cuda, entry.torch): entry for entry in entries}
-    within = {key for key, entry in alike.items() if channel in entry.channels}
-    return [entry for entry in entries if (entry.cuda, entry.torch) in within]
+def _runs(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """The entries cut into neighbours that are listed in the same channels; there are far fewer of these."""
+    return [list(run) for _, run in groupby(entries, key=operator.attrgetter("cuda", "torch"))]
+
+
+def _listed(runs: Sequence[Sequence[Entry]], channel: str) -> list[Entry]:
+    """The entries that a channel lists."""
+    return [entry for run in runs if channel in run[0].channels for entry in run]
 
 
 def _usable(previous: Path | None) -> Path | None:
