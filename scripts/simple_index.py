@@ -25,26 +25,36 @@ _BLOCK = 1 << 16
 
 
 class IndexUnreachable(Exception):  # noqa: N818 - the caller goes on without it; it is no failure of ours
-    """An index, or one file of it, cannot be read; the text says which and why."""
+    """An index, or one file of it, cannot be read; the text says which and why.
+
+    ``status`` is the code of an answer that refused, None if there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a project; ``metadata_sha256`` is None where the index announces no METADATA of its own."""
+    """One file of a project; ``metadata_sha256`` is None where the index announces no METADATA of its own, ``sha256``
+    where it does not tell the file's.
+    """
 
     name: str
     url: str
     yanked: bool = False
     metadata_sha256: str | None = None
+    sha256: str | None = None
 
 
-def files(page: str) -> list[File]:
-    """The files that a project's simple page lists.
+def files(page: str, *, authorization: str | None = None) -> list[File]:
+    """The files that a project's simple page lists; ``authorization`` is the header of that name, if it wants one.
 
     Raises:
         IndexUnreachable: the page cannot be had.
     """
-    body, kind, url = _get(page, {"Accept": _ACCEPT})
+    body, kind, url = _get(page, {"Accept": _ACCEPT}, authorization)
     if kind == "application/vnd.pypi.simple.v1+json":
         try:
             return [_from_json(entry, url) for entry in json.loads(body)["files"]]
@@ -76,20 +86,25 @@ def metadata(file: File) -> str:
         raise IndexUnreachable(f"{file.name} has no readable METADATA: {error}") from error
 
 
-def _get(url: str, headers: Mapping[str, str]) -> tuple[bytes, str, str]:
+def _get(url: str, headers: Mapping[str, str], authorization: str | None = None) -> tuple[bytes, str, str]:
     """Body, content type, and the URL that finally answered."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise IndexUnreachable(f"not a http(s) URL: {_shown(url)}")
     if "@" in urllib.parse.urlsplit(url).netloc:
         raise IndexUnreachable(f"{_shown(url)}: credentials in the address are not used; name an index that needs none")
+    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310
+    if authorization:
+        # A redirection may lead to somebody else.
+        request.add_unredirected_header("Authorization", authorization)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=_TIMEOUT) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
             if "Range" in headers and answer.status != 206:
                 raise IndexUnreachable(f"{_shown(url)} does not answer range requests")
             return answer.read(), answer.headers.get_content_type(), answer.url
     except (OSError, http.client.HTTPException) as error:
-        cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
-        raise IndexUnreachable(f"{_shown(url)}: {cause}") from error
+        if isinstance(error, urllib.error.HTTPError):
+            raise IndexUnreachable(f"{_shown(url)}: {error}", error.code) from error
+        raise IndexUnreachable(f"{_shown(url)}: {getattr(error, 'reason', error)}") from error
 
 
 def _shown(url: str) -> str:
@@ -101,7 +116,8 @@ def _shown(url: str) -> str:
 def _from_json(entry: Mapping[str, Any], base: str) -> File:
     announced = entry.get("core-metadata", entry.get("dist-info-metadata"))
     digest = announced.get("sha256") if isinstance(announced, dict) else None
-    return File(entry["filename"], urllib.parse.urljoin(base, entry["url"]), bool(entry.get("yanked")), digest)
+    url, sha256 = urllib.parse.urljoin(base, entry["url"]), entry.get("hashes", {}).get("sha256")
+    return File(entry["filename"], url, bool(entry.get("yanked")), digest, sha256)
 
 
 class _Links(html.parser.HTMLParser):
@@ -116,10 +132,12 @@ class _Links(html.parser.HTMLParser):
         found = dict(attrs)
         if tag != "a" or not found.get("href"):
             return
-        url = urllib.parse.urldefrag(urllib.parse.urljoin(self._base, found["href"] or "")).url
+        url, fragment = urllib.parse.urldefrag(urllib.parse.urljoin(self._base, found["href"] or ""))
+        hashed = urllib.parse.parse_qs(fragment).get("sha256", [None])[0]
         name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
         announced = found.get("data-core-metadata") or found.get("data-dist-info-metadata") or ""
-        self.files.append(File(name, url, "data-yanked" in found, announced.removeprefix("sha256=") or None))
+        metadata = announced.removeprefix("sha256=") or None
+        self.files.append(File(name, url, "data-yanked" in found, metadata, hashed))
 
 
 class _Remote(io.RawIOBase):

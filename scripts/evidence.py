@@ -1,0 +1,160 @@
+"""What a store knows about its wheels beside their bytes: records of audits and of GPUs, and waivers.
+
+`records/<sha256>.audit.json` is scripts.records' own. `records/<sha256>.gpu.json` says that a GPU ran the wheel, and
+`records/<sha256>.waiver.json` that somebody answers for publishing it without.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from scripts import entries, records
+from scripts.catalog import Entry
+from scripts.errors import CatalogError, PublishError
+from scripts.ledger import now
+from scripts.records import Record
+from scripts.store import Store, sync, writing
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class GpuRecord:
+    """What a GPU said of a wheel; ``time`` is UTC in ISO 8601."""
+
+    schema: int
+    wheel: str
+    sha256: str
+    outcome: Literal["passed", "failed", "untested"]
+    device: str
+    driver: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """Who lets a wheel pass that no GPU has run, and why; the reason is shown to everybody."""
+
+    schema: int
+    wheel: str
+    sha256: str
+    reason: str
+    by: str
+    time: str
+
+
+def audit_record(sha256: str, name: str, size: int, folder: Path, *, allow_partial: bool) -> Record:
+    """The record in ``folder`` that the wheel of these bytes passed its audit.
+
+    Raises:
+        AuditError: the record does not hold together.
+        PublishError: there is none, it is about something else, or it does not say passed.
+    """
+    mend = "audit it: nox -s audit -- WHEEL"
+    record = records.find(sha256, folder)
+    if record is None:
+        raise PublishError(f"{name} has no audit record for its sha256 {sha256} below {folder}", mend=mend)
+    if (record.sha256, record.wheel, record.size) != (sha256, name, size):
+        raise PublishError(f"{name}: its audit record is about {record.wheel} of {record.size} bytes", mend=mend)
+    if record.outcome != "passed":
+        found = ", ".join(check.name for check in record.checks if check.outcome == record.outcome) or "nothing checked"
+        raise PublishError(f"{name} did not pass its audit, it is {record.outcome}: {found}", mend=mend)
+    if record.partial and not allow_partial:
+        mend = "build it without --arch; a rehearsal may stage it: --allow-partial"
+        raise PublishError(f"{name} is a partial wheel, built for fewer architectures: it is no release", mend=mend)
+    return record
+
+
+def adopt(store: Store, sha256: str, record: Record, folder: Path) -> None:
+    """Keep the records about a wheel from ``folder`` in the store; an audit's that is there already stays."""
+    with writing(store.records):
+        if records.find(sha256, store.root) is None:
+            records.save(record, store.root)
+            sync(store.records)
+    adopt_gpu(store, sha256, folder)
+
+
+def adopt_gpu(store: Store, sha256: str, folder: Path) -> None:
+    """Keep the GPU record about a wheel from ``folder``, if it has one.
+
+    Raises:
+        CatalogError: it is not a record.
+    """
+    source, target = _path(folder / "records", sha256, "gpu"), _path(store.records, sha256, "gpu")
+    if source.is_file() and source.absolute() != target.absolute():
+        _load(source, _GPU, sha256)
+        _write(target, source.read_text(encoding="utf-8"))
+
+
+def judge(store: Store, entry: Entry) -> Entry:
+    """The entry with what its records say about GPUs: passed, waived with a reason, or untested.
+
+    Raises:
+        CatalogError: a record is malformed or about another wheel.
+        PublishError: a GPU ran the wheel and it failed; no waiver is for that.
+    """
+    path = _path(store.records, entry.sha256, "gpu")
+    if path.is_file():
+        record = _load(path, _GPU, entry.sha256, entry.name)
+        if record.outcome == "failed" and entry.yanked is None:
+            mend = f"yank it: python -m scripts.publish yank {entry.name} --reason REASON"
+            raise PublishError(f"{entry.name} failed on {record.device} (driver {record.driver})", mend=mend)
+        if record.outcome == "passed":
+            return replace(entry, gpu="passed", waiver=None)
+    waived = waiver(store, entry)
+    if waived is not None:
+        return replace(entry, gpu="waived", waiver=entries.check_reason(waived.reason))
+    return replace(entry, gpu="untested", waiver=None)
+
+
+def waiver(store: Store, entry: Entry) -> Waiver | None:
+    """The waiver for a wheel, None where there is none.
+
+    Raises:
+        CatalogError: it is malformed or about another wheel.
+    """
+    path = _path(store.records, entry.sha256, "waiver")
+    return _load(path, _WAIVER, entry.sha256, entry.name) if path.is_file() else None
+
+
+def waive(store: Store, entry: Entry, reason: str, by: str) -> Entry:
+    """Write down that ``by`` lets a wheel pass without a GPU, and return its entry saying so."""
+    made = Waiver(SCHEMA, entry.name, entry.sha256, reason, by, now())
+    text = json.dumps(asdict(made), indent=2, sort_keys=True) + "\n"
+    _write(_path(store.records, entry.sha256, "waiver"), text)
+    return replace(entry, gpu="waived", waiver=reason)
+
+
+_GPU = TypeAdapter(GpuRecord)
+_WAIVER = TypeAdapter(Waiver)
+_Evidence = TypeVar("_Evidence", GpuRecord, Waiver)
+
+
+def _path(folder: Path, sha256: str, kind: str) -> Path:
+    return folder / f"{sha256}.{kind}.json"
+
+
+def _load(path: Path, adapter: TypeAdapter[_Evidence], sha256: str, name: str | None = None) -> _Evidence:
+    try:
+        found = adapter.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CatalogError(f"{path}: not a record: {error}") from error
+    if found.schema != SCHEMA:
+        raise CatalogError(f"{path}: a record of schema {found.schema}, not {SCHEMA}")
+    if found.sha256 != sha256 or name not in (None, found.wheel):
+        raise CatalogError(f"{path}: is about another wheel, {found.wheel}")
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.new")
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        sync(beside)
+        beside.replace(path)

@@ -1,0 +1,171 @@
+"""Wheels that can be staged, their records, and an upload API that misbehaves on request."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import email.parser
+import email.policy
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from scripts import ledger, records
+from scripts.cache import file_sha256
+from scripts.model import Cell, TorchBuild
+from scripts.records import Check, Outcome
+from scripts.store import Store, digest
+from tests.unit.wheel_factory import CELL, Parts, text_parts
+
+BY = "A. Publisher"
+
+
+def cell(line: str = CELL.torch.line) -> Cell:
+    """A cell for a torch line."""
+    return dataclasses.replace(CELL, torch=TorchBuild(line, f"{line}.0", "pypi"))
+
+
+def audited(wheel: Path, *, outcome: Outcome = "passed", partial: bool = False, id_: str = CELL.id) -> Path:
+    """Put an audit record beside a wheel; returns the wheel."""
+    check = Check("everything", outcome, "as the test wants it")
+    records.save(records.make(wheel, id_, (check,), {"python": "3"}, partial=partial), wheel.parent)
+    return wheel
+
+
+def wheel(folder: Path, line: str = CELL.torch.line, text: str = "", parts: Parts | None = None) -> Path:
+    """An audited wheel for a torch line; ``text`` makes other bytes of it."""
+    made = parts or text_parts(cell(line))
+    if text:
+        made.members["nvdiffrast/__init__.py"] = text.encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    return audited(made.write(folder), id_=made.cell.id)
+
+
+def gpu_record(path: Path, outcome: str = "passed", **changes: object) -> dict[str, object]:
+    """What a GPU says of a wheel."""
+    told = {"schema": 1, "wheel": path.name, "sha256": file_sha256(path), "outcome": outcome}
+    return {**told, "device": "a GPU", "driver": "1.2", "time": "2026-11-21T10:00:00Z", **changes}
+
+
+def save_gpu_record(path: Path, folder: Path, outcome: str = "passed", **changes: object) -> None:
+    """Write it below ``folder``."""
+    target = folder / "records" / f"{file_sha256(path)}.gpu.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(gpu_record(path, outcome, **changes)))
+
+
+def proved(store: Path) -> None:
+    """Say that what is staged was proven."""
+    ledger.append(store, "proved", by=BY, catalog=digest(Store(store).catalog("staged")))
+
+
+def tree(root: Path, *without: str) -> str:
+    """A hash of every name, link and byte below a folder, the lock's aside."""
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.name == ".lock" or path.name in without:
+            continue
+        what = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b"/"
+        found.update(repr((str(path.relative_to(root)), hashlib.sha256(what).digest())).encode())
+    return found.hexdigest()
+
+
+class UploadServer:
+    """``files`` are name to bytes. ``broken`` has what happens to the next uploads: a status to answer with, "cut" for
+    a connection that ends, "lost" for a wheel that is taken and an answer that is not sent. ``silent`` hides hashes.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.broken: list[int | str] = []
+        self.reading: list[int] = []
+        self.silent = False
+        self.uploads = 0
+        self.password = "secret-of-the-test"
+        self.url = ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+
+    def do_GET(self) -> None:
+        told = self.server.told
+        if told.reading:
+            self.send_error(told.reading.pop(0))
+        elif not told.files:
+            self.send_error(404)
+        else:
+            links = (f'<a href="/{name}{_fragment(told, content)}">{name}</a>' for name, content in told.files.items())
+            body = "\n".join(links).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        told = self.server.told
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        told.uploads += 1
+        expected = "Basic " + base64.b64encode(f"publisher:{told.password}".encode()).decode()
+        if self.headers.get("Authorization") != expected:
+            return self.send_error(403, "Forbidden")
+        what = told.broken.pop(0) if told.broken else 200
+        if isinstance(what, int) and what != 200:
+            return self.send_error(what)
+        if what != "cut":
+            name, content = _uploaded(self.headers["Content-Type"], body)
+            if name in told.files:
+                return self.send_error(400, "File already exists")
+            told.files[name] = content
+        if what in ("cut", "lost"):
+            self.close_connection = True
+            return None
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def _fragment(told: UploadServer, content: bytes) -> str:
+    return "" if told.silent else f"#sha256={hashlib.sha256(content).hexdigest()}"
+
+
+def _uploaded(kind: str, body: bytes) -> tuple[str, bytes]:
+    head = f"Content-Type: {kind}\r\n\r\n".encode()
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    for part in message.iter_parts():
+        if name := part.get_filename():
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            return name, content
+    raise AssertionError("no file in the upload")
+
+
+class _Http(ThreadingHTTPServer):
+    def __init__(self, told: UploadServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.told = told
+
+
+@contextmanager
+def upload_server() -> Iterator[UploadServer]:
+    """A running upload API; its ``url`` ends with a slash."""
+    told = UploadServer()
+    http = _Http(told)
+    told.url = f"http://127.0.0.1:{http.server_port}/"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
