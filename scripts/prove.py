@@ -32,6 +32,7 @@ from scripts.install_commands import PROJECT, commands
 from scripts.model import ROOT, Cell
 from scripts.plan import host_platform
 from scripts.process import call
+from scripts.publish import STORE
 from scripts.records import Outcome
 from scripts.store import Store, digest
 
@@ -134,7 +135,7 @@ def refuses(stage: Stage, tool: Tool, entry: Entry, torch: str) -> str:
     Raises:
         PublishError: it did something else.
     """
-    environment = _environment(stage, entry, torch)
+    environment = _environment(stage, entry, torch, "numpy")
     before, packages = environment.fingerprint("torch"), environment.installed()
     try:
         follow_the_page(environment, tool, entry, stage.url)
@@ -205,10 +206,10 @@ def _probe(environment: Environment, cell: Cell, scratch: Path) -> tuple[str, ..
     return tuple(found["plugins"])
 
 
-def _environment(stage: Stage, entry: Entry, torch: str) -> Environment:
+def _environment(stage: Stage, entry: Entry, torch: str, *others: str) -> Environment:
     python = interpreters.find(entry.python)
     assert python is not None
-    return clean.create(stage.scratch / "environment", python, stage.surroundings, f"torch=={torch}")
+    return clean.create(stage.scratch / "environment", python, stage.surroundings, f"torch=={torch}", *others)
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -321,7 +322,7 @@ def summarize(proofs: Sequence[Proof]) -> None:
 def main() -> int:
     """``python -m scripts.prove [--store FOLDER] [--real]``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, default=ROOT / "build" / "store", help="(build/store/)")
+    parser.add_argument("--store", type=Path, default=STORE, help=f"({STORE.name}/)")
     parser.add_argument("--real", action="store_true", help="also install beside the real, locked torch, and import")
     parser.add_argument("--by", help="who proves, for the ledger (default: git's user.name)")
     parsed = parser.parse_args()

@@ -22,6 +22,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import pypiserver  # type: ignore[import-untyped,unused-ignore]
 import waitress  # type: ignore[import-untyped,unused-ignore]
@@ -64,9 +65,11 @@ class _Static(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def send_head(self) -> Any:
-        folder = Path(self.translate_path(self.path))
-        wants_json = prefers_json(self.headers.get("Accept", ""))
-        self.index_pages = ("index.json",) if wants_json and (folder / "index.json").is_file() else ("index.html",)
+        # A folder's address ends in "/"; without it the answer is a redirect, as for any form.
+        path = urlsplit(self.path).path
+        wants_json = path.endswith("/") and prefers_json(self.headers.get("Accept", ""))
+        if wants_json and Path(self.translate_path(path), "index.json").is_file():
+            self.path = f"{path}index.json"
         return super().send_head()
 
     def guess_type(self, path: str | os.PathLike[str]) -> str:
@@ -214,12 +217,12 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "server", help="(build/server/)")
     parser.add_argument("--port", type=int, default=_PORT, help=f"({_PORT}); 0 is any free one")
     parsed = parser.parse_args()
-    with uploads(parsed.folder, port=parsed.port) as index:
-        _explain(index)
-        try:
+    try:
+        with uploads(parsed.folder, port=parsed.port) as index:
+            _explain(index)
             threading.Event().wait()
-        except KeyboardInterrupt:
-            console.say("ended; the same command serves the same files and password again")
+    except KeyboardInterrupt:
+        console.say("ended; the same command serves the same files and password again")
     return 0
 
 

@@ -1,0 +1,262 @@
+"""What pip and uv do with an index of ours, by the commands of its page; stand-ins keep it fast."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from scripts import catalog as catalogs
+from scripts import clean, interpreters, ledger, prove, serve, stand_ins
+from scripts.catalog import Entry
+from scripts.clean import TOOLS, Environment, Surroundings, Tool
+from scripts.errors import CommandError, PublishError, UntestedError
+from scripts.install_commands import commands
+from tests import stand_in_store
+from tests.stand_in_store import PYTHON, Wanted
+
+Cleaner = Callable[..., Environment]
+
+pytestmark = pytest.mark.integration
+if stand_in_store.HERE != "linux_x86_64":
+    pytest.skip("the stand-ins are for Linux on x86-64", allow_module_level=True)
+
+OTHER_PYTHON = "3.10" if PYTHON != "3.10" else "3.11"
+OFFERED = (
+    Wanted("cu128", "2.9"),
+    Wanted("cu128", "2.10"),
+    Wanted("cu128", "2.9", release="0.3.4"),
+    Wanted("cu130", "2.9"),
+    Wanted("cu130", "2.14"),
+    Wanted("cu130", "2.13", yanked="built for the wrong cards"),
+    Wanted("cu128", "2.9", platform="win_amd64"),
+    Wanted("cu128", "2.10", python="3.99"),
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stand_in_store.make(tmp_path_factory.mktemp("store"), OFFERED)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """In place of the usual index: it has every torch, and a nvdiffrast of anybody's."""
+    folder = tmp_path_factory.mktemp("usual")
+    for version in ("2.9.1", "2.9.0+cu128", "2.10.0", "2.12.1", "2.13.0", "2.14.1"):
+        stand_ins.wheel(folder, "torch", version)
+    stand_ins.wheel(folder, "numpy", "2.0")
+    for version in ("0.3.3.1", "99.0"):
+        stand_ins.wheel(folder, "nvdiffrast", version)
+    stand_ins.list_wheels(folder)
+    with serve.static(folder) as url:
+        yield url
+
+
+@pytest.fixture(params=["negotiated", "HTML alone"])
+def url(request: pytest.FixtureRequest, store: Path, tmp_path: Path) -> Iterator[str]:
+    """The staged index, from a server that negotiates and from plain file hosting."""
+    generation = (store / "staged").resolve()
+    if request.param == "HTML alone":
+        plain = tmp_path / "plain"
+        shutil.copytree(generation, plain, ignore=shutil.ignore_patterns("index.json"))
+        generation = plain
+    with serve.static(generation) as base:
+        yield base
+
+
+def _entry(store: Path, version: str) -> Entry:
+    found = [entry for entry in catalogs.read(store / "staged").entries if f"-{version}-cp" in entry.name]
+    return next(entry for entry in found if entry.python == PYTHON and entry.platform == stand_in_store.HERE)
+
+
+@pytest.fixture
+def clean_with(usual: str, tmp_path: Path) -> Callable[..., Environment]:
+    """Make the test's environment anew, with these requirements from the usual index."""
+    python = interpreters.find(PYTHON)
+    assert python is not None
+    return partial(clean.create, tmp_path / "environment", python, Surroundings(usual, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("torch", ["2.9.1", "2.9.0+cu128"])
+def test_torch_2_9_beside_2_10(tool: Tool, torch: str, url: str, store: Path, clean_with: Cleaner) -> None:
+    """+cu128.torch2.9 and +cu128.torch2.10 are offered: the first is chosen, and torch is left alone."""
+    environment = clean_with(f"torch=={torch}")
+    before = environment.fingerprint("torch")
+    # Whichever of the two wheels the page was asked about: the command goes by the torch that is there.
+    prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu128.torch2.10"), url)
+    assert environment.installed() == {"nvdiffrast": "0.3.3.1+cu128.torch2.9", "numpy": "2.0", "torch": torch}
+    assert environment.fingerprint("torch") == before
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_torch_without_a_wheel_is_refused(tool: Tool, url: str, store: Path, clean_with: Cleaner) -> None:
+    """torch 2.12.1 has no wheel: nothing is installed, and the message names 2.9 and 2.10."""
+    environment = clean_with("torch==2.12.1", "numpy")
+    before = environment.fingerprint("torch")
+    with pytest.raises(CommandError) as refused:
+        prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu128.torch2.9"), url)
+    assert "torch==2.9.*" in refused.value.output
+    assert "torch==2.10.*" in refused.value.output
+    assert environment.installed() == {"numpy": "2.0", "torch": "2.12.1"}
+    assert environment.fingerprint("torch") == before
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_yanked_wheel_is_not_chosen(tool: Tool, url: str, store: Path, clean_with: Cleaner) -> None:
+    """The only wheel for torch 2.13 is yanked: refused, as if there were none."""
+    environment = clean_with("torch==2.13.0", "numpy")
+    with pytest.raises(CommandError):
+        prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu130.torch2.14"), url)
+    assert "nvdiffrast" not in environment.installed()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("version", ["0.3.3.1+cu128.torch2.9", "0.3.3.1+cu130.torch2.9", "0.3.4+cu128.torch2.9"])
+def test_channels_do_not_mix(tool: Tool, version: str, url: str, store: Path, clean_with: Cleaner) -> None:
+    """One torch line has a wheel in two channels, and of two releases: the command takes its own."""
+    environment = clean_with("torch==2.9.1")
+    prove.follow_the_page(environment, tool, _entry(store, version), url)
+    assert environment.installed()["nvdiffrast"] == version
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_channel_of_one_torch_line(tool: Tool, url: str, clean_with: Cleaner) -> None:
+    """/whl/cu128-torch2.10/ has nothing for torch 2.9, and what is right for torch 2.10."""
+    option = {"pip": "pip install --index-url", "uv": "uv pip install --default-index"}[tool]
+    line = f"{option} {url}/whl/cu128-torch2.10/ nvdiffrast"
+    with pytest.raises(CommandError, match=r"exit status"):
+        clean_with("numpy", "torch==2.9.1").run(line)
+    environment = clean_with("numpy", "torch==2.10.0")
+    environment.run(line)
+    assert environment.installed()["nvdiffrast"] == "0.3.3.1+cu128.torch2.10"
+
+
+DATED = (
+    Wanted("cu128", "2.9", uploaded="2026-10-01T00:00:00Z"),
+    Wanted("cu128", "2.9", release="0.3.4", uploaded="2026-11-01T00:00:00Z"),
+)
+_CUT = {
+    "pip": "pip install --uploaded-prior-to 2026-10-15T00:00:00Z --index-url",
+    "uv": "uv pip install --exclude-newer 2026-10-15T00:00:00Z --default-index",
+}
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generation of a store whose newest release came later than the other."""
+    return (stand_in_store.make(tmp_path_factory.mktemp("dated"), DATED) / "staged").resolve()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_only_what_was_uploaded_by_a_date(tool: Tool, dated: Path, clean_with: Cleaner) -> None:
+    """pip's --uploaded-prior-to and uv's --exclude-newer see the dates in the JSON: the older release is taken."""
+    with serve.static(dated) as url:
+        environment = clean_with("torch==2.9.1", "numpy")
+        environment.run(f"{_CUT[tool]} {url}/whl/cu128/ nvdiffrast")
+        assert environment.installed()["nvdiffrast"] == "0.3.3.1+cu128.torch2.9"
+        environment = clean_with("torch==2.9.1", "numpy")
+        environment.run(f"{_CUT[tool].replace('2026-10-15', '2026-12-15')} {url}/whl/cu128/ nvdiffrast")
+        assert environment.installed()["nvdiffrast"] == "0.3.4+cu128.torch2.9"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_dates_need_the_json(tool: Tool, dated: Path, clean_with: Cleaner, tmp_path: Path) -> None:
+    """HTML tells no dates, so that a cut by date takes nothing rather than anything."""
+    plain = tmp_path / "plain"
+    shutil.copytree(dated, plain, ignore=shutil.ignore_patterns("index.json"))
+    environment = clean_with("torch==2.9.1", "numpy")
+    with serve.static(plain) as url, pytest.raises(CommandError):
+        environment.run(f"{_CUT[tool]} {url}/whl/cu128/ nvdiffrast")
+
+
+def test_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: Path) -> None:
+    """`uv sync` of a project with the page's snippet: our wheel, beside everything else from the usual index."""
+    entry = _entry(store, "0.3.3.1+cu128.torch2.9")
+    project = tmp_path / "project"
+    project.mkdir()
+    snippet = commands(url, entry).pyproject
+    head = f'[project]\nname = "user"\nversion = "0"\nrequires-python = "=={PYTHON}.*"\n'
+    assert snippet.startswith("[project]\n")
+    limits = "\n[tool.uv]\nenvironments = [\"sys_platform == 'linux'\"]\n"
+    (project / "pyproject.toml").write_text(snippet.replace("[project]\n", head, 1) + limits, encoding="utf-8")
+    environment = clean_with()
+    environment.run("uv sync --quiet --active", cwd=project)
+    installed = environment.installed()
+    assert installed["nvdiffrast"] == "0.3.3.1+cu128.torch2.9"
+    assert installed["torch"].startswith("2.9.1")
+
+
+def test_prove(store: Path) -> None:
+    """Every wheel for this machine is installed by both tools, the rest is untested; and it is written down once."""
+    proofs = prove.prove(store, by="tester")
+    assert {made.outcome for made in proofs} == {"passed", "untested"}
+    installs = [made for made in proofs if (made.check, made.outcome) == ("install", "passed")]
+    assert len(installs) == 2 * 5
+    refusals = [made for made in proofs if made.check == "refuse"]
+    assert {(made.tool, made.outcome) for made in refusals} == {("pip", "passed"), ("uv", "passed")}
+    untested = {made.subject: made.detail for made in proofs if made.outcome == "untested"}
+    assert sorted(untested.values()) == ["no CPython 3.99 here", "this machine is linux_x86_64"]
+    [event] = [event for event in ledger.read(store) if event.what == "proved"]
+    assert len(event.details["installed"]) == 5
+    assert set(event.details["untested"]) == set(untested)
+    assert prove.prove(store, by="tester") == ()
+    assert len(ledger.read(store)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        # Nothing keeps it from torch 2.9, where a plain comparison of versions then takes it.
+        (Wanted("cu128", "2.10", requires=["numpy"]), r"torch2\.10 was chosen, not 0\.3\.3\.1\+cu128\.torch2\.9"),
+        # Asks for what neither the page's commands nor torch bring.
+        (Wanted("cu128", "2.10", requires=["numpy", "torch==2.10.*", "pillow"]), "pillow"),
+    ],
+)
+def test_wrong_wheel_is_not_proved(wrong: Wanted, said: str, tmp_path: Path) -> None:
+    store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9"), wrong])
+    with pytest.raises(PublishError, match=said):
+        prove.prove(store, by="tester")
+    assert ledger.read(store) == []
+
+
+def test_damaged_wheel_is_not_proved(tmp_path: Path) -> None:
+    """The bytes that are served are not those the index announces."""
+    store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9")])
+    [wheel] = (store / "pool").glob("*/*.whl")
+    wheel.write_bytes(wheel.read_bytes() + b"more")
+    with pytest.raises(PublishError, match=r"(?i)hash"):
+        prove.prove(store, by="tester")
+
+
+def test_nothing_staged_and_nothing_for_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="nothing is staged"):
+        prove.prove(tmp_path, by="tester")
+    store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9", platform="win_amd64")])
+    with pytest.raises(UntestedError, match="this machine is linux_x86_64"):
+        prove.prove(store, by="tester")
+    assert ledger.read(store) == []
+
+
+def test_this_machines_configuration_stays_out(
+    store: Path, clean_with: Cleaner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pip.conf, a folder of wheels and a second index that a machine may have do not reach a proof."""
+    decoys = tmp_path / "decoys"
+    for torch in ("2.9", "2.10"):
+        stand_ins.wheel(decoys, "nvdiffrast", f"0.3.3.1+zz.torch{torch}", requires=["numpy", f"torch=={torch}.*"])
+    (tmp_path / "pip.conf").write_text(f"[global]\nfind-links = {decoys}\n")
+    (tmp_path / "uv.toml").write_text(f'[pip]\nfind-links = ["{decoys}"]\n')
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(decoys))
+    monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
+    monkeypatch.setenv("UV_FIND_LINKS", str(decoys))
+    with serve.static((store / "staged").resolve()) as url:
+        for tool in TOOLS:
+            environment = clean_with("torch==2.9.1")
+            prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu128.torch2.9"), url)
+            assert environment.installed()["nvdiffrast"] == "0.3.3.1+cu128.torch2.9"
