@@ -10,13 +10,19 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 # A host compiler takes up to this much on a file that includes torch.
 _BYTES_PER_JOB = 1_600_000_000
@@ -99,10 +105,7 @@ class Nvcc:
     flags: tuple[str, ...]
 
     def command(self, source: str, made: Path) -> list[str]:
-        """The command, to be run from the tree: a relative source and a constant object name keep it reproducible.
-
-        nvcc names its intermediate files after its process unless they lie beside the object.
-        """
+        """The command. nvcc names its intermediate files after its process unless they lie beside the object."""
         return [self.path, "-ccbin", self.host, *self.flags, "--objdir-as-tempdir", "-c", source, "-o", str(made)]
 
     def identity(self) -> list[object]:
@@ -124,6 +127,38 @@ class Progress:
         print(f"[{self.done}/{self.total}] {name} ({how}, {time.monotonic() - self.start:.0f} s)", flush=True)
 
 
+@contextmanager
+def fixed_folder(key: str) -> Iterator[Path]:
+    """An empty folder that has the same path on every machine, for whoever compiles ``key``; others wait.
+
+    nvcc builds the absolute path of a source into the names of its internal symbols, and no option changes that. The
+    folder lies where anyone may write, so one that somebody else made is refused.
+    """
+    path = Path(f"/tmp/nvdiffrast-{key[:16]}")  # noqa: S108
+    while True:
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        found = os.fstat(handle)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise SystemExit(f"error: {path} is not this user's own folder: remove it and build again")
+        # Whoever held it before us has removed it; the next one in its place is another.
+        if path.exists() and path.stat().st_ino == found.st_ino:
+            break
+        os.close(handle)
+    try:
+        for left in path.iterdir():  # By a build that was interrupted.
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield path
+    finally:
+        shutil.rmtree(path)
+        os.close(handle)
+
+
 def compile_kernel(
     tree: Path, source: str, folders: Sequence[str], nvcc: Nvcc, store: ObjectStore, build: Path, progress: Progress
 ) -> Path:
@@ -134,7 +169,11 @@ def compile_kernel(
         progress.finished(source, "kept")
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
-    run(nvcc.command(source, made), cwd=tree)
+    with fixed_folder(key) as fixed:
+        for folder in folders:
+            shutil.copytree(tree / folder, fixed / folder)
+        run(nvcc.command(source, fixed / made.name), cwd=fixed)
+        shutil.copyfile(fixed / made.name, made)
     store.put(key, made.name, made)
     progress.finished(source, "compiled")
     return made
