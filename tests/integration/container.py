@@ -191,6 +191,7 @@ def environment(image: str) -> dict[str, str]:
     limits = (("nofile", resource.RLIMIT_NOFILE, 20000), ("nproc", resource.RLIMIT_NPROC, 32768))
     ulimits = [f"{name}={_lower(limit, most)}:{_lower(limit, most)}" for name, limit, most in limits]
     settings = cache_root() / "images" / "containers.conf"
+    settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(f'[containers]\ndefault_ulimits = {ulimits}\nnetns = "host"\n\n[engine]\nruntime = "runc"\n')
     env = {"CONTAINERS_CONF": str(settings)}
     if not _runs(image, env):
