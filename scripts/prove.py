@@ -105,13 +105,19 @@ def serving(generation: Path) -> Iterator[Stage]:
             yield Stage(url, catalog, Surroundings(default_index, scratch / "cache"), scratch)
 
 
-def follow_the_page(environment: Environment, tool: Tool, entry: Entry, url: str) -> str:
-    """Run what the page shows for a wheel, line by line, and return what was printed."""
+def follow_the_page(environment: Environment, tool: Tool, entry: Entry, url: str, *, index: str | None = None) -> str:
+    """Run what the page shows for a wheel, line by line, and return what was printed.
+
+    With ``index`` that simple repository stands in place of the page's own channel.
+    """
     shown = commands(url, entry)
-    return "".join(environment.run(line) for line in (shown.pip if tool == "pip" else shown.uv))
+    lines = shown.pip if tool == "pip" else shown.uv
+    if index is not None:
+        lines = tuple(line.replace(f"{url}/whl/{entry.cuda}/", index) for line in lines)
+    return "".join(environment.run(line) for line in lines)
 
 
-def installs(stage: Stage, tool: Tool, entry: Entry) -> str:
+def installs(stage: Stage, tool: Tool, entry: Entry, *, index: str | None = None) -> str:
     """Beside the torch that it is for, the wheel is chosen, and torch stays as it was.
 
     Raises:
@@ -120,7 +126,7 @@ def installs(stage: Stage, tool: Tool, entry: Entry) -> str:
     """
     environment = _environment(stage, entry, stand_in_torch(entry.torch, entry.cuda))
     before = environment.fingerprint("torch")
-    follow_the_page(environment, tool, entry, stage.url)
+    follow_the_page(environment, tool, entry, stage.url, index=index)
     found = environment.installed()
     _require(before == environment.fingerprint("torch"), f"torch was touched: now {found.get('torch')}")
     wanted = entry.name.split("-")[1]
@@ -273,15 +279,15 @@ def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Pr
         UntestedError: nothing that is staged can be installed on this machine (or, ``real``, imported).
         UsageError: nobody is named.
     """
-    generation = Store(store).generation("staged")
+    place = Store(store)
+    generation = place.generation("staged")
     if generation is None:
         raise PublishError(f"nothing is staged in {store}", mend="nox -s stage -- WHEEL...")
     ledger.person(by)
-    staged = digest(catalogs.read(generation))
-    if ledger.has(store, "proved", catalog=staged, real=True) or (
-        not real and ledger.has(store, "proved", catalog=staged)
-    ):
-        console.say(f"{generation.name} was proved already, and nothing in it has changed")
+    catalog = place.catalog("staged")
+    staged = digest(catalog)
+    if _is_proved(place, catalog, real=real):
+        console.say(f"generation {generation.name} was proved already, and nothing in it has changed")
         return ()
     with console.step(f"prove {generation.name}"), serving(generation) as stage:
         proofs = (*stand_in_proofs(stage), *(real_proofs(stage) if real else ()))
@@ -290,6 +296,15 @@ def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Pr
     untested = sorted({made.subject for made in proofs if made.outcome == "untested"})
     ledger.append(store, "proved", by=by, catalog=staged, real=real, installed=installed, untested=untested)
     return proofs
+
+
+def _is_proved(store: Store, catalog: Catalog, *, real: bool) -> bool:
+    """Whether the ledger has a proof of it, or readers see it: what was promoted had been proved."""
+    if ledger.has(store.root, "proved", catalog=digest(catalog), real=True):
+        return True
+    return not real and (
+        ledger.has(store.root, "proved", catalog=digest(catalog)) or catalog == store.catalog("current")
+    )
 
 
 def _judge(proofs: Sequence[Proof], *, real: bool) -> None:
