@@ -46,9 +46,10 @@ _REASON = 300
 
 @dataclass(frozen=True)
 class Candidate:
-    """A wheel that may be staged: the file, its entry, and its METADATA as it is."""
+    """A wheel that may be staged: the file, its audit record, its entry, and its METADATA as it is."""
 
     path: Path
+    record: Record
     entry: Entry
     metadata: bytes
 
@@ -77,7 +78,7 @@ def make(path: Path, record: Record, uploaded: str) -> Candidate:
         check(entry, path.name)
     except CatalogError as error:
         raise PublishError(f"{path.name} cannot be staged: {error}", mend=mend) from error
-    return Candidate(path, entry, metadata)
+    return Candidate(path, record, entry, metadata)
 
 
 def check(entry: Entry, place: str) -> None:

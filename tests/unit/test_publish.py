@@ -201,7 +201,8 @@ def test_partial_wheels_in_a_rehearsal(store: Path, tmp_path: Path) -> None:
 def test_an_interrupted_promotion_is_completed(store: Path, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish.stage(store, [first], by=BY)
     proved(store)
-    switch, switched = Store.switch, []
+    switch = Store.switch
+    switched: list[str] = []
 
     def broken(self: Store, link: str, generation: Path) -> None:
         if switched:
