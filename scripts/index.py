@@ -6,37 +6,46 @@
     whl/<channel>/index.html, index.json      a simple repository each
     whl/<channel>/nvdiffrast/index.html, index.json
     files -> ../../pool                       the wheels: files/<sha256>/<wheel>, and <wheel>.metadata
+    records -> ../../records                  the evidence about them
 
 The HTML is for installers behind any file server; the JSON, which alone tells when a file was uploaded, is for those
 behind one that negotiates (scripts/resources/nginx.conf).
 
-python -m scripts.index STORE                     make the current index again, e.g. after a change of its pages' format
-python -m scripts.index STORE --export FOLDER     copy it out as plain files, without links
-python -m scripts.index STORE --nginx ADDRESS     print a configuration for nginx, listening at ADDRESS
+python -m scripts.index [STORE]                     write the store's indexes again, after a change of their form
+python -m scripts.index [STORE] --check             follow every link of the current index, and hash every wheel
+python -m scripts.index [STORE] --export FOLDER     copy the current index out as plain files, without links
+python -m scripts.index [STORE] --nginx ADDRESS     print a configuration for nginx that listens at ADDRESS
 """
 
 from __future__ import annotations
 
+import argparse
 import operator
 import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from scripts import catalog as catalogs
+from scripts import console, index_links, simple_pages
 from scripts import entries as entry_shapes
-from scripts import simple_pages
 from scripts.cache import complete_folder
 from scripts.catalog import CATALOG, Catalog, Entry
-from scripts.errors import CatalogError
+from scripts.errors import CatalogError, UsageError, run_main
+from scripts.export import export
+from scripts.model import ROOT
 from scripts.simple_pages import PROJECT, Listing
 
 WHL = "whl"
-FILES = "files"
 HTML, JSON = "index.html", "index.json"
 _PAGES = (HTML, JSON, f"{PROJECT}/{HTML}", f"{PROJECT}/{JSON}")
-_POOL = "../../pool"
+_LINKS = {"files": "../../pool", "records": "../../records"}
+_NGINX = Path(__file__).with_name("resources") / "nginx.conf"
+
+__all__ = ["check", "export", "generate", "nginx"]
 
 
 def generate(catalog: Catalog, destination: Path, *, page: bytes, previous: Path | None = None) -> None:
@@ -59,7 +68,40 @@ def generate(catalog: Catalog, destination: Path, *, page: bytes, previous: Path
     with complete_folder(destination) as folder:
         writer.write(folder)
         (folder / HTML).write_bytes(page)
-        (folder / FILES).symlink_to(_POOL)
+        for name, target in _LINKS.items():
+            (folder / name).symlink_to(target)
+
+
+def check(generation: Path) -> list[str]:
+    """What is wrong with a generation: files that do not follow from its catalog, links that lead nowhere, wrong bytes.
+
+    Raises:
+        CatalogError: its catalog cannot be read, or holds what no index must.
+    """
+    generation = generation.resolve()
+    with TemporaryDirectory() as folder:
+        fresh = Path(folder) / "generation"
+        generate(catalogs.read(generation), fresh, page=_read(generation / HTML))
+        expected, found = _files(fresh), _files(generation)
+        different = [name for name in sorted(expected & found) if _content(fresh / name) != _content(generation / name)]
+    problems = [f"{name}: is missing" for name in sorted(expected - found)]
+    problems += [f"{name}: is none of the catalog's" for name in sorted(found - expected)]
+    problems += [f"{name}: is not what the catalog makes it" for name in different]
+    return [*problems, *index_links.problems(generation)]
+
+
+def nginx(root: Path, address: str) -> str:
+    """A configuration for nginx that serves the generation ``root`` at ``address`` ("127.0.0.1:8080", "80").
+
+    Raises:
+        UsageError: one of the two cannot stand in a configuration.
+    """
+    for value, allowed in ((address, r"[A-Za-z0-9.:\[\]-]+"), (str(root), r"[^\x00-\x1f\"$\\]+")):
+        if not re.fullmatch(allowed, value):
+            raise UsageError(f"not to be put into nginx's configuration: {value!r}")
+    return (
+        _NGINX.read_text(encoding="utf-8").replace("listen ADDRESS", f"listen {address}").replace('"ROOT', f'"{root}')
+    )
 
 
 class _Writer:
@@ -158,6 +200,16 @@ def _changes(before: Sequence[Entry], entries: Sequence[Entry]) -> tuple[list[En
     return list(old.values()), fresh
 
 
+def _files(folder: Path) -> set[str]:
+    """The files and links below a folder; not what is behind the links."""
+    paths = (Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files))
+    return {path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()}
+
+
+def _content(path: Path) -> bytes:
+    return os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+
+
 def _read(path: Path) -> bytes:
     """A page; nothing if it is not there."""
     try:
@@ -177,3 +229,61 @@ def _check(entry: Entry) -> None:
         datetime.fromisoformat(entry.uploaded)
     except ValueError as error:
         raise CatalogError(f"the catalog: {entry.name!r}: uploaded is {entry.uploaded!r}: {error}") from error
+
+
+def _write_again(root: Path) -> None:
+    """Write both indexes of a store again and let its links point at them."""
+    # site makes indexes with this module.
+    from scripts import site  # noqa: PLC0415
+    from scripts.store import LINKS, Store  # noqa: PLC0415
+
+    store = Store(root)
+    if not any(store.generation(link) for link in LINKS):
+        raise CatalogError(f"{root} has no index yet", mend="nox -s stage -- WHEEL...")
+    with store.exclusive("index"):
+        for link in LINKS:
+            before = store.generation(link)
+            if before is None:
+                continue
+            made = site.make(store, store.catalog(link), site.default())
+            if made != before:
+                store.switch(link, made)
+            console.mark("passed", f"{link}: {made}" + ("" if made != before else ", as it was"))
+
+
+def _report(generation: Path) -> None:
+    if not (generation / CATALOG).is_file():
+        raise CatalogError(f"{generation} holds no index", mend="promote first: nox -s promote")
+    problems = check(generation)
+    for problem in problems:
+        console.mark("failed", problem)
+    if problems:
+        raise CatalogError(
+            f"{generation} is damaged", mend="restore the pool's files; then nox -s index writes the pages"
+        )
+    console.mark("passed", f"{generation}: every link leads to the bytes that are announced")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.index", description="Write, check or copy out an index.")
+    parser.add_argument("store", nargs="?", type=Path, default=ROOT / "index", metavar="STORE")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="follow every link of the current index")
+    what.add_argument("--export", type=Path, metavar="FOLDER", help="copy the current index out as plain files")
+    what.add_argument("--nginx", metavar="ADDRESS", help="print a configuration for nginx, listening at ADDRESS")
+    options = parser.parse_args()
+    current = options.store.absolute() / "current"
+    if options.nginx:
+        print(nginx(current, options.nginx), end="")
+    elif options.export:
+        export(current, options.export)
+    elif options.check:
+        _report(current)
+    else:
+        _write_again(options.store)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,498 @@
+"""The static index: its bytes, what an independent reader makes of them, what is refused, what is noticed, export."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pypi_simple import DistributionPackage, ProjectPage
+
+from scripts import catalog as catalogs
+from scripts import index, index_links, simple_pages
+from scripts.catalog import Catalog, Entry
+from scripts.errors import CatalogError, UsageError
+from tests.index_factory import PAGE, catalog, entry, pooled
+
+CU130 = "whl/cu130/nvdiffrast"
+ADDRESS = "https://example.invalid/whl/cu130/nvdiffrast/"
+
+# One of everything: two channels of a CUDA, two CUDAs, yanked, and a torch that sorts after 2.9.
+SEVERAL = catalog(
+    [
+        entry(),
+        entry(torch="2.9"),
+        entry(torch="2.9", python="3.12"),
+        replace(entry("0.3.3.1", torch="2.10"), yanked='Wrong <b> & "link"', requires_python="<4,>=3.10"),
+        replace(entry(cuda="cu118", torch="2.7", platform="win_amd64"), requires_python=None, yanked=""),
+    ]
+)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file and link of a generation."""
+    found = {}
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                found[path.relative_to(folder).as_posix()] = b"-> " + os.fsencode(path.readlink())
+            elif path.is_file():
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+def made(of: Catalog, previous: Path | None = None) -> dict[str, bytes]:
+    """The files of a new generation."""
+    with TemporaryDirectory() as folder:
+        index.generate(of, Path(folder) / "new", page=PAGE, previous=previous)
+        return tree(Path(folder) / "new")
+
+
+def as_read(package: DistributionPackage) -> tuple[object, ...]:
+    """What an installer sees of a file, whether it reads HTML or JSON."""
+    yanked = (package.yanked_reason or "") if package.is_yanked else None
+    digests, metadata = package.digests, package.metadata_digests
+    return package.filename, package.url, digests, metadata, package.requires_python, yanked
+
+
+def as_meant(one: Entry) -> tuple[object, ...]:
+    """The same of an entry."""
+    url = f"https://example.invalid/files/{one.sha256}/{one.name.replace('+', '%2B')}"
+    return one.name, url, {"sha256": one.sha256}, {"sha256": one.metadata_sha256}, one.requires_python, one.yanked
+
+
+def read_html(files: dict[str, bytes], channel: str) -> ProjectPage:
+    """A project's page in the eyes of an independent reader."""
+    page = files[f"whl/{channel}/nvdiffrast/index.html"].decode()
+    return ProjectPage.from_html("nvdiffrast", page, base_url=f"https://example.invalid/whl/{channel}/nvdiffrast/")
+
+
+def read_json(files: dict[str, bytes], channel: str) -> ProjectPage:
+    """The same of JSON."""
+    page = json.loads(files[f"whl/{channel}/nvdiffrast/index.json"])
+    return ProjectPage.from_json_data(page, base_url=f"https://example.invalid/whl/{channel}/nvdiffrast/")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store whose current index lists three wheels."""
+    entries = [pooled(tmp_path, entry()), pooled(tmp_path, entry(torch="2.9")), pooled(tmp_path, entry(cuda="cu128"))]
+    index.generate(catalog(entries), tmp_path / "generations" / "one", page=PAGE)
+    (tmp_path / "current").symlink_to("generations/one")
+    return tmp_path
+
+
+def test_golden_pages() -> None:
+    """These bytes are format 1. Whoever changes them changes simple_pages.FORMAT too."""
+    one = replace(entry(), sha256="a" * 64, metadata_sha256="b" * 64, yanked="Built for <old> torch")
+    files = made(catalog([one]))
+    name = "nvdiffrast-0.4.0+cu130.torch2.11-cp311-cp311-manylinux_2_28_x86_64.whl"
+    url = f"../../../files/{'a' * 64}/{name.replace('+', '%2B')}"
+    assert files[f"{CU130}/index.html"].decode() == (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="generator" content="nvdiffrast-wheels, format 1">\n'
+        '<meta name="pypi:repository-version" content="1.1">\n<title>nvdiffrast for cu130</title>\n</head>\n<body>\n'
+        "<h1>nvdiffrast for cu130</h1>\n"
+        f'<a href="{url}#sha256={"a" * 64}" data-core-metadata="sha256={"b" * 64}" '
+        f'data-dist-info-metadata="sha256={"b" * 64}" data-requires-python="&gt;=3.10" '
+        f'data-yanked="Built for &lt;old&gt; torch">{name}</a><br>\n</body>\n</html>\n'
+    )
+    assert json.loads(files[f"{CU130}/index.json"]) == {
+        "meta": {"api-version": "1.1"},
+        "name": "nvdiffrast",
+        "files": [
+            {
+                "filename": name,
+                "url": url,
+                "hashes": {"sha256": "a" * 64},
+                "core-metadata": {"sha256": "b" * 64},
+                "requires-python": ">=3.10",
+                "size": 123456,
+                "upload-time": "2026-11-21T10:00:00Z",
+                "yanked": "Built for <old> torch",
+            }
+        ],
+        "versions": ["0.4.0+cu130.torch2.11"],
+    }
+
+
+def test_layout() -> None:
+    files = made(SEVERAL)
+    channels = ["cu118", "cu118-torch2.7", "cu130", "cu130-torch2.9", "cu130-torch2.10", "cu130-torch2.11"]
+    pages = {f"whl/{one}/{page}" for one in channels for page in ("index.html", "index.json")}
+    pages |= {f"whl/{one}/nvdiffrast/{page}" for one in channels for page in ("index.html", "index.json")}
+    assert set(files) == pages | {"index.html", "catalog.json", "whl/index.html", "files", "records"}
+    assert files["index.html"] == PAGE
+    assert (files["files"], files["records"]) == (b"-> ../../pool", b"-> ../../records")
+    assert re.findall(rb'href="([^"]*)/"', files["whl/index.html"]) == [one.encode() for one in channels]
+    assert re.findall(rb'href="([^"]*)"', files["whl/cu130/index.html"]) == [b"nvdiffrast/"]
+    projects = {"meta": {"api-version": "1.1"}, "projects": [{"name": "nvdiffrast"}]}
+    assert json.loads(files["whl/cu130/index.json"]) == projects
+    assert catalogs.parse(files["catalog.json"].decode(), "it") == SEVERAL
+
+
+def test_versions_in_order() -> None:
+    files = made(catalog([entry("0.10.0"), entry("0.9.0"), entry("0.9.0rc1"), entry("0.9.0", python="3.12")]))
+    local = "+cu130.torch2.11"
+    expected = [f"0.9.0rc1{local}", f"0.9.0{local}", f"0.10.0{local}"]
+    assert json.loads(files[f"{CU130}/index.json"])["versions"] == expected
+
+
+def test_empty() -> None:
+    assert set(made(Catalog())) == {"index.html", "catalog.json", "whl/index.html", "files", "records"}
+
+
+_requires = st.sampled_from([None, ">=3.10", "<4,>=3.9.0", "!=3.10.*,>=3.8", "~=3.11", "==3.12.*", ">3.9,<=3.13"])
+_reason = st.text(st.characters(categories=["L", "M", "N", "P", "S", "Zs"]), max_size=40).filter(str.isprintable)
+_entries = st.builds(
+    lambda one, size, **rest: replace(one, size=size, **rest),
+    st.builds(
+        partial(entry),
+        st.from_regex(r"[1-9]?[0-9](\.[1-9]?[0-9]){1,3}(rc[1-9]|\.post[1-9]|\.dev[1-9])?", fullmatch=True),
+        cuda=st.sampled_from(["cu118", "cu130", "cu132"]),
+        torch=st.sampled_from(["2.9", "2.10", "3.0"]),
+        python=st.sampled_from(["3.9", "3.14"]),
+        platform=st.sampled_from(["win_amd64", "manylinux_2_28_aarch64"]),
+    ),
+    size=st.integers(1, 2**40),
+    requires_python=_requires,
+    yanked=st.none() | _reason,
+    uploaded=st.datetimes().map(lambda when: f"{when:%Y-%m-%dT%H:%M:%S}Z".rjust(20, "0")),
+)
+_catalogs = st.lists(_entries, max_size=12, unique_by=lambda one: one.name).map(catalog)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_catalogs)
+def test_independent_reader(of: Catalog) -> None:
+    files = made(of)
+    for channel in {channel for one in of.entries for channel in one.channels}:
+        listed = [one for one in of.entries if channel in one.channels]
+        html, as_json = read_html(files, channel), read_json(files, channel)
+        assert [*map(as_read, html.packages)] == [*map(as_read, as_json.packages)] == [*map(as_meant, listed)]
+        assert html.repository_version == as_json.repository_version == "1.1"
+        assert [package.size for package in as_json.packages] == [one.size for one in listed]
+        times = [package.upload_time for package in as_json.packages if package.upload_time]
+        assert [f"{time:%Y-%m-%dT%H:%M:%S}Z".rjust(20, "0") for time in times] == [one.uploaded for one in listed]
+        assert sorted(as_json.versions or []) == sorted({one.name.split("-")[1] for one in listed})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_catalogs, min_size=2, max_size=3), st.booleans())
+def test_bytes_do_not_depend_on_the_past(several: list[Catalog], grows: bool) -> None:
+    with TemporaryDirectory() as folder:
+        previous: Path | None = None
+        for number, of in enumerate(several):
+            kept = catalogs.read(previous).entries if previous and grows else ()
+            whole = catalog({one.name: one for one in (*kept, *of.entries)}.values())
+            path = Path(folder) / str(number)
+            index.generate(whole, path, page=PAGE, previous=previous)
+            assert tree(path) == made(whole)
+            previous = path
+
+
+def _noted(line: Callable[[Entry], str], rendered: set[str], one: Entry) -> str:
+    rendered.add(one.name)
+    return line(one)
+
+
+@pytest.mark.parametrize("torch", ["2.5", "2.10", "2.99"])
+def test_one_line_changes(tmp_path: Path, torch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First, in the middle, last: the other lines are not written again."""
+    many = catalog(entry(f"0.4.{number}", torch=torch) for number in range(40) for torch in ("2.6", "2.11"))
+    index.generate(many, tmp_path / "one", page=PAGE)
+    added = many.with_entry(entry("0.4.20", torch=torch))
+    for after in (added, many.with_entry(replace(entry("0.4.39"), yanked="broken"))):
+        expected = made(after)
+        rendered: set[str] = set()
+        monkeypatch.setattr(simple_pages, "json_line", partial(_noted, simple_pages.json_line, rendered))
+        assert made(after, tmp_path / "one") == expected
+        monkeypatch.undo()
+        assert 1 <= len(rendered) <= 4
+
+
+def test_unchanged_channels_are_the_same_files(tmp_path: Path) -> None:
+    index.generate(SEVERAL, tmp_path / "one", page=PAGE)
+    after = SEVERAL.with_entry(replace(SEVERAL.entries[-1], yanked="broken"))
+    index.generate(after, tmp_path / "two", page=b"another", previous=tmp_path / "one")
+    changed = set(SEVERAL.entries[-1].channels)
+    for channel in {channel for one in SEVERAL.entries for channel in one.channels}:
+        pages = [tmp_path / name / "whl" / channel / "nvdiffrast" / "index.json" for name in ("one", "two")]
+        assert pages[0].samefile(pages[1]) == (channel not in changed)
+    assert tree(tmp_path / "one") == made(SEVERAL)
+
+
+def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.generate(SEVERAL, tmp_path / "one", page=PAGE)
+    calls = []
+
+    def link(source: str, target: str) -> None:
+        calls.append(target)
+        if len(calls) % 3 == 0:
+            raise OSError("no hard links here")
+        Path(target).hardlink_to(source)
+
+    monkeypatch.setattr(os, "link", link)
+    after = SEVERAL.with_entry(entry("0.5.0"))
+    assert made(after, tmp_path / "one") == made(after)
+    assert calls
+    assert tree(tmp_path / "one") == made(SEVERAL)
+
+
+@pytest.mark.parametrize("path", [f"{CU130}/index.html", f"{CU130}/index.json", "catalog.json", "whl/index.html"])
+@pytest.mark.parametrize("edit", ["none", "head", "lines"])
+def test_pages_of_another_format_are_not_taken_over(tmp_path: Path, path: str, edit: str) -> None:
+    index.generate(SEVERAL, tmp_path / "one", page=PAGE)
+    content = (tmp_path / "one" / path).read_bytes()
+    edited = {
+        "none": b"",
+        "head": content.replace(b"format 1", b"format 0").replace(b'"meta"', b'"Meta"'),
+        "lines": content.replace(b".whl</a>", b".whl</a >").replace(b'"size": ', b'"size" : '),
+    }
+    if path == "catalog.json":
+        edited["none"] = content.replace(b"\n", b" ").replace(b"  ", b" ")
+    (tmp_path / "one" / path).write_bytes(edited[edit])
+    after = SEVERAL.with_entry(entry("0.5.0"))
+    if path == "whl/index.html" and edit != "lines":
+        (tmp_path / "one" / "whl" / "cu118" / "index.html").write_text("of another format")
+    assert made(after, tmp_path / "one") == made(after)
+
+
+UNSAFE: dict[str, Callable[[Entry], Entry]] = {
+    "channel climbs": lambda one: replace(one, cuda="../cu130"),
+    "channel with a slash": lambda one: replace(one, cuda="cu130/x"),
+    "empty channel": lambda one: replace(one, cuda=""),
+    "channel of dots": lambda one: replace(one, torch=".."),
+    "channel with markup": lambda one: replace(one, torch='2.11"><script>'),
+    "channel is not of the name": lambda one: replace(one, torch="2.10"),
+    "name climbs": lambda one: replace(one, name="../" + one.name),
+    "name with a newline": lambda one: replace(one, name=one.name.replace("cp311-cp311", "cp311-cp311\n")),
+    "name with markup": lambda one: replace(one, name=one.name.replace("nvdiffrast", "<b>nvdiffrast")),
+    "name is no wheel's": lambda one: replace(one, name="nvdiffrast-0.4.0.tar.gz"),
+    "another project": lambda one: replace(one, name=one.name.replace("nvdiffrast", "torch")),
+    "hash climbs": lambda one: replace(one, sha256="../" * 20 + "abcd"),
+    "hash with capitals": lambda one: replace(one, sha256="A" * 64),
+    "short hash": lambda one: replace(one, metadata_sha256="abc"),
+    "negative size": lambda one: replace(one, size=-1),
+    "no such day": lambda one: replace(one, uploaded="2026-13-41T10:00:00Z"),
+    "local time": lambda one: replace(one, uploaded="2026-11-21 10:00"),
+    "markup in requires-python": lambda one: replace(one, requires_python='>=3"><script>'),
+    "reason of two lines": lambda one: replace(one, yanked="bad\n<a href=evil>evil</a>"),
+    "reason with a NUL": lambda one: replace(one, yanked="bad\0"),
+    "reason that is not Unicode": lambda one: replace(one, yanked="\ud800"),
+    "waiver of two lines": lambda one: replace(one, waiver="bad\r\nworse"),
+}
+
+
+@pytest.mark.parametrize("case", UNSAFE)
+def test_refused(tmp_path: Path, case: str) -> None:
+    bad = UNSAFE[case](entry())
+    with pytest.raises(CatalogError, match=re.escape(repr(bad.name))):
+        index.generate(catalog([bad, entry(python="3.12")]), tmp_path / "new", page=PAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "new").symlink_to("nowhere")
+    with pytest.raises(CatalogError, match="there already"):
+        index.generate(SEVERAL, tmp_path / "new", page=PAGE)
+
+
+@pytest.mark.parametrize("entries", [SEVERAL.entries[::-1], SEVERAL.entries[:1] * 2])
+def test_refuses_disorder(tmp_path: Path, entries: tuple[Entry, ...]) -> None:
+    with pytest.raises(CatalogError, match="ordered by file name"):
+        index.generate(Catalog(entries), tmp_path / "new", page=PAGE)
+
+
+def test_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("scripts.simple_pages.channels_html", full)
+    with pytest.raises(OSError, match="No space"):
+        index.generate(SEVERAL, tmp_path / "new", page=PAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_finds_nothing(store: Path) -> None:
+    assert index.check(store / "current") == []
+
+
+def _first(store: Path, pattern: str) -> Path:
+    return sorted((store / "pool").glob(pattern))[0]
+
+
+def _link(path: Path) -> None:
+    copy = path.with_suffix(".elsewhere")
+    path.rename(copy)
+    path.symlink_to(copy)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "wheel changed": (lambda store: _first(store, "*/*.whl").write_bytes(b"other"), "has sha256"),
+    "wheel gone": (lambda store: _first(store, "*/*.whl").unlink(), "missing"),
+    "wheel is a link": (lambda store: _link(_first(store, "*/*.whl")), "no regular file"),
+    "folder of the pool is a link": (lambda store: _link(_first(store, "*")), "no regular file"),
+    "metadata changed": (lambda store: _first(store, "*/*.metadata").write_bytes(b"other"), "has sha256"),
+    "metadata gone": (lambda store: _first(store, "*/*.metadata").unlink(), "missing"),
+    "page gone": (lambda store: (store / "current" / CU130 / "index.json").unlink(), "is missing"),
+    "page cut": (lambda store: (store / "current" / CU130 / "index.json").write_bytes(b'{"files": ['), "not a page"),
+    "page more": (lambda store: (store / "current" / "whl/more.html").write_bytes(b""), "none of the catalog's"),
+    "files lead elsewhere": (lambda store: _link(store / "current" / "files"), "is not what the catalog makes it"),
+    "root page leads nowhere": (
+        lambda store: (store / "current" / "index.html").write_text('<a href="whl/cu999/">'),
+        "cu999/: index.html is missing|cu999/: cu999 is missing",
+    ),
+    "root page leads out": (
+        lambda store: (store / "current" / "index.html").write_text('<a href="../../ledger.jsonl">'),
+        "out of the index",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_check_finds(store: Path, case: str) -> None:
+    damage, message = DAMAGE[case]
+    damage(store)
+    assert re.search(message, "\n".join(index.check(store / "current")))
+
+
+def test_check_refuses_a_broken_catalog(store: Path) -> None:
+    (store / "current" / "catalog.json").write_text("{")
+    with pytest.raises(CatalogError, match="not a catalog"):
+        index.check(store / "current")
+
+
+def test_export(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    index.export(store / "current", folder)
+    files = tree(folder)
+    assert not [name for name, content in files.items() if content.startswith(b"-> ")]
+    assert list(index_links.problems(folder)) == []
+    assert {name for name in files if name.startswith("whl/")} == {
+        name for name in tree(store / "current") if name.startswith("whl/")
+    }
+    assert len([name for name in files if name.startswith("records/")]) == 3
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    index.export(store / "current", folder)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_export_grows(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    index.export(store / "current", folder)
+    known = catalogs.read(store / "current")
+    after = known.with_entry(pooled(store, entry("0.5.0"))).with_entry(replace(known.entries[0], yanked="broken"))
+    index.generate(after, store / "generations" / "two", page=b"two", previous=store / "current")
+    index.export(store / "generations" / "two", folder)
+    assert list(index_links.problems(folder)) == []
+    assert catalogs.read(folder) == after
+    with pytest.raises(CatalogError, match="no such wheel"):
+        index.export(store / "current", folder)
+    assert catalogs.read(folder) == after
+
+
+def test_export_goes_on_where_it_was_killed(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real, calls = tmp_path / "out", Path.replace, []
+
+    def replaced(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    with pytest.raises(KeyboardInterrupt):
+        index.export(store / "current", folder)
+    monkeypatch.undo()
+    assert list(index_links.problems(folder)) == []
+    index.export(store / "current", folder)
+    assert catalogs.read(folder) == catalogs.read(store / "current")
+
+
+def test_export_refuses_another_folder(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(CatalogError, match="not an exported index"):
+        index.export(store / "current", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_export_never_changes_a_wheel(store: Path, tmp_path: Path) -> None:
+    index.export(store / "current", tmp_path / "out")
+    before = tree(tmp_path / "out")
+    other = catalogs.read(store / "current").with_entry(pooled(store, entry(), source="other = True\n"))
+    index.generate(other, store / "generations" / "two", page=PAGE)
+    with pytest.raises(CatalogError, match="other bytes under that name"):
+        index.export(store / "generations" / "two", tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "wheel changed",
+        "wheel gone",
+        "wheel is a link",
+        "metadata changed",
+        "metadata gone",
+        "folder of the pool is a link",
+    ],
+)
+def test_export_refuses_damage(store: Path, tmp_path: Path, case: str) -> None:
+    DAMAGE[case][0](store)
+    with pytest.raises(CatalogError, match=r"damaged|missing, or no regular file"):
+        index.export(store / "current", tmp_path / "out")
+    assert not (tmp_path / "out" / "whl").exists()
+
+
+def test_export_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="holds no index"):
+        index.export(tmp_path / "current", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nginx_configuration() -> None:
+    text = index.nginx(Path("/srv/my wheels/current"), "127.0.0.1:8080")
+    assert "listen 127.0.0.1:8080;" in text
+    assert 'root "/srv/my wheels/current";' in text
+    assert 'alias "/srv/my wheels/current/whl/";' in text
+
+
+@pytest.mark.parametrize(
+    ("root", "address"),
+    [("/srv/x", "80; evil on"), ("/srv/x", "80\n"), ('/srv/"; evil', "80"), ("/srv/$host", "80"), ("/srv/a\nb", "80")],
+)
+def test_nginx_refuses(root: str, address: str) -> None:
+    with pytest.raises(UsageError, match="not to be put"):
+        index.nginx(Path(root), address)
+
+
+def test_command_line(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["index", str(store)])
+    assert index.main() == 0
+    assert (store / "current").resolve() != store / "generations" / "one"
+    assert b"nvdiffrast" in (store / "current" / "index.html").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["index", str(store), "--check"])
+    assert index.main() == 0
+    assert "every link" in capsys.readouterr().out
+    DAMAGE["wheel gone"][0](store)
+    with pytest.raises(CatalogError, match="damaged"):
+        index.main()
+
+
+def test_command_line_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ([], ["--check"], ["--export", str(tmp_path / "out")]):
+        monkeypatch.setattr(sys, "argv", ["index", str(tmp_path / "store"), *options])
+        with pytest.raises(CatalogError, match="no index"):
+            index.main()
+    assert list(tmp_path.iterdir()) == []
