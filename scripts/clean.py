@@ -70,7 +70,7 @@ class Environment:
             CommandError: it failed; the error carries the last lines.
             UsageError: the line begins with neither pip nor uv.
         """
-        tool, *arguments = shlex.split(line)
+        tool, *arguments = shlex.split(line) or [""]
         if tool == "pip":
             command = [sys.executable, "-m", "pip", "--python", str(self.interpreter), *arguments]
         elif tool == "uv":

@@ -291,7 +291,7 @@ def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Pr
         return ()
     with console.step(f"prove {generation.name}"), serving(generation) as stage:
         proofs = (*stand_in_proofs(stage), *(real_proofs(stage) if real else ()))
-    _judge(proofs, real=real)
+    judge(proofs, real=real)
     installed = sorted({made.subject for made in proofs if (made.check, made.outcome) == ("install", "passed")})
     untested = sorted({made.subject for made in proofs if made.outcome == "untested"})
     ledger.append(store, "proved", by=by, catalog=staged, real=real, installed=installed, untested=untested)
@@ -307,8 +307,13 @@ def _is_proved(store: Store, catalog: Catalog, *, real: bool) -> bool:
     )
 
 
-def _judge(proofs: Sequence[Proof], *, real: bool) -> None:
-    """Refuse proofs of which one failed, or that prove nothing."""
+def judge(proofs: Sequence[Proof], *, real: bool) -> None:
+    """Refuse proofs of which one failed, or that prove nothing.
+
+    Raises:
+        PublishError: one failed.
+        UntestedError: no wheel was installed (or, ``real``, imported).
+    """
     failed = [made for made in proofs if made.outcome == "failed"]
     if failed:
         first = failed[0]

@@ -1,0 +1,106 @@
+"""A whole release on this machine: this host's cell at one architecture, to a page, by the front door's command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from scripts import build, catalog, compilers, index, ledger, matrix, rehearse, serve, simple_index, upstream
+from scripts.errors import PipelineError
+from scripts.model import ROOT
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs() -> None:
+    cell = build.host_cell(matrix.load(), "0.3.3.1")
+    reason = upstream.availability(cell.release)
+    if reason:
+        pytest.skip(f"0.3.3.1 cannot be had: {reason}; give it with --source")
+    try:
+        compilers.check_host(cell.toolkit, needs_gl=True)
+    except PipelineError as error:
+        pytest.skip(f"{error}; {error.mend}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rehearsal")
+
+
+def _rehearse(folder: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "scripts.rehearse", "--folder", str(folder), *options]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=3000
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path) -> str:
+    return _rehearse(folder, "--arch", "9.0", "--engine", "host", "--release", "0.3.3.1")
+
+
+@pytest.fixture(scope="module")
+def place(folder: Path, said: str) -> Path:
+    [store] = folder.glob("*/store")
+    return store.parent
+
+
+def test_installed_and_imported_by_both(said: str) -> None:
+    """Beside the real torch, from the loopback index, with pip and with uv; and from the index it was uploaded to."""
+    for tool in ("pip", "uv"):
+        [line] = [line for line in said.splitlines() if f" import {tool} nvdiffrast-0.3.3.1+" in line]
+        assert "imported cuda, gl" in line
+        assert f"install from pypiserver {tool} nvdiffrast-0.3.3.1+" in said
+    assert "✗" not in said
+    assert "failed" not in said
+
+
+def test_what_was_done_is_written_down(place: Path) -> None:
+    events = ledger.read(place / "store")
+    assert [event.what for event in events] == ["staged", "uploaded", "proved", "promoted"]
+    assert {event.by for event in events} == {"rehearsal"}
+    assert events[2].details["real"] is True
+
+
+def test_exported_index(place: Path, said: str) -> None:
+    """It is whole, says why no GPU is behind it, and lies where the summary says."""
+    site = place / "site"
+    assert f"page:   {(site / 'index.html').as_uri()}" in said.splitlines()
+    [entry] = catalog.read(site).entries
+    assert (entry.gpu, entry.waiver, entry.partial) == ("waived", rehearse.WAIVER, True)
+    assert index.check(place / "store" / "current") == []
+    with serve.static(site) as url:
+        for channel in entry.channels:
+            [file] = simple_index.files(f"{url}/whl/{channel}/nvdiffrast/")
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(file.url) as answer:
+                assert hashlib.sha256(answer.read()).hexdigest() == file.sha256 == entry.sha256
+    assert not any(path.is_symlink() for path in site.rglob("*"))
+
+
+def test_password_is_nowhere_but_in_its_file(place: Path, said: str) -> None:
+    password = (place / "server" / "password").read_text().strip()
+    holding = [path for path in place.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
+    assert holding == [place / "server" / "password"]
+    assert password not in said
+
+
+def test_again_does_nothing_twice(folder: Path, place: Path, said: str) -> None:
+    """The wheel it made, taken: the same folder, nothing staged or promoted once more, the same index."""
+    before = (place / "site" / "catalog.json").read_bytes()
+    [wheel] = (folder / "dist").glob("*.whl")
+    again = _rehearse(folder, "--wheel", str(wheel))
+    assert "0 sent, 1 there already" in again
+    assert (place / "site" / "catalog.json").read_bytes() == before
+    assert json.loads(before)["entries"][0]["gpu"] == "waived"
+    done = [event.what for event in ledger.read(place / "store")]
+    assert (done.count("staged"), done.count("promoted")) == (1, 1)
