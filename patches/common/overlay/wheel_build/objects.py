@@ -26,6 +26,8 @@ if sys.platform != "win32":
 
 # A host compiler takes up to this much on a file that includes torch.
 _BYTES_PER_JOB = 1_600_000_000
+# Part of every key; raise it when the same sources, flags and compilers come to give other bytes.
+_RECIPE = 2
 
 
 def jobs() -> int:
@@ -56,7 +58,7 @@ def first_line(command: Sequence[str], containing: str = "") -> str:
 
 def digest(tree: Path, folders: Sequence[str], extra: object) -> str:
     """A key over every file in ``folders`` (by name and content) and ``extra`` (anything JSON can hold)."""
-    state = hashlib.sha256(json.dumps(extra, sort_keys=True).encode())
+    state = hashlib.sha256(json.dumps([_RECIPE, extra], sort_keys=True).encode())
     for folder in folders:
         for path in sorted((tree / folder).rglob("*")):
             if path.is_file() and path.suffix not in {".py", ".pyc"}:
