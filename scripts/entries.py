@@ -25,12 +25,13 @@ from scripts.errors import CatalogError, PipelineError, PublishError
 from scripts.records import Record
 from scripts.wheels import Wheel
 
+_SPECIFIER = r"(~=|===?|!=|<=?|>=?) ?[0-9][0-9a-z.]*(\.\*)?"
 _NUMBER = r"[0-9]+(\.[0-9]+)*"
 _SHAPES = {
     "sha256": r"[0-9a-f]{64}",
     "metadata_sha256": r"[0-9a-f]{64}",
     "uploaded": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
-    "requires_python": r"[0-9a-z.*<>=!~, ]+",
+    "requires_python": rf"{_SPECIFIER}(, ?{_SPECIFIER})*",
     "cell": r"[A-Za-z0-9][A-Za-z0-9._-]*",
     "release": r"[0-9]+(\.[0-9]+)*((a|b|rc|\.post|\.dev)[0-9]+)*",
     "python": r"3\.[0-9]+",

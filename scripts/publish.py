@@ -14,7 +14,6 @@ publisher. What is refused changes nothing; what was interrupted is completed by
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from scripts.cache import file_sha256
 from scripts.catalog import Catalog, Entry
 from scripts.entries import Candidate
 from scripts.errors import CatalogError, PublishError, run_main
+from scripts.export import export
 from scripts.ledger import person
 from scripts.model import ROOT
 from scripts.site import Site
@@ -454,7 +454,7 @@ def _promote(options: _Options) -> Promoted:
     _tell(options, [f"no GPU has run {name}: waived" for name in done.waived], "untested")
     _tell(options, [f"readers see {done.wheels} wheels, as expected: none missing, none unexpected"])
     if options.export:
-        importlib.import_module("scripts.index").export(options.store / "current", options.export)
+        export(options.store / "current", options.export)
         _tell(options, [f"exported to {options.export}"])
     if target:
         _tell_sent(options, send(options.store, target, by=options.by), target)
