@@ -20,7 +20,7 @@ from scripts.page_data import Option, cuda_label, newest_first, platform_label
 from scripts.torch_table import TorchTable
 
 RESOURCES = Path(__file__).parent / "resources" / "page"
-ROWS_UP_TO = 150
+ROWS_UP_TO = 60
 """Up to this many wheels the table has a row a wheel, beyond a row a channel."""
 
 _AXES = ("system", "python", "torch", "cuda", "release")
@@ -82,8 +82,9 @@ def _without_script(catalog: Catalog) -> str:
         return "<p>Nothing can be installed from here yet.</p>"
     lines = escape("\n".join(commands("ADDRESS", entry).pip))
     return (
-        f"<p>Choosing needs JavaScript. By hand: with torch {escape(entry.torch)} for CUDA "
-        f"{escape(cuda_label(entry.cuda))} installed, and this page's address for ADDRESS,</p><pre>{lines}</pre>"
+        f"<h2>Install</h2><p>Choosing needs JavaScript. Without it: install torch {escape(entry.torch)} for CUDA "
+        f"{escape(cuda_label(entry.cuda))}, then run this with the page's address, less its last slash, for "
+        f"<code>ADDRESS</code>. For another CUDA name its channel.</p><pre>{lines}</pre>"
     )
 
 
@@ -116,9 +117,8 @@ def _table(entries: Sequence[Entry]) -> str:
 
 def _wheel_row(entry: Entry) -> str:
     file = f"files/{entry.sha256}/{entry.name}"
-    links = [f'<a href="records/{entry.sha256}.audit.json">audit</a>']
-    if entry.gpu == "passed":
-        links.append(f'<a href="records/{entry.sha256}.gpu.json">GPU run</a>')
+    records = {"audit": "audit"} | {"passed": {"gpu": "GPU run"}, "waived": {"waiver": "waiver"}}.get(entry.gpu, {})
+    links = [f'<a href="records/{entry.sha256}.{kind}.json">{label}</a>' for kind, label in records.items()]
     marks = "".join(f'<p class="mark">{mark}</p>' for mark in _marks(entry))
     return (
         f'<tr><th scope="row"><a href="{escape(file)}">{_breakable(entry.name)}</a>{marks}</th>'
@@ -130,6 +130,8 @@ def _wheel_row(entry: Entry) -> str:
 def _marks(entry: Entry) -> Iterator[str]:
     if entry.yanked is not None:
         yield f"<b>Yanked:</b> {escape(entry.yanked)}"
+    if entry.partial:
+        yield "<b>Partial:</b> compiled for fewer GPUs than a release, for a rehearsal"
     if entry.gpu == "waived":
         yield f"<b>Not run on a GPU:</b> {escape(entry.waiver or 'waived')}"
     if entry.gpu == "untested":
@@ -170,6 +172,7 @@ def _channel_row(entries: Sequence[Entry]) -> str:
     gpu = [entry.gpu for entry in entries]
     notes = {
         "yanked": sum(entry.yanked is not None for entry in entries),
+        "partial": sum(entry.partial for entry in entries),
         "not run on a GPU": gpu.count("waived"),
         "untested": gpu.count("untested"),
     }

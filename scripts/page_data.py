@@ -87,10 +87,10 @@ def axes(catalog: Catalog, matrix: Matrix) -> Axes:
 def data(catalog: Catalog, matrix: Matrix, builds: TorchTable) -> dict[str, Any]:
     """All the script needs, as JSON can hold it; rows are indices into the tables beside them.
 
-    ``wheels`` are [variant, target, architectures, gpu, waiver + 1, yanked + 1] without trailing zeros, in the order of
-    the catalog; ``planned`` [variant, target], not published; ``excluded`` [variant, target, reason]; ``unplanned``
-    [torch, CUDA, target], torch builds that the matrix leaves out. A variant is [version, release, CUDA, torch], a
-    target [Python, system, the end of the wheel's name].
+    ``wheels`` are [variant, target, architectures, gpu, waiver + 1, yanked + 1, partial] without trailing zeros, in the
+    order of the catalog; ``planned`` [variant, target], not published; ``excluded`` [variant, target, reason];
+    ``unplanned`` [torch, CUDA, target], torch builds that the matrix leaves out. A variant is [version, release, CUDA,
+    torch], a target [Python, system, the end of the wheel's name].
     """
     tables = _Tables(axes(catalog, matrix))
     published = {_of_entry(entry) for entry in catalog.entries}
@@ -152,7 +152,7 @@ class _Tables:
         where = self.place(_of_entry(entry), version, end)
         architectures = self.architectures([entry.sass, entry.ptx])
         reasons = (0 if reason is None else self.reasons(reason) + 1 for reason in (entry.waiver, entry.yanked))
-        return [*where, architectures, _GPU.index(entry.gpu), *reasons]
+        return [*where, architectures, _GPU.index(entry.gpu), *reasons, int(entry.partial)]
 
     def place(self, place: _Place, version: str = "", end: str = "") -> list[int]:
         """A variant and a target; what is not published has no name."""

@@ -50,7 +50,7 @@
     if (place.kind === UNPLANNED) return "torch has a build, but no wheel for it is planned";
     const here = `Python ${label(PYTHON, choice[PYTHON])} on ${label(SYSTEM, choice[SYSTEM])}`;
     if (axis === TORCH) return `torch has no CUDA build for ${here}`;
-    if (axis === CUDA) return `no build of torch ${label(TORCH, choice[TORCH])} for ${here}`;
+    if (axis === CUDA) return `torch ${label(TORCH, choice[TORCH])} has no such build for ${here}`;
     return "not planned";
   }
 
@@ -82,7 +82,7 @@
       input.disabled = kind > YANKED;
       input.checked = index === chosen;
       input.removeAttribute("aria-describedby");
-      const why = kind > YANKED ? reason(axis, found[index]) : kind === YANKED ? "every such wheel is yanked" : "";
+      const why = kind > YANKED ? reason(axis, found[index]) : kind === YANKED ? "yanked" : "";
       input.title = why;
       if (why) groups.set(why, [...(groups.get(why) ?? []), index]);
     });
@@ -112,7 +112,7 @@
   }
 
   function describe(row) {
-    const [variant, target, architectures = 0, gpu = 0, waiver = 0, yanked = 0] = data.wheels[row];
+    const [variant, target, architectures = 0, gpu = 0, waiver = 0, yanked = 0, partial = 0] = data.wheels[row];
     const wheel = { name: `nvdiffrast-${data.variants[variant][0]}-${data.targets[target][2]}`, row, gpu };
     const filled = { BASE: base, CUDA: data.axes[CUDA][choice[CUDA]], TORCH: data.axes[TORCH][choice[TORCH]] };
     filled.RELEASE = data.axes[RELEASE][choice[RELEASE]];
@@ -122,15 +122,16 @@
     find("summary").textContent = AXES.map((_, axis) => named(axis, choice[axis])).reverse().join(", ");
     find("expected").textContent = `${label(TORCH, choice[TORCH])}.x and ${label(CUDA, choice[CUDA])}`;
     find("how").hidden = yanked > 0;
-    warn(gpu, waiver && data.reasons[waiver - 1], yanked && data.reasons[yanked - 1]);
+    warn(gpu, partial, waiver && data.reasons[waiver - 1], yanked && data.reasons[yanked - 1]);
     detail(wheel, data.architectures[architectures]);
   }
 
-  function warn(gpu, waiver, yanked) {
+  function warn(gpu, partial, waiver, yanked) {
     const said = [];
-    if (yanked !== 0) said.push(["Yanked: ", `${yanked} pip and uv do not take it; choose another release.`]);
+    if (yanked !== 0) said.push(["Yanked; pip and uv pass over it, so choose another release: ", yanked]);
+    if (partial) said.push(["Partial: ", "compiled for fewer GPUs than a release, for a rehearsal"]);
     if (gpu === 1) said.push(["Not run on a GPU: ", waiver || "waived"]);
-    if (gpu === 2) said.push(["Untested: ", "no GPU has run it yet."]);
+    if (gpu === 2) said.push(["Untested: ", "no GPU has run it yet"]);
     find("warnings").replaceChildren(...said.map(([head, text]) => {
       const made = element("p", "", { className: "warning" });
       made.append(element("b", head), text);
@@ -160,7 +161,8 @@
     rows[0][1] = element("a", wheel.name, { href: `files/${sha256}/${encodeURIComponent(wheel.name)}` });
     const records = document.createElement("span");
     records.append(element("a", "audit", { href: `records/${sha256}.audit.json` }));
-    if (wheel.gpu === 0) records.append(" · ", element("a", "GPU run", { href: `records/${sha256}.gpu.json` }));
+    const second = [["gpu", "GPU run"], ["waiver", "waiver"]][wheel.gpu];
+    if (second) records.append(" · ", element("a", second[1], { href: `records/${sha256}.${second[0]}.json` }));
     const megabytes = size >= 1e5 ? `${(size / 1e6).toFixed(1)} MB` : `${(size / 1e3).toFixed(1)} kB`;
     return [["Size", megabytes], ["sha256", element("code", sha256)], ["Records", records]];
   }

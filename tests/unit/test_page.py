@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from scripts import matrix as matrix_module
+from scripts import page, page_data, torch_table
+from scripts.catalog import Catalog
+from scripts.install_commands import commands
+from scripts.matrix import Matrix
+from scripts.model import ROOT, Cell
+from tests.catalogs import catalog, entry, many
+
+HOSTILE = "</script><script>alert(1)</script><!-- & \"'"
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Matrix:
+    return matrix_module.load()
+
+
+@pytest.fixture(scope="module")
+def published(matrix: Matrix) -> Catalog:
+    """Two thirds of the matrix: some waived, some untested, some yanked."""
+
+    def changes(cell: Cell) -> dict[str, Any]:
+        if cell.platform.name == "win_amd64":
+            return {"gpu": "waived", "waiver": f"no machine {HOSTILE}"}
+        if cell.release.version == "0.3.4":
+            return {"gpu": "untested"}
+        if cell.release.version == "0.3.3":
+            return {"partial": True}
+        return {"yanked": f"wrong PTX {HOSTILE}"} if cell.release.version == "0.3.5" else {}
+
+    return catalog([cell for i, cell in enumerate(matrix.cells) if i % 3], changes)
+
+
+class Parsed(HTMLParser):
+    """What a browser would take from the page."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.in_script = False
+        self.feed(content.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.in_script = tag == "script"
+        if self.in_script:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_script = False
+
+    def handle_data(self, data: str) -> None:
+        if self.in_script:
+            self.scripts[-1] += data
+        else:
+            self.text += data
+
+    def values(self, tag: str, name: str) -> list[str]:
+        return [value for found, attribute, value in self.attributes if (found, attribute) == (tag, name)]
+
+
+def data_of(content: bytes) -> dict[str, Any]:
+    found = Parsed(content).scripts[0]
+    loaded: dict[str, Any] = json.loads(found)
+    return loaded
+
+
+@pytest.mark.parametrize("releases", [1, 5], ids=["many releases", "as in the matrix"])
+def test_size_of_5000_wheels(matrix: Matrix, releases: int) -> None:
+    wanted = {release.version for release in matrix.releases[:releases]}
+    whole = many([cell for cell in matrix.cells if cell.release.version in wanted], 5000)
+    noted = [
+        replace(one, gpu="waived", waiver=f"reason {i % 40}: no machine of that kind could be had", yanked="wrong" * 9)
+        for i, one in enumerate(whole.entries)
+    ]
+    content = page.render(Catalog(tuple(noted)), matrix)
+    assert len(content) <= 300_000
+    assert len(data_of(content)["wheels"]) == 5000
+    assert content.count(b"<tr>") == 1 + len({one.channels for one in noted})
+
+
+def test_same_bytes_in_every_process(matrix: Matrix, published: Catalog) -> None:
+    script = (
+        "import sys, hashlib; from scripts import matrix, page; from tests.catalogs import catalog;"
+        "loaded = matrix.load(); made = catalog(loaded.cells[::7]);"
+        "print(hashlib.sha256(page.render(made, loaded)).hexdigest())"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            capture_output=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert seen == {hashlib.sha256(page.render(catalog(matrix.cells[::7]), matrix)).hexdigest().encode() + b"\n"}
+    assert page.render(published, matrix) == page.render(published, matrix)
+
+
+def test_what_people_wrote_stays_text(matrix: Matrix) -> None:
+    cells = matrix.cells[:3]
+    made = catalog(cells, lambda _: {"gpu": "waived", "waiver": HOSTILE, "yanked": HOSTILE})
+    content = page.render(made, replace(matrix, table_date=HOSTILE))
+    assert b"<script>alert" not in content
+    parsed = Parsed(content)
+    assert parsed.tags.count("script") == 2
+    assert parsed.text.count(HOSTILE) == 2 * len(cells) + 1
+    assert HOSTILE in data_of(content)["reasons"]
+
+
+def test_nothing_is_loaded_from_elsewhere(matrix: Matrix, published: Catalog) -> None:
+    few = Catalog(published.entries[:20])
+    for made in (published, few, Catalog()):
+        content = page.render(made, matrix)
+        parsed = Parsed(content)
+        assert not {"img", "iframe", "object", "embed"} & set(parsed.tags)
+        addresses = [value for _, name, value in parsed.attributes if name in {"href", "src", "action"}]
+        assert all(value == "data:," or re.match(r"(files|records|whl)/|catalog\.json$", value) for value in addresses)
+        assert parsed.values("script", "src") == []
+        digest = base64.b64encode(hashlib.sha256(parsed.scripts[1].encode()).digest()).decode()
+        policy = next(value for value in parsed.values("meta", "content") if value.startswith("default-src"))
+        assert policy.startswith("default-src 'none';")
+        assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_rows_say_what_the_catalog_says(matrix: Matrix, published: Catalog) -> None:
+    data = data_of(page.render(published, matrix))
+    digests = base64.b64decode(data["details"]["sha256"])
+    for row, (wheel, one) in enumerate(zip(data["wheels"], published.entries, strict=True)):
+        variant, target, architectures, gpu, waiver, yanked, partial = wheel + [0] * (7 - len(wheel))
+        version, release, cuda, torch = data["variants"][variant]
+        python, system, end = data["targets"][target]
+        chosen = [data["axes"][axis][index] for axis, index in enumerate((system, python, torch, cuda, release))]
+        assert chosen == [one.platform, one.python, one.torch, one.cuda, one.release]
+        assert f"nvdiffrast-{version}-{end}" == one.name
+        assert data["architectures"][architectures] == [list(one.sass), list(one.ptx)]
+        assert ("passed", "waived", "untested")[gpu] == one.gpu
+        assert (data["reasons"][waiver - 1] if waiver else None) == one.waiver
+        assert (data["reasons"][yanked - 1] if yanked else None) == one.yanked
+        assert partial == one.partial
+        assert digests[row * 32 : row * 32 + 32].hex() == one.sha256
+        assert data["details"]["sizes"][row] == one.size
+
+
+def test_the_script_is_given_the_very_commands(matrix: Matrix, published: Catalog) -> None:
+    given = data_of(page.render(published, matrix))["commands"]
+    for one in published.entries:
+        said = commands("https://example.org/wheels", one)
+        marks = {"BASE": "https://example.org/wheels", "CUDA": one.cuda, "TORCH": one.torch, "RELEASE": one.release}
+        filled = {
+            tool: re.sub(r"@(\w+)@", lambda found, marks=marks: marks[found[1]], text)  # type: ignore[misc]
+            for tool, text in given.items()
+        }
+        assert filled == {"pip": "\n".join(said.pip), "uv": "\n".join(said.uv), "pyproject": said.pyproject}
+
+
+def test_every_cell_is_a_wheel_or_planned_or_excluded(matrix: Matrix, published: Catalog) -> None:
+    data = data_of(page.render(published, matrix))
+
+    def places(rows: list[list[int]]) -> set[tuple[int, ...]]:
+        found = {(*data["variants"][row[0]][1:], *data["targets"][row[1]][:2]) for row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    wheels, planned, excluded = (places(data[kind]) for kind in ("wheels", "planned", "excluded"))
+    assert len(wheels | planned) == len(wheels) + len(planned) == len(matrix.cells)
+    assert not (wheels | planned) & excluded
+    assert len(excluded) == sum(len(exclusion.cells) for exclusion in matrix.exclusions)
+    for _, _, reason in data["excluded"]:
+        assert data["reasons"][reason] in {exclusion.reason for exclusion in matrix.exclusions}
+
+
+def test_torch_builds_that_the_matrix_leaves_out_are_known(matrix: Matrix) -> None:
+    made = page_data.data(Catalog(), matrix, torch_table.load())
+    named = {
+        (made["axes"][2][torch], made["axes"][3][cuda], made["axes"][1][made["targets"][target][0]])
+        for torch, cuda, target in made["unplanned"]
+    }
+    assert ("2.6", "cu126", "3.12") in named
+    assert ("2.14", "cu130", "3.12") not in named
+    assert ("2.2", "cu130", "3.12") not in named
+
+
+def test_newest_first() -> None:
+    assert page_data.newest_first(["2.9", "2.10", "odd", "2.9"]) == ["2.10", "2.9", "odd"]
+    assert [page_data.cuda_label(tag) for tag in ("cu130", "cu118", "odd")] == ["13.0", "11.8", "odd"]
+
+
+def test_a_row_a_wheel_while_they_are_few(matrix: Matrix) -> None:
+    first, second, third, fourth = matrix.cells[:4]
+    changed: dict[Cell, dict[str, Any]] = {
+        first: {"yanked": "wrong PTX"},
+        second: {"gpu": "waived", "waiver": "no machine"},
+        third: {"gpu": "untested"},
+        fourth: {"partial": True},
+    }
+    made = catalog(changed, changed.__getitem__)
+    content = page.render(made, matrix).decode()
+    for one in made.entries:
+        assert f'href="files/{one.sha256}/{one.name}"' in content
+        assert f'href="records/{one.sha256}.audit.json"' in content
+        assert (f"records/{one.sha256}.gpu.json" in content) == (one.gpu == "passed")
+        assert (f"records/{one.sha256}.waiver.json" in content) == (one.gpu == "waived")
+        assert content.count(one.sha256) >= 2
+    assert "<b>Yanked:</b> wrong PTX" in content
+    assert "<b>Not run on a GPU:</b> no machine" in content
+    assert "<b>Untested:</b>" in content
+    assert content.count("<b>Partial:</b>") == 1
+
+
+def test_a_row_a_channel_when_they_are_many(matrix: Matrix) -> None:
+    cells = [cell for cell in matrix.cells if cell.release.version == "0.3.3.1"]
+    assert len(cells) > page.ROWS_UP_TO
+    content = page.render(catalog(cells, lambda cell: {"yanked": "x"} if cell is cells[0] else {}), matrix).decode()
+    assert 'href="whl/cu130-torch2.14/nvdiffrast/index.html"' in content
+    assert content.count("1 yanked") == 1
+
+
+def test_without_script_the_newest_wheel_that_is_not_yanked(matrix: Matrix) -> None:
+    yanked, kept = (cell for cell in matrix.cells if cell.id in _IDS)
+    assert "nvdiffrast==0.3.3.1" in _noscript(page.render(catalog([yanked, kept]), matrix))
+    made = Catalog((entry(yanked, yanked="wrong"), entry(kept)))
+    assert "nvdiffrast==0.3.3<" in _noscript(page.render(made, matrix))
+    assert "Nothing can be installed" in _noscript(page.render(Catalog(), matrix))
+
+
+_IDS = {"0.3.3.1-cp312-cu130-torch2.14-linux_x86_64", "0.3.3-cp312-cu130-torch2.14-linux_x86_64"}
+
+
+def _noscript(content: bytes) -> str:
+    return content.decode().split("<noscript>")[1].split("</noscript>")[0]
+
+
+def test_no_wheel_yet(matrix: Matrix) -> None:
+    assert b"No wheel is published here yet." in page.render(Catalog(), matrix)
+
+
+def test_commands_show_no_other_index(matrix: Matrix) -> None:
+    one = entry(matrix.select(["0.3.3.1-cp312-cu128-torch2.9-linux_x86_64"])[0])
+    said = commands("https://example.org/wheels/", one)
+    assert said.pip[-1] == "pip install --index-url https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
+    assert said.uv[-1] == "uv pip install --default-index https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
+    assert "extra-index" not in repr(said)
+    project = tomllib.loads(said.pyproject)
+    assert project["project"]["dependencies"] == ["nvdiffrast==0.3.3.1", "torch==2.9.*"]
+    (index,) = project["tool"]["uv"]["index"]
+    assert index == {"name": "nvdiffrast-cu128", "url": "https://example.org/wheels/whl/cu128/", "explicit": True}
+    assert project["tool"]["uv"]["sources"] == {"nvdiffrast": {"index": "nvdiffrast-cu128"}}
+
+
+@pytest.mark.parametrize(("size", "said"), [(950, "0.9 kB"), (99_000, "99.0 kB"), (12_345_678, "12.3 MB")])
+def test_megabytes(size: int, said: str) -> None:
+    assert page.megabytes(size) == said
