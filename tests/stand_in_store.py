@@ -43,20 +43,13 @@ class Wanted:
 
 def make(root: Path, wanted: Iterable[Wanted]) -> Path:
     """A store at ``root`` with these wheels staged."""
+    (root / "records").mkdir(parents=True)
     entries = [_pool(root / "pool", one) for one in wanted]
     catalog = Catalog(tuple(sorted(entries, key=lambda entry: entry.name)))
     generation = root / "generations" / "stand-in"
     index.generate(catalog, generation, page=b"<!DOCTYPE html>\n<title>stand-in</title>\n")
     (root / "staged").symlink_to("generations/stand-in")
     return root
-
-
-def replace_staged(root: Path, catalog: Catalog) -> None:
-    """Stage another catalog of wheels that are in the pool."""
-    name = hashlib.sha256(repr(catalog).encode()).hexdigest()[:8]
-    index.generate(catalog, root / "generations" / name, page=b"another")
-    (root / "staged").unlink()
-    (root / "staged").symlink_to(f"generations/{name}")
 
 
 def _pool(pool: Path, wanted: Wanted) -> Entry:

@@ -14,7 +14,7 @@ from scripts import clean, interpreters, ledger, prove, serve, stand_ins
 from scripts.catalog import Entry
 from scripts.clean import TOOLS, Environment, Surroundings, Tool
 from scripts.errors import CommandError, PublishError, UntestedError
-from scripts.install_commands import commands
+from scripts.install_commands import Commands, commands
 from tests import stand_in_store
 from tests.stand_in_store import PYTHON, Wanted
 
@@ -220,6 +220,21 @@ def test_prove(store: Path) -> None:
 def test_wrong_wheel_is_not_proved(wrong: Wanted, said: str, tmp_path: Path) -> None:
     store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9"), wrong])
     with pytest.raises(PublishError, match=said):
+        prove.prove(store, by="tester")
+    assert ledger.read(store) == []
+
+
+def test_commands_that_replace_torch_are_not_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that left the usual index in sight would have pip and uv climb to the newest torch with a wheel."""
+
+    def careless(url: str, entry: Entry) -> Commands:
+        shown = commands(url, entry)
+        pip = tuple(line.replace("--index-url", "--extra-index-url") for line in shown.pip)
+        return Commands(pip, tuple(line.replace("--default-index", "--index") for line in shown.uv), "")
+
+    monkeypatch.setattr(prove, "commands", careless)
+    store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9"), Wanted("cu128", "2.10")])
+    with pytest.raises(PublishError, match=r"torch2\.9-cp.*: torch was touched: now 2\.10\.1"):
         prove.prove(store, by="tester")
     assert ledger.read(store) == []
 
