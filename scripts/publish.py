@@ -99,12 +99,9 @@ def stage(
         candidates = _once(candidates)
         if any(candidate.entry.partial for candidate in candidates):
             place.mark_rehearsal()
-        for candidate in candidates:
-            place.add(candidate.path, candidate.entry.sha256, candidate.metadata)
-            evidence.adopt(place, candidate.entry.sha256, candidate.record, records or candidate.path.parent)
         catalog = base
         for candidate in candidates:
-            catalog = catalog.with_entry(candidate.entry)
+            catalog = catalog.with_entry(_keep(place, candidate, base, records or candidate.path.parent))
         place.switch("staged", site.make(place, catalog, made_by or site.default()))
         told = {(event.details.get("wheel"), event.details.get("sha256")) for event in _events(place, "staged")}
         new = [one.entry for one in candidates if (one.entry.name, one.entry.sha256) not in told]
@@ -129,6 +126,14 @@ def _candidate(wheel: Path, folder: Path, base: Catalog, allow_partial: bool) ->
     made = entries.make(wheel, record, known.uploaded if known else ledger.now())
     # What happened to it since it was first staged (a waiver, a yank) stays.
     return replace(made, entry=known) if known and known.sha256 == sha256 else made
+
+
+def _keep(store: Store, candidate: Candidate, base: Catalog, folder: Path) -> Entry:
+    """Have a wheel and its records in the store; its entry."""
+    entry = candidate.entry
+    store.add(candidate.path, entry.sha256, candidate.metadata)
+    evidence.adopt(store, entry.sha256, candidate.record, folder)
+    return entry if entry == base.named(entry.name) else replace(entry, uploaded=store.added(entry))
 
 
 def _refuse_taken(entry: Entry, catalog: Catalog) -> None:

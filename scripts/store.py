@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
@@ -184,6 +185,11 @@ class Store:
             beside.write_bytes(metadata)
             sync(beside)
             sync(folder)
+
+    def added(self, entry: Entry) -> str:
+        """When a wheel came into the pool, in UTC: the same however often its staging was interrupted."""
+        moment = datetime.fromtimestamp(self.path(entry).stat().st_mtime, UTC)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def check_file(self, sha256: str, name: str) -> None:
         """Refuse a wheel of the pool that is not the bytes its folder is named by.

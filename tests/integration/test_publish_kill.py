@@ -1,0 +1,216 @@
+"""Kill -9 while publishing, and a full disk: readers never notice, and the same command completes it.
+
+NVDIFFRAST_KILL_POINTS says how many random points (12), NVDIFFRAST_KILL_SEED repeats those of an earlier run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from scripts import cache as cache_module
+from scripts import evidence, index, ledger, matrix, publish, records, site, store
+from scripts.cache import file_sha256
+from scripts.catalog import Catalog
+from scripts.errors import PublishError
+from scripts.store import LINKS, Store, digest
+from tests.publishing import BY, proved, wheel
+
+pytestmark = pytest.mark.integration
+
+POINTS = int(os.environ.get("NVDIFFRAST_KILL_POINTS", "12"))
+SEED = int(os.environ.get("NVDIFFRAST_KILL_SEED") or random.SystemRandom().randrange(10**6))
+_WATCHED = {str(module.__file__) for module in (cache_module, evidence, index, ledger, publish, records, site, store)}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A store with one wheel promoted, and two more to publish; ``old`` is what readers see before."""
+
+    store: Path
+    more: tuple[Path, ...]
+    old: Catalog
+
+    def copy(self, to: Path) -> Scene:
+        """The same, elsewhere."""
+        shutil.copytree(self.store, to, symlinks=True)
+        return Scene(to, self.more, self.old)
+
+    def publish(self) -> None:
+        """Stage, mark as proven, promote."""
+        publish.stage(self.store, self.more, by=BY)
+        staged = digest(Store(self.store).catalog("staged"))
+        if Store(self.store).catalog("current") == self.old and not ledger.has(self.store, "proved", catalog=staged):
+            proved(self.store)
+        publish.promote(self.store, waive_gpu="no GPU here", by=BY)
+
+    def told(self) -> list[tuple[str, Any]]:
+        """What the ledger tells of, without times and hashes."""
+        return [(event.what, event.details.get("wheel")) for event in ledger.read(self.store)]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("publishing")
+    matrix.load()
+    publish.stage(folder / "store", [wheel(folder / "dist")], by=BY)
+    proved(folder / "store")
+    publish.promote(folder / "store", waive_gpu="no GPU here", by=BY)
+    more = tuple(wheel(folder / "dist", line) for line in ("2.9", "2.12"))
+    return Scene(folder / "store", more, Store(folder / "store").catalog("current"))
+
+
+def _run(scene: Scene, point: int) -> tuple[int, int]:
+    """Publish in a process of its own that is killed at its ``point``th line (0: never): its status, lines executed."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        _traced(scene, point, writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        counted = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return status, int(counted or 0)
+
+
+def _traced(scene: Scene, point: int, writing: int) -> None:
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in _WATCHED:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    try:
+        sys.settrace(trace)
+        scene.publish()
+        sys.settrace(None)
+        os.write(writing, str(lines).encode())
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _check(scene: Scene) -> None:
+    """What must hold whatever happened: readers have a whole index, and the pool has nothing half."""
+    place = Store(scene.store)
+    current = place.catalog("current")
+    assert current == scene.old or len(current.entries) == 1 + len(scene.more)
+    for link in LINKS:
+        generation = place.generation(link)
+        assert generation
+        assert index.check(generation) == []
+        assert site.compare(place.catalog(link), generation).none
+    ledger.read(scene.store)
+    for wheels in _visible(place.pool):
+        assert sorted(path.suffix for path in wheels.iterdir()) == [".metadata", ".whl"]
+        assert file_sha256(next(wheels.glob("*.whl"))) == wheels.name
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _files(scene: Scene) -> dict[Path, tuple[int, int]]:
+    """Every whole file that is never to be written again, and which file it is."""
+    roots = [path for name in ("pool", "generations") for path in _visible(scene.store / name)]
+    files = [path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
+    whole = scene.copy(tmp_path / "whole")
+    status, lines = _run(whole, 0)
+    assert status == 0
+    expected, generations = sorted(map(str, whole.told())), len(list((whole.store / "generations").iterdir()))
+    print(f"NVDIFFRAST_KILL_SEED={SEED} NVDIFFRAST_KILL_POINTS={POINTS}: {lines} lines")
+    places = []
+    for point in random.Random(SEED).sample(range(1, lines + 1), POINTS):
+        print(f"killed at line {point} of {lines}")
+        one = scene.copy(tmp_path / str(point))
+        status, _ = _run(one, point)
+        assert os.WIFSIGNALED(status), f"not killed: {status}"
+        _check(one)
+        places.append(len(one.told()))
+        before = _files(one)
+        status, _ = _run(one, 0)
+        assert status == 0, "the same command did not complete it"
+        _check(one)
+        after = _files(one)
+        assert {path: after[path] for path in before} == before, "something whole was written again"
+        assert sorted(map(str, one.told())) == expected
+        assert len(list((one.store / "generations").iterdir())) == generations
+        assert Store(one.store).catalog("current") == Store(one.store).catalog("staged")
+        left = [path for path in one.store.rglob("*") if path.name.endswith(".new") or path.name.startswith(".")]
+        assert [path.name for path in left] == [".lock"]
+    # The points are spread over the whole: before anything was written down, and after all was.
+    assert POINTS < 12 or len(set(places)) > 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mounting, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a small tmpfs ({error}); run as root: nox -s tests -- -k full_disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(scene: Scene, small_disk: Path) -> None:
+    outcomes = set()
+    for number, free in enumerate((0, 8, 16, 24, 32, 48, 64, 80, 100, 130, 170, 240, 400, 800)):
+        one = scene.copy(small_disk / f"store{number}")
+        with _only(small_disk, free * 1024):
+            try:
+                one.publish()
+                outcomes.add("published")
+            except PublishError as error:
+                assert "No space left on device" in str(error)
+                assert error.mend
+                outcomes.add(str(error).partition(":")[0].removeprefix(str(one.store)).split("/")[1])
+            _check(one)
+        one.publish()
+        _check(one)
+        assert len(Store(one.store).catalog("current").entries) == 1 + len(scene.more)
+        shutil.rmtree(one.store)
+    print(f"the disk was full at: {outcomes}")
+    assert {"pool", "generations", "published"} <= outcomes
+
+
+class _only:  # noqa: N801 - reads as what it does
+    """Leave so many bytes free on a file system during the block."""
+
+    def __init__(self, folder: Path, free: int) -> None:
+        self.filler, self.free = folder / "filler", free
+
+    def __enter__(self) -> None:
+        found = os.statvfs(self.filler.parent)
+        size = max(0, found.f_bavail * found.f_frsize - self.free)
+        self.filler.write_bytes(b"\0" * size)
+
+    def __exit__(self, *raised: object) -> None:
+        self.filler.unlink()
