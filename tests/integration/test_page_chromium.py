@@ -141,7 +141,7 @@ def browser(opened: Browser) -> Iterator[Browser]:
     assert opened.driver.get_log("browser") == []
     events = [json.loads(line["message"])["message"] for line in opened.driver.get_log("performance")]
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    allowed = (opened.root, "about:", "data:", opened.folder.as_uri())
+    allowed = (opened.root.rpartition("/")[0] + "/", "about:", "data:", opened.folder.as_uri())
     assert asked
     assert [url for url in asked if not url.startswith(allowed)] == []
 
@@ -177,6 +177,14 @@ def test_choosing_gives_the_very_commands(browser: Browser) -> None:
         links = {link.get_attribute("href") for link in browser.driver.find_elements(By.CSS_SELECTOR, "#wheel a")}
         assert f"{browser.root}/records/{one.sha256}.audit.json" in links
         assert (f"{browser.root}/records/{one.sha256}.gpu.json" in links) == (one.gpu == "passed")
+
+
+def test_a_shell_reads_nothing_into_the_address(browser: Browser) -> None:
+    one = _entries(browser)[0]
+    browser.open(base=browser.root.replace("%24%28", "$(").replace("%29%20%26%20%27", ")%20&%20'"))
+    assert "$(site)" in browser.driver.current_url
+    browser.choose(one)
+    assert browser.raw("pip") == "\n".join(commands(browser.root, one).pip)
 
 
 def test_what_cannot_be_chosen_says_why(browser: Browser) -> None:

@@ -124,6 +124,7 @@ def test_what_people_wrote_stays_text(matrix: Matrix) -> None:
     content = page.render(made, replace(matrix, table_date=HOSTILE))
     assert b"<script>alert" not in content
     parsed = Parsed(content)
+    assert not set("<>&") & set(parsed.scripts[0])
     assert parsed.tags.count("script") == 2
     assert parsed.text.count(HOSTILE) == 2 * len(cells) + 1
     assert HOSTILE in data_of(content)["reasons"]
