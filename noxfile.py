@@ -70,6 +70,54 @@ def golden(session: nox.Session) -> None:
     stage(session, "matrix", "--schema", "--golden")
 
 
+@nox.session
+def index(session: nox.Session) -> None:
+    """Write a store's index again, or copy it out as plain files: [STORE] [--export FOLDER]."""
+    stage(session, "index")
+
+
+@nox.session(name="stage")
+def stage_wheels(session: nox.Session) -> None:
+    """Put audited wheels into the staged index: WHEEL... [--store DIR]."""
+    stage(session, "publish", "stage")
+
+
+@nox.session
+def prove(session: nox.Session) -> None:
+    """Install every staged wheel by pip and by uv, by the very commands that the page shows: [--store DIR] [--real]."""
+    stage(session, "prove")
+
+
+@nox.session
+def promote(session: nox.Session) -> None:
+    """Let readers see the staged index: [--store DIR] [--waive-gpu REASON] [--export FOLDER]."""
+    stage(session, "publish", "promote")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Stage, prove and promote wheels: WHEEL... [--waive-gpu REASON] [--export FOLDER]."""
+    stage(session, "release")
+
+
+@nox.session
+def publish(session: nox.Session) -> None:
+    """The rest of publishing: yank WHEEL --reason R, unyank WHEEL, upload, status."""
+    stage(session, "publish")
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Run an index that takes uploads on loopback, with generated credentials: [FOLDER] [--port N]."""
+    stage(session, "serve")
+
+
+@nox.session
+def rehearse(session: nox.Session) -> None:
+    """A whole release on this machine: build, audit, stage, upload, prove, promote to a local folder: [--arch 9.0]."""
+    stage(session, "rehearse")
+
+
 @nox.session(default=False)
 def image(session: nox.Session) -> None:
     """Make a container image from Debian packages, for machines without a registry, and print its name (as root)."""

@@ -13,6 +13,7 @@ import argparse
 import email.message
 import os
 import secrets
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ from waitress import wasyncore
 from scripts import console
 from scripts.errors import PublishError, run_main
 from scripts.model import ROOT
+
+# pypiserver brings an import hook of an old kind, without find_spec, which trips whoever walks the hooks (pytest does).
+sys.meta_path[:] = [hook for hook in sys.meta_path if hasattr(hook, "find_spec")]
 
 LOOPBACK = "127.0.0.1"
 SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
