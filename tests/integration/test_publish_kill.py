@@ -5,6 +5,7 @@ NVDIFFRAST_KILL_POINTS says how many random points (12), NVDIFFRAST_KILL_SEED re
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.integration
 POINTS = int(os.environ.get("NVDIFFRAST_KILL_POINTS", "12"))
 SEED = int(os.environ.get("NVDIFFRAST_KILL_SEED") or random.SystemRandom().randrange(10**6))
 _WATCHED = {str(module.__file__) for module in (cache_module, evidence, index, ledger, publish, records, site, store)}
+_CHANGES = {f"os.{name}" for name in ("rename", "remove", "rmdir", "mkdir", "symlink", "link", "truncate", "chmod")}
 
 
 @dataclass(frozen=True)
@@ -71,38 +73,58 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return Scene(folder / "store", more, Store(folder / "store").catalog("current"))
 
 
-def _run(scene: Scene, point: int) -> tuple[int, int]:
-    """Publish in a process of its own that is killed at its ``point``th line (0: never): its status, lines executed."""
+def _run(scene: Scene, kind: str = "", point: int = 0) -> tuple[int, dict[str, int]]:
+    """Publish in a process of its own, killed at its ``point``th of a kind; its status, and how many there were."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        _traced(scene, point, writing)
+        _publish_counting(scene, kind, point, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         counted = pipe.read()
     _, status = os.waitpid(child, 0)
-    return status, int(counted or 0)
+    return status, json.loads(counted or "{}")
 
 
-def _traced(scene: Scene, point: int, writing: int) -> None:
-    lines = 0
+@dataclass
+class _Counter:
+    """Counts lines, operations that change the store, and what makes things appear in it; dies before the one wanted."""
 
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal lines
+    store: str
+    kind: str
+    point: int
+    counts: dict[str, int] = field(default_factory=lambda: {"line": 0, "operation": 0, "rename": 0})
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+        if (what, self.counts[what]) == (self.kind, self.point):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
         if frame.f_code.co_filename not in _WATCHED:
             return None
         if event == "line":
-            lines += 1
-            if lines == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
+            self.count("line")
+        return self.trace
 
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in _CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        # What is unpacked to be looked at lies elsewhere.
+        if changes and str(arguments[0]).startswith(self.store):
+            self.count("operation")
+            if event == "os.rename":
+                self.count("rename")
+
+
+def _publish_counting(scene: Scene, kind: str, point: int, writing: int) -> None:
+    counter = _Counter(str(scene.store), kind, point)
     try:
-        sys.settrace(trace)
+        sys.addaudithook(counter.audit)
+        sys.settrace(counter.trace)
         scene.publish()
         sys.settrace(None)
-        os.write(writing, str(lines).encode())
+        os.write(writing, json.dumps(counter.counts).encode())
         os._exit(0)
     finally:
         os._exit(1)
@@ -135,22 +157,30 @@ def _files(scene: Scene) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
+def _points(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """A third of the points among what makes things appear, a third among all operations, the rest among all lines."""
+    chosen = random.Random(SEED)
+    number = {"rename": min(POINTS // 3, counts["rename"]), "operation": POINTS // 3}
+    number["line"] = POINTS - sum(number.values())
+    return [(kind, point) for kind in number for point in chosen.sample(range(1, counts[kind] + 1), number[kind])]
+
+
 def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
     whole = scene.copy(tmp_path / "whole")
-    status, lines = _run(whole, 0)
+    status, counts = _run(whole)
     assert status == 0
     expected, generations = sorted(map(str, whole.told())), len(list((whole.store / "generations").iterdir()))
-    print(f"NVDIFFRAST_KILL_SEED={SEED} NVDIFFRAST_KILL_POINTS={POINTS}: {lines} lines")
-    places = []
-    for point in random.Random(SEED).sample(range(1, lines + 1), POINTS):
-        print(f"killed at line {point} of {lines}")
-        one = scene.copy(tmp_path / str(point))
-        status, _ = _run(one, point)
+    print(f"NVDIFFRAST_KILL_SEED={SEED} NVDIFFRAST_KILL_POINTS={POINTS}: {counts}")
+    progress = set()
+    for kind, point in _points(counts):
+        print(f"killed at {kind} {point} of {counts[kind]}")
+        one = scene.copy(tmp_path / f"{kind}-{point}")
+        status, _ = _run(one, kind, point)
         assert os.WIFSIGNALED(status), f"not killed: {status}"
         _check(one)
-        places.append(len(one.told()))
+        progress.add(len(one.told()))
         before = _files(one)
-        status, _ = _run(one, 0)
+        status, _ = _run(one)
         assert status == 0, "the same command did not complete it"
         _check(one)
         after = _files(one)
@@ -160,8 +190,8 @@ def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
         assert Store(one.store).catalog("current") == Store(one.store).catalog("staged")
         left = [path for path in one.store.rglob("*") if path.name.endswith(".new") or path.name.startswith(".")]
         assert [path.name for path in left] == [".lock"]
-    # The points are spread over the whole: before anything was written down, and after all was.
-    assert POINTS < 12 or len(set(places)) > 1
+    # The points are spread over the whole, not all before the first thing was done.
+    assert POINTS < 12 or len(progress) > 1
 
 
 @pytest.fixture
