@@ -66,6 +66,7 @@ class Status:
     pending: tuple[str, ...]
     proven: bool
     waiting: tuple[str, ...]
+    waived: tuple[str, ...]
     yanked: tuple[str, ...]
     last: tuple[dict[str, Any], ...]
 
@@ -334,6 +335,7 @@ def status(store: Path) -> Status:
         pending=tuple(entry.name for entry in staged.entries if entry != current.named(entry.name)),
         proven=any(event.says("proved", catalog=digest(staged)) for event in events) or staged == current,
         waiting=tuple(entry.name for entry in judged if entry.gpu == "untested"),
+        waived=tuple(entry.name for entry in judged if entry.gpu == "waived"),
         yanked=tuple(entry.name for entry in staged.entries if entry.yanked is not None),
         last=tuple(asdict(event) for event in events[-_SHOWN:]),
     )
@@ -368,6 +370,10 @@ def send(store: Path, target: upload.Target, *, by: str | None = None, staged: b
 
 def _events(store: Store, *what: str) -> list[ledger.Event]:
     return [event for event in ledger.read(store.root) if event.what in what]
+
+
+def _count(wheels: int) -> str:
+    return f"{wheels} wheel{'' if wheels == 1 else 's'}"
 
 
 def _some(names: Iterable[str]) -> str:
@@ -457,7 +463,7 @@ def _promote(options: _Options) -> Promoted:
     )
     _tell(options, [f"promoted {name}" for name in done.new])
     _tell(options, [f"no GPU has run {name}: waived" for name in done.waived], "untested")
-    _tell(options, [f"readers see {done.wheels} wheels, as expected: none missing, none unexpected"])
+    _tell(options, [f"readers see {_count(done.wheels)}, as expected: none missing, none unexpected"])
     if options.export:
         export(options.store / "current", options.export)
         _tell(options, [f"exported to {options.export}"])
@@ -487,17 +493,18 @@ def _upload(options: _Options) -> upload.Sent:
 
 def _tell_sent(options: _Options, sent: upload.Sent, target: upload.Target) -> None:
     _tell(options, [f"uploaded {name}" for name in sent.uploaded])
-    _tell(options, [f"{target.shown} has {len(sent.uploaded) + len(sent.already)} wheels of ours"])
+    _tell(options, [f"{target.shown} has {_count(len(sent.uploaded) + len(sent.already))} of ours"])
 
 
 def _status(options: _Options) -> Status:
     found = status(options.store)
     if not options.json:
         rows = [
-            ("staged", f"{found.staged} wheels, {'proven' if found.proven else 'not proven yet'}"),
-            ("current", f"{found.current} wheels"),
+            ("staged", f"{_count(found.staged)}, {'proven' if found.proven else 'not proven yet'}"),
+            ("current", _count(found.current)),
             ("not promoted yet", _some(found.pending) or "nothing"),
-            ("not run on a GPU", _some(found.waiting) or "nothing"),
+            ("neither run on a GPU nor waived", _some(found.waiting) or "nothing"),
+            ("waived", _some(found.waived) or "nothing"),
             ("yanked", _some(found.yanked) or "nothing"),
             *((one["time"], f"{one['what']} by {one['by']}") for one in found.last),
         ]

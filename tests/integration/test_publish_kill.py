@@ -89,7 +89,7 @@ def _run(scene: Scene, kind: str = "", point: int = 0) -> tuple[int, dict[str, i
 
 @dataclass
 class _Counter:
-    """Counts lines, operations that change the store, and what makes things appear in it; dies before the one wanted."""
+    """Counts lines, changes of the store, and what makes things appear in it; dies before the one wanted."""
 
     store: str
     kind: str

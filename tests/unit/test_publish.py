@@ -224,6 +224,7 @@ def test_status(store: Path, first: Path, tmp_path: Path) -> None:
     assert (found.staged, found.current, found.proven) == (0, 0, True)
     assert not store.exists()
     _promote(store, first)
+    assert publish.status(store).waived == (first.name,)
     second = wheel(tmp_path / "dist", "2.12")
     publish.stage(store, [second], by=BY)
     publish.yank(store, first.name, reason="crashes", by=BY)
