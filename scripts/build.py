@@ -47,6 +47,8 @@ SOURCE_DATE_EPOCH = 1_577_836_800
 _UNSET = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS")
 # Raise when the same inputs give other bytes because this module or one it calls has changed.
 _RECIPE = "1"
+# How much of a failed build is shown: lines, and characters of each.
+_LINES, _LINE = 25, 300
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,14 @@ def _is_progress(line: str) -> bool:
     return line.startswith(("[", "error:", "failed:", "FAILED")) and "c++ -MMD" not in line and "g++ -MMD" not in line
 
 
+def _compiler_said(output: str) -> str:
+    """The part of a build's output that tells why it failed: from the first failure on, or its end."""
+    lines = [line[:_LINE] for line in output.splitlines()]
+    failed = next((number for number, line in enumerate(lines) if line.startswith(("FAILED", "failed:"))), None)
+    shown = lines[-_LINES:] if failed is None else lines[failed : failed + _LINES]
+    return "\n".join(shown)
+
+
 def reproducing_command(cell: Cell, options: Options) -> str:
     """The one command that builds this cell again."""
     command = f"nox -s build -- {cell.id} --engine {options.engine}"
@@ -236,9 +246,9 @@ def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, o
     try:
         process.call(command, env=variables, show=_is_progress, log=log)
     except CommandError as error:
-        console.say(error.output)
+        console.say(_compiler_said(log.read_text(encoding="utf-8")))
         raise BuildError(
-            f"{cell.id}: the build failed (all of its output is in {log.relative_to(ROOT)}): {error}",
+            f"{cell.id}: the build failed; all of its output is in {log.relative_to(ROOT)}",
             mend=reproducing_command(cell, options),
         ) from error
     return next(output.glob("*.whl"))

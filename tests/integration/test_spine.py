@@ -235,3 +235,23 @@ def test_layout_of_0_4_builds_from_git(later_layout: Cell, tmp_path: Path) -> No
     record = records.find(file_sha256(made), made.parent)
     assert record is not None
     assert record.named("import-cuda").outcome == "passed"
+
+
+def test_a_failing_compiler_is_heard(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own lines, the log, and the one command that builds the cell again; nothing is left behind."""
+    failing = tmp_path / "g++"
+    failing.write_text(
+        '#!/bin/sh\ncase "$*" in *bindings.cpp*) echo "made to fail" >&2; exit 1;; esac\n'
+        f'exec {shutil.which("g++")} "$@"\n'
+    )
+    failing.chmod(0o755)
+    monkeypatch.setenv("CXX", str(failing))
+    result = build.build(cell, build.Options("host", ("9.0",), None, None, tmp_path / "dist", None, None))
+    told = capsys.readouterr().err
+    assert result.detail == "BuildError"
+    assert "made to fail" in told
+    assert "Traceback" not in told
+    assert f"next:  nox -s build -- {cell.id} --engine host --arch 9.0" in told
+    assert not (tmp_path / "dist").exists()

@@ -195,12 +195,16 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
         kept = build / "kept" / "host.o"
         have_host = store.get(key, "host.o", kept)
         sources = [str(build / f"{name}.cpp") for name in units if name != "host" or not have_host]
-        made = self.compiler.compile(
-            sources,
-            output_dir=str(build / "units"),
-            include_dirs=[str(self.tree / "wheel_build" / "include"), str(self.tree), *ext.include_dirs],
-            extra_postargs=ext.extra_compile_args,
-        )
+        try:
+            made = self.compiler.compile(
+                sources,
+                output_dir=str(build / "units"),
+                include_dirs=[str(self.tree / "wheel_build" / "include"), str(self.tree), *ext.include_dirs],
+                extra_postargs=ext.extra_compile_args,
+            )
+        except RuntimeError as error:
+            # ninja has printed what the compiler said; torch's traceback would bury it.
+            raise SystemExit(f"error: {error}") from None
         if not have_host:
             store.put(key, "host.o", Path(made[0]))
         for name in units:
