@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class Server:
@@ -27,7 +28,7 @@ class Server:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Http
+    server: Http
 
     def do_GET(self) -> None:
         told, path, wanted = self.server.told, self.path.lstrip("/"), self.headers.get("Range")
@@ -61,23 +62,31 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the requests are kept."""
 
 
-class _Http(ThreadingHTTPServer):
-    def __init__(self, told: Server) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+class Http(ThreadingHTTPServer):
+    """A server on a free loopback port, with what its handler is told by the test."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], told: Any) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.told = told
+
+
+@contextmanager
+def running(handler: type[BaseHTTPRequestHandler], told: Any) -> Iterator[str]:
+    """The address of a running server, which ends with a slash."""
+    http = Http(handler, told)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}/"
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
 
 
 @contextmanager
 def serve() -> Iterator[Server]:
     """A running server; its ``url`` ends with a slash."""
     told = Server()
-    http = _Http(told)
-    told.url = f"http://127.0.0.1:{http.server_port}/"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with running(_Handler, told) as told.url:
         yield told
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()

@@ -8,10 +8,9 @@ import email.parser
 import email.policy
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from scripts import ledger, records
@@ -19,6 +18,7 @@ from scripts.cache import file_sha256
 from scripts.model import Cell, TorchBuild
 from scripts.records import Check, Outcome
 from scripts.store import Store, digest
+from tests.loopback import Http, running
 from tests.unit.wheel_factory import CELL, Parts, text_parts
 
 BY = "A. Publisher"
@@ -90,7 +90,7 @@ class UploadServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Http
+    server: Http
 
     def do_GET(self) -> None:
         told = self.server.told
@@ -149,23 +149,9 @@ def _uploaded(kind: str, body: bytes) -> tuple[str, bytes]:
     raise AssertionError("no file in the upload")
 
 
-class _Http(ThreadingHTTPServer):
-    def __init__(self, told: UploadServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.told = told
-
-
 @contextmanager
 def upload_server() -> Iterator[UploadServer]:
     """A running upload API; its ``url`` ends with a slash."""
     told = UploadServer()
-    http = _Http(told)
-    told.url = f"http://127.0.0.1:{http.server_port}/"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with running(_Handler, told) as told.url:
         yield told
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+import uuid
 from pathlib import Path
 from types import ModuleType
 
@@ -63,7 +64,7 @@ def test_the_same_bytes_from_any_folder(objects: ModuleType, nvcc: object, tmp_p
 
 
 def test_a_folder_of_somebody_elses_is_refused(objects: ModuleType) -> None:
-    key = "0123456789abcdef-test"
+    key = uuid.uuid4().hex
     path = Path(f"/tmp/nvdiffrast-{key[:16]}")
     path.mkdir(mode=0o700)
     try:
@@ -75,7 +76,7 @@ def test_a_folder_of_somebody_elses_is_refused(objects: ModuleType) -> None:
 
 
 def test_what_an_interrupted_build_left_is_cleared(objects: ModuleType) -> None:
-    key = "fedcba9876543210-test"
+    key = uuid.uuid4().hex
     path = Path(f"/tmp/nvdiffrast-{key[:16]}")
     path.mkdir(mode=0o700)
     (path / "left").write_text("half")

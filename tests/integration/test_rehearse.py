@@ -11,23 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build, catalog, compilers, index, ledger, matrix, rehearse, serve, simple_index, upstream
-from scripts.errors import PipelineError
-from scripts.model import ROOT
+from scripts import catalog, index, ledger, rehearse, serve, simple_index
+from scripts.model import ROOT, Cell
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module", autouse=True)
-def needs() -> None:
-    cell = build.host_cell(matrix.load(), "0.3.3.1")
-    reason = upstream.availability(cell.release)
-    if reason:
-        pytest.skip(f"0.3.3.1 cannot be had: {reason}; give it with --source")
-    try:
-        compilers.check_host(cell.toolkit, needs_gl=True)
-    except PipelineError as error:
-        pytest.skip(f"{error}; {error.mend}")
+def needs(host_cell: Cell) -> None:
+    """Skip where this host's cell cannot be built."""
 
 
 @pytest.fixture(scope="module")
