@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,8 @@ def _run(scene: Scene, kind: str = "", point: int = 0) -> tuple[int, dict[str, i
     child = os.fork()
     if not child:
         os.close(reading)
+        # What a killed process leaves is to go with the test.
+        tempfile.tempdir = str(scene.store.parent)
         _publish_counting(scene, kind, point, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
