@@ -13,6 +13,7 @@ import argparse
 import email.message
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import threading
@@ -221,6 +222,9 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "server", help="(build/server/)")
     parser.add_argument("--port", type=int, default=_PORT, help=f"({_PORT}); 0 is any free one")
     parsed = parser.parse_args()
+    # A service is ended by SIGTERM; and a shell's background job would ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with uploads(parsed.folder, port=parsed.port) as index:
             _explain(index)

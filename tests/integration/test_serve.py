@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
 import sys
@@ -147,12 +148,13 @@ def test_taken_port(index: UploadIndex, tmp_path: Path) -> None:
         pass
 
 
-def test_command_says_how_and_not_the_password(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_command_says_how_and_not_the_password(tmp_path: Path, ending: signal.Signals) -> None:
     command = [sys.executable, "-u", "-m", "scripts.serve", str(tmp_path / "server"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(4)]
-        process.send_signal(2)
+        process.send_signal(ending)
         rest = process.stdout.read()
     password = (tmp_path / "server" / "password").read_text().strip()
     assert password not in "".join(said) + rest
