@@ -23,9 +23,10 @@ import argparse
 import operator
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import groupby
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,12 +38,14 @@ from scripts.catalog import CATALOG, Catalog, Entry
 from scripts.errors import CatalogError, UsageError, run_main
 from scripts.export import export
 from scripts.model import ROOT
-from scripts.simple_pages import PROJECT, Listing
+from scripts.simple_pages import PROJECT, Edit, Listing
 
 WHL = "whl"
 HTML, JSON = "index.html", "index.json"
 _PAGES = (HTML, JSON, f"{PROJECT}/{HTML}", f"{PROJECT}/{JSON}")
 _LINKS = {"files": "../../pool", "records": "../../records"}
+# Fewer entries than these per change are rendered anew.
+_WORTH = 10
 _NGINX = Path(__file__).with_name("resources") / "nginx.conf"
 
 __all__ = ["check", "export", "generate", "nginx"]
@@ -59,7 +62,7 @@ def generate(catalog: Catalog, destination: Path, *, page: bytes, previous: Path
     """
     if destination.exists() or destination.is_symlink():
         raise CatalogError(f"{destination} is there already; a generation never changes")
-    names = [entry.name for entry in catalog.entries]
+    names = [*map(operator.attrgetter("name"), catalog.entries)]
     if not all(map(operator.lt, names, names[1:])):
         raise CatalogError("a catalog's entries are ordered by file name, and no name is there twice")
     writer = _Writer(catalog, _usable(previous))
@@ -110,25 +113,28 @@ class _Writer:
     def __init__(self, catalog: Catalog, earlier: Path | None) -> None:
         self.earlier = earlier
         self.entries = catalog.entries
-        self.before = catalogs.read(earlier).entries if earlier else ()
-        self.runs, self.runs_before = _runs(self.entries), _runs(self.before)
-        self.gone, self.fresh = _changes(self.before, self.entries)
+        self.gone, self.replaced = _changes(catalogs.read(earlier).entries if earlier else (), self.entries)
+
+    @property
+    def fresh(self) -> list[Entry]:
+        """The entries that are new or say something else than before."""
+        return [self.entries[at] for at in self.replaced]
 
     def write(self, folder: Path) -> None:
         """Write everything below ``folder`` that follows from the catalog."""
         touched = {channel for entry in (*self.gone, *self.fresh) for channel in entry.channels}
-        channels = {channel for run in self.runs for channel in run[0].channels}
+        alike = dict(zip(map(operator.attrgetter("cuda", "torch"), self.entries), self.entries, strict=True))
+        channels = {channel for entry in alike.values() for channel in entry.channels}
         names = sorted(channels, key=simple_pages.channel_order)
         (folder / WHL).mkdir()
         for channel in names:
-            (folder / WHL / channel).mkdir()
-            (folder / WHL / channel / PROJECT).mkdir()
+            # As text: with some hundred files the making of Path objects is what costs.
+            os.mkdir(f"{folder}/{WHL}/{channel}")  # noqa: PTH102
+            os.mkdir(f"{folder}/{WHL}/{channel}/{PROJECT}")  # noqa: PTH102
             if channel in touched or not self._link(folder, channel):
                 self._write_channel(folder, channel)
         (folder / WHL / HTML).write_bytes(simple_pages.channels_html(names).encode())
-        listing = simple_pages.catalog_json()
-        page = self._changed(CATALOG, listing, self.before, self.fresh)
-        (folder / CATALOG).write_bytes(listing.render(self.entries) if page is None else page)
+        self._write_listing(folder, CATALOG, simple_pages.catalog_json(), None)
 
     def _link(self, folder: Path, channel: str) -> bool:
         """Take over a channel that lists what it listed; whether that was possible."""
@@ -146,41 +152,46 @@ class _Writer:
         return True
 
     def _write_channel(self, folder: Path, channel: str) -> None:
-        before, fresh = _listed(self.runs_before, channel), _listed(_runs(self.fresh), channel)
-        names = {entry.name for entry in (*before, *fresh)} - {entry.name for entry in self.gone}
-        pages = {
-            HTML: simple_pages.channel_html(channel),
-            JSON: simple_pages.channel_json(),
-        }
-        listings = {
-            f"{PROJECT}/{HTML}": simple_pages.project_html(channel),
-            f"{PROJECT}/{JSON}": simple_pages.project_json(names),
-        }
         root = f"{WHL}/{channel}"
-        for name, text in pages.items():
-            (folder / root / name).write_bytes(text.encode())
-        for name, listing in listings.items():
-            page = self._changed(f"{root}/{name}", listing, before, fresh)
-            if page is None:
-                page = listing.render(_listed(self.runs, channel))
-            (folder / root / name).write_bytes(page)
+        (folder / root / HTML).write_bytes(simple_pages.channel_html(channel).encode())
+        (folder / root / JSON).write_bytes(simple_pages.channel_json().encode())
+        self._write_listing(folder, f"{root}/{PROJECT}/{HTML}", simple_pages.project_html(channel), channel)
+        self._write_listing(folder, f"{root}/{PROJECT}/{JSON}", simple_pages.project_json(), channel)
 
-    def _changed(self, path: str, listing: Listing, before: Sequence[Entry], fresh: Sequence[Entry]) -> bytes | None:
-        """The earlier generation's page of ``before`` with the lines of ``fresh``; None if it is to be rendered."""
+    def _write_listing(self, folder: Path, path: str, listing: Listing, channel: str | None) -> None:
+        """Write the page of a channel, or of all: the earlier one with the lines of what is fresh, if that is less."""
+        pieces = None
         # Nothing goes from an index but by hand.
-        if self.earlier is None or self.gone or not before:
-            return None
-        return listing.changed(_read(self.earlier / path), before, fresh)
+        if self.earlier and not self.gone and len(self.replaced) * _WORTH <= len(self.entries):
+            pieces = listing.changed(_read(self.earlier / path), list(self._edits(channel)))
+        with (folder / path).open("wb") as file:
+            file.writelines(pieces or [listing.render(self._listed[channel] if channel else self.entries)])
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Sequence[Entry]]:
+        """The entries of every channel."""
+        listed: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            for channel in entry.channels:
+                listed[channel].append(entry)
+        return listed
+
+    def _edits(self, channel: str | None) -> Iterator[Edit]:
+        for at, old in self.replaced.items():
+            if _lists(channel, self.entries[at]):
+                after = self._kept(range(at + 1, len(self.entries)), channel)
+                before = None if after else self._kept(range(at - 1, -1, -1), channel)
+                yield Edit(self.entries[at], old, after, before)
+
+    def _kept(self, positions: Iterable[int], channel: str | None) -> Entry | None:
+        """The first entry at ``positions`` that the channel lists and listed before, as it is."""
+        found = (at for at in positions if at not in self.replaced and _lists(channel, self.entries[at]))
+        return next((self.entries[at] for at in found), None)
 
 
-def _runs(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """The entries cut into neighbours that are listed in the same channels; there are far fewer of these."""
-    return [list(run) for _, run in groupby(entries, key=operator.attrgetter("cuda", "torch"))]
-
-
-def _listed(runs: Sequence[Sequence[Entry]], channel: str) -> list[Entry]:
-    """The entries that a channel lists."""
-    return [entry for run in runs if channel in run[0].channels for entry in run]
+def _lists(channel: str | None, entry: Entry) -> bool:
+    """Whether a channel, None for the whole catalog, lists an entry."""
+    return channel is None or channel in entry.channels
 
 
 def _usable(previous: Path | None) -> Path | None:
@@ -192,12 +203,23 @@ def _usable(previous: Path | None) -> Path | None:
     return folder if _read(folder / WHL / HTML).startswith(head.encode()) else None
 
 
-def _changes(before: Sequence[Entry], entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The entries that are gone, and those that are new or say something else than before."""
-    old = {entry.name: entry for entry in before}
-    # Most are the very same object, which is much cheaper to see than that two are equal.
-    fresh = [entry for entry in entries if (other := old.pop(entry.name, None)) is not entry and other != entry]
-    return list(old.values()), fresh
+def _changes(before: Sequence[Entry], entries: Sequence[Entry]) -> tuple[list[Entry], dict[int, Entry | None]]:
+    """The entries that are gone; and by position those that are new or say something else, with what they replace."""
+    start = _alike(before, entries)
+    end = _alike(before[start:][::-1], entries[start:][::-1])
+    old = {entry.name: entry for entry in before[start : len(before) - end]}
+    replaced = {}
+    for at in range(start, len(entries) - end):
+        known = old.pop(entries[at].name, None)
+        if known != entries[at]:
+            replaced[at] = known
+    return list(old.values()), replaced
+
+
+def _alike(one: Sequence[Entry], other: Sequence[Entry]) -> int:
+    """How many entries both begin with: the very same objects, which is much cheaper to see than that two are equal."""
+    same = list(map(operator.is_, one, other))
+    return same.index(False) if False in same else len(same)
 
 
 def _files(folder: Path) -> set[str]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 from packaging.version import Version
@@ -26,8 +24,6 @@ PROJECT = "nvdiffrast"
 FORMAT = 1
 
 _API = "1.1"
-# Of fewer lines than these per change a page is rendered anew.
-_WORTH = 10
 _FILES = "../../../files"
 _HEAD = (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -38,50 +34,79 @@ _FOOT = "</body>\n</html>\n"
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A line to change in a page: that of ``entry``, in place of the line of ``old``.
+
+    Without ``old`` it is a new line, before that of ``after``; without that, behind the last one, that of ``before``.
+    """
+
+    entry: Entry
+    old: Entry | None
+    after: Entry | None
+    before: Entry | None
+
+
+@dataclass(frozen=True)
 class Listing:
-    """A page of one line an entry; ``between`` separates two lines, ``rest`` is what follows the constant ``foot``."""
+    """A page of one line an entry; ``between`` separates two lines, ``versions`` are listed behind ``foot`` if so."""
 
     head: str
     line: Callable[[Entry], str]
     between: str
     foot: str
-    rest: str = ""
+    versions: bool = False
 
-    def render(self, entries: Iterable[Entry]) -> bytes:
+    def render(self, entries: Sequence[Entry]) -> bytes:
         """The page of these entries."""
         body = self.between.join(map(self.line, entries))
-        return f"{self.head}{body}{self._end if body else self._end[1:]}".encode()
+        return f"{self.head}{body}".encode() + self._end(map(_version, entries))[0 if body else 1 :]
 
-    def changed(self, page: bytes, before: Sequence[Entry], fresh: Sequence[Entry]) -> bytes | None:
-        """The ``page`` of the entries ``before``, with the lines of ``fresh`` added or put in place of older ones.
+    def changed(self, page: bytes, edits: Sequence[Edit]) -> list[bytes | memoryview] | None:
+        """The ``page`` with ``edits``, which are in its order, in pieces to be written one after the other.
 
-        None if rendering it is no dearer, or if ``page`` does not have the lines that would be written now.
+        None if ``page`` does not have the lines that would be written now.
         """
         end = page.rfind(f"\n{self.foot}".encode())
-        if len(fresh) * _WORTH > len(before) or not page.startswith(self.head.encode()):
+        versions = self._stated(page, end)
+        if versions is None or not page.startswith(self.head.encode()):
             return None
-        if end < 0 or not page.endswith(self.line(before[-1]).encode(), 0, end):
-            return None
-        parts, done = [], 0
-        for entry in fresh:
-            at = bisect_left(before, entry.name, key=attrgetter("name"))
-            there = self.line(before[at]).encode() if at < len(before) else b""
-            start = page.find(there, done, end) if there else end
+        pieces: list[bytes | memoryview] = []
+        done, view = 0, memoryview(page)
+        for edit in edits:
+            start, stop, line = self._place(edit, page, done, end)
             if start < 0:
                 return None
-            replaced = bool(there) and before[at].name == entry.name
-            parts += [page[done:start], self._inserted(entry, first=bool(there), alone=replaced)]
-            done = start + len(there) * replaced
-        return b"".join([*parts, page[done:end], self._end.encode()])
+            pieces += [view[done:start], line]
+            done = stop
+        added = {_version(edit.entry) for edit in edits}.difference(versions)
+        tail = self._end([*versions, *added]) if added else page[end:]
+        return [*pieces, view[done:end], tail]
 
-    @property
-    def _end(self) -> str:
-        return f"\n{self.foot}{self.rest}"
+    def _place(self, edit: Edit, page: bytes, done: int, end: int) -> tuple[int, int, bytes]:
+        """From where to where bytes of the page go, -1 if there is no such place, and what comes instead."""
+        line = self.line(edit.entry)
+        if edit.old:
+            old = self.line(edit.old).encode()
+            start = page.find(old, done, end)
+            return start, start + len(old), line.encode()
+        if edit.after:
+            start = page.find(self.line(edit.after).encode(), done, end)
+            return start, start, f"{line}{self.between}".encode()
+        last = edit.before and page.endswith(self.line(edit.before).encode(), 0, end)
+        return (end, end, f"{self.between}{line}".encode()) if last else (-1, -1, b"")
 
-    def _inserted(self, entry: Entry, *, first: bool, alone: bool) -> bytes:
-        """A line to put in place of another (``alone``), ``first`` before another, or after all."""
-        line, between = self.line(entry), "" if alone else self.between
-        return f"{line}{between}".encode() if first else f"{between}{line}".encode()
+    def _end(self, versions: Iterable[Version]) -> bytes:
+        stated = json.dumps([str(version) for version in sorted(set(versions))]) + "}\n" if self.versions else ""
+        return f"\n{self.foot}{stated}".encode()
+
+    def _stated(self, page: bytes, end: int) -> list[Version] | None:
+        """The versions behind the lines of a page; None if it is no page."""
+        if end < 0 or not self.versions:
+            return None if end < 0 else []
+        try:
+            return [*map(_parsed, json.loads(page[end + 1 + len(self.foot) :].rstrip().removesuffix(b"}")))]
+        except (ValueError, TypeError):
+            return None
 
 
 def project_html(channel: str) -> Listing:
@@ -91,10 +116,10 @@ def project_html(channel: str) -> Listing:
     return Listing(head, html_line, "\n", _FOOT)
 
 
-def project_json(names: Iterable[str]) -> Listing:
-    """The project's page in a channel as JSON; its files' ``names`` tell the versions there are."""
+def project_json() -> Listing:
+    """The project's page in a channel as JSON."""
     head = f'{{"meta": {{"api-version": "{_API}"}}, "name": "{PROJECT}", "files": [\n'
-    return Listing(head, json_line, ",\n", '], "versions": ', f"{json.dumps(versions(names))}}}\n")
+    return Listing(head, json_line, ",\n", '], "versions": ', versions=True)
 
 
 def catalog_json() -> Listing:
@@ -149,11 +174,6 @@ def json_line(entry: Entry) -> str:
     return json.dumps(file)
 
 
-def versions(names: Iterable[str]) -> list[str]:
-    """The versions that file names state, each once, in order."""
-    return [str(version) for version in sorted(map(_version, {name.split("-", 2)[1] for name in names}))]
-
-
 def channel_order(channel: str) -> tuple[int, ...]:
     """A key that sorts "cu130" before "cu130-torch2.9" before "cu130-torch2.10"."""
     return tuple(map(int, re.findall(r"\d+", channel)))
@@ -163,6 +183,10 @@ def _url(entry: Entry) -> str:
     return f"{_FILES}/{entry.sha256}/{entry.name.replace('+', '%2B')}"
 
 
+def _version(entry: Entry) -> Version:
+    return _parsed(entry.name.split("-", 2)[1])
+
+
 @lru_cache(maxsize=4096)
-def _version(text: str) -> Version:
-    return Version(text)
+def _parsed(version: str) -> Version:
+    return Version(version)

@@ -187,9 +187,11 @@ def test_independent_reader(of: Catalog) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(_catalogs, min_size=2, max_size=3), st.booleans())
-def test_bytes_do_not_depend_on_the_past(several: list[Catalog], grows: bool) -> None:
-    with TemporaryDirectory() as folder:
+@given(st.lists(_catalogs, min_size=2, max_size=3), st.booleans(), st.sampled_from([0, 10]))
+def test_bytes_do_not_depend_on_the_past(several: list[Catalog], grows: bool, worth: int) -> None:
+    """``worth`` 0: lines are changed even where there are few."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_WORTH", worth)
         previous: Path | None = None
         for number, of in enumerate(several):
             kept = catalogs.read(previous).entries if previous and grows else ()
