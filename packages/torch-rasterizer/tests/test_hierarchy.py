@@ -141,6 +141,15 @@ def test_keys_beyond_32_bits():
     assert differing(result, loops.build(positions, normals, 3, 1500)) is None
 
 
+@pytest.mark.parametrize("shift", [-0.6, 0.6])
+def test_points_beyond_one_end_of_the_grid(shift):
+    positions, normals, _ = scene(11, 8, fill=0.9, layers=2)
+    for position in positions:
+        position[..., :3] = 0.9 * position[..., :3] + np.float32(shift)
+    result = build_hierarchy(tensors(positions), tensors(normals), 3, 8)
+    assert differing(result, loops.build(positions, normals, 3, 8)) is None
+
+
 def test_points_at_one_make_cells_of_their_neighbours():
     """Point 1 has the key of the next row: its parent is not its pixel's, and absent keys are names of cell 0."""
     positions, normals, _ = scene(3, 8, grid=1, fill=1.0, layers=2)

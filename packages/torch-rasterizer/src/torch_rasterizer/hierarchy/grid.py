@@ -42,7 +42,8 @@ def _quotient(keys: Ints, divisor: int) -> Ints:
         whole: Ints = keys // keys.dtype.type(divisor)
         return whole
     wide = keys.astype(np.int64)
-    return np.sign(wide) * (np.abs(wide) // divisor)
+    quotient: Ints = np.sign(wide) * (np.abs(wide) // divisor)
+    return quotient
 
 
 def points_in(keys: Ints, resolution: int, offset: tuple[float, float, float] = CENTRE) -> Floats:
