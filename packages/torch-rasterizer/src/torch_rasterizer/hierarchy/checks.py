@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch_rasterizer.hierarchy.grid import Floats
+from torch_rasterizer.hierarchy.views import MOST_PIXELS
 
 _LIMIT = 2**31
 
@@ -76,6 +77,8 @@ def _array(name: str, tensor: torch.Tensor, shape: str, like: tuple[int, ...] | 
         raise ValueError(f"{name}: expected shape <{shape}>, found {found}")
     if like is not None and found[:3] != like:
         raise ValueError(f"{name}: expected <L,H,W> {like} as in view_layer_positions, found {found}")
+    if tensor[..., 0].numel() > MOST_PIXELS:
+        raise ValueError(f"{name}: expected at most 2**30 pixels in a view, found shape {found}")
     array: Floats = np.ascontiguousarray(tensor.detach().cpu().numpy())
     return array
 

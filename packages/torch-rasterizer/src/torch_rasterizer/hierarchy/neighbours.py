@@ -49,14 +49,15 @@ def link(level: Level, views: list[View]) -> Links:
 
 def _first_seen(level: Level, views: list[View]) -> tuple[Ints, Ints]:
     """Of each cell the key int32 <N> and the choice int8 <N> of its first visit; -1 where it is never visited."""
-    first = first_visits(views, level.keys.size)
-    keys = np.concatenate([*(view.keys for view in views), level.keys[:1]])[first]
-    choices = np.concatenate([*(view.choice for view in views), np.full(1, -1, np.int8)])
-    ends = np.cumsum([view.cells.size for view in views])
-    choice = choices[first]
-    foreign = np.searchsorted(ends, first, side="right") != level.views
-    choice[foreign & (first >= 0)] = NEAREST
-    return np.where(first >= 0, keys, level.keys), choice
+    visits = first_visits(views, level.keys.size)
+    keys, choice = level.keys.copy(), np.full(level.keys.size, -1, np.int8)
+    for index, view in enumerate(views):
+        here = np.flatnonzero(visits.views == index)
+        choice[here] = np.where(level.views[here] == index, view.choice[visits.places[here]], NEAREST)
+    if keys.size and visits.views[0] >= 0:
+        # Only this cell is met under other keys than its own.
+        keys[0] = views[visits.views[0]].keys[visits.places[0]]
+    return keys, choice
 
 
 def _even(rows: Ints, columns: Ints, stride: int) -> Bools:

@@ -11,6 +11,9 @@ from torch_rasterizer.hierarchy.levels import Level
 
 # How a cell's neighbours are chosen among the layers of a pixel, by the pixel its first visit came from.
 NEAREST, FIRST, LAST = 0, 1, 2
+# A rank is the view, when a pixel is visited, and its place: the latter two of so many bits.
+_BITS = 30
+MOST_PIXELS = 2**_BITS
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class View:
     shape: layers, height, width; layers, pixels, rows int64 <n>: a pixel is row*width+column; points float32 <n,3>;
     choice int8 <n>: how a cell of this very view that is first visited here chooses its neighbours; cells int64 <n>: of
     the level the view is at; keys int32 <n>: of the points at that level's resolution (the cells' own, but for points
-    that no cell holds).
+    that no cell holds); ranks int64 <n>: when each pixel is visited, with its place in the lower bits.
     """
 
     shape: tuple[int, int, int]
@@ -31,11 +34,7 @@ class View:
     choice: Ints
     cells: Ints
     keys: Ints
-
-    @property
-    def order(self) -> Ints:
-        """When each pixel is visited, int64 <n>."""
-        return self.pixels * self.shape[0] + self.layers
+    ranks: Ints
 
 
 def view_of(positions: Floats, places: Ints, cells: Ints, level: Level) -> View:
@@ -60,6 +59,7 @@ def view_of(positions: Floats, places: Ints, cells: Ints, level: Level) -> View:
         choice=np.where(goes_on, NEAREST, np.where(layers == 0, FIRST, LAST)).astype(np.int8),
         cells=cells.astype(np.int64),
         keys=level.keys[cells],
+        ranks=((pixels * depth + layers) << _BITS) + np.arange(pixels.size),
     )
 
 
@@ -76,25 +76,23 @@ def descend(view: View, level: Level, parents: Ints) -> View:
     return replace(view, cells=cells, keys=level.keys[cells])
 
 
-def first_visits(views: list[View], count: int) -> Ints:
-    """For each of `count` cells the visit that comes first, as its place in the views' pixels one after another.
+@dataclass(frozen=True)
+class Visits:
+    """Of each cell its first visit: views int8 <N>, -1 for never; places int64 <N> among the pixels of that view."""
 
-    int64 <count>, -1 for never.
-    """
-    total = sum(view.cells.size for view in views)
-    # Ranked by view and order; the place rides along in the lower bits.
-    ranks = np.concatenate([view.order + (index << 40) for index, view in enumerate(views)])
-    return _earliest(np.concatenate([view.cells for view in views]), ranks, np.arange(total), count)
+    views: Ints
+    places: Ints
 
 
-def _earliest(cells: Ints, ranks: Ints, places: Ints, count: int) -> Ints:
+def first_visits(views: list[View], count: int) -> Visits:
+    """The first visits of `count` cells."""
     never = np.iinfo(np.int64).max
+    ranks = [view.ranks + (index << 2 * _BITS) for index, view in enumerate(views)]
+    cells = np.concatenate([view.cells for view in views])
     earliest = torch.full((count,), never, dtype=torch.int64)
-    earliest.scatter_reduce_(0, torch.from_numpy(cells), torch.from_numpy(ranks), "amin")
-    found = np.full(count, -1, np.int64)
-    first = earliest.numpy()[cells] == ranks
-    found[cells[first]] = places[first]
-    return found
+    earliest.scatter_reduce_(0, torch.from_numpy(cells), torch.from_numpy(np.concatenate(ranks)), "amin")
+    first = earliest.numpy()
+    return Visits(np.where(first == never, -1, first >> 2 * _BITS).astype(np.int8), first & ((1 << _BITS) - 1))
 
 
 @dataclass(frozen=True)
