@@ -202,6 +202,7 @@ def test_no_context_is_a_reason(monkeypatch, gpu):
 
 def test_a_named_nvdiffrast_is_taken(monkeypatch, gpu, nvdiffrast):
     monkeypatch.setattr(nvdiffrast_adapter, "PyTorchRasterizer", lambda device: None)
+    monkeypatch.setattr(nvdiffrast_adapter, "check_rasterize", lambda *arguments: None)  # The tensors are not there.
     raster = RasterizerWrapper(backend="nvdiffrast", device="cuda:0")
     assert (raster.mode, str(raster.device)) == ("nvdiffrast", "cuda:0")
     ids, barycentric = raster.rasterize(*triangle(), (6, 7))
@@ -315,6 +316,34 @@ def test_an_active_depth_prior_is_refused():
         raster.rasterize(*triangle(), (6, 7), torch.zeros(42), 1)
     assert raster.rasterize(*triangle(), (6, 7), torch.zeros(0), 1)[0].any()
     assert raster.rasterize(*triangle(), (6, 7), torch.zeros(42), 0)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"pos": torch.zeros(3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found \(3, 4\)"),
+        ({"pos": torch.zeros(2, 3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found \(2, 3, 4\)"),
+        ({"pos": torch.zeros(1, 3, 4).double()}, TypeError, r"pos: expected torch\.float32, found torch\.float64"),
+        ({"pos": np.zeros((1, 3, 4))}, TypeError, r"pos: expected a torch\.Tensor, found ndarray"),
+        ({"pos": torch.zeros(1, 3, 4, device="meta")}, ValueError, "pos: expected a tensor on cpu, found one on meta"),
+        ({"tri": torch.zeros(1, 3).long()}, TypeError, r"tri: expected torch\.int32, found torch\.int64"),
+        ({"tri": torch.zeros(3).int()}, ValueError, r"tri: expected shape <M,3>, found \(3,\)"),
+        ({"tri": torch.tensor([[0, 1, 3]]).int()}, ValueError, "tri: expected vertex indices 0 to 2, found 0 to 3"),
+        ({"tri": torch.tensor([[0, -1, 2]]).int()}, ValueError, "tri: expected vertex indices 0 to 2, found -1 to 2"),
+        ({"resolution": (0, 4)}, ValueError, r"resolution: expected \(height, width\).*found \(0, 4\)"),
+        ({"resolution": (4,)}, ValueError, r"resolution: expected \(height, width\).*found \(4,\)"),
+    ],
+)
+def test_other_backends_get_no_wrong_arguments(original, changes, error, words):
+    pos, tri = triangle()
+    arguments = {"pos": pos, "tri": tri, "resolution": (4, 4), "clamp_depth": EMPTY, "use_depth_prior": 0, **changes}
+    for raster in (
+        RasterizerWrapper(backend="custom_rasterizer", device="cpu"),
+        NvdiffrastRasterizer(stand_in, CPU),
+    ):
+        with pytest.raises(error, match=words):
+            raster.rasterize(**arguments)
+    assert not original.calls
 
 
 def test_no_triangles_are_background():

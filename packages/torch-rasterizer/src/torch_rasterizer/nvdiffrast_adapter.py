@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch_rasterizer.foreign_arguments import check_rasterize
 from torch_rasterizer.rasterizer import PyTorchRasterizer
 
 # Ids above 2^24 are no longer exact as float32: nvdiffrast (0.3.2 and later) returns the float with the bits BASE + id.
@@ -41,6 +42,7 @@ class NvdiffrastRasterizer:
     def __init__(self, dr: Any, device: torch.device) -> None:
         self._dr = dr
         self._context = dr.RasterizeCudaContext(device=device)
+        self._device = device
         self._torch = PyTorchRasterizer(device)
 
     def rasterize(
@@ -55,6 +57,7 @@ class NvdiffrastRasterizer:
 
         Barycentrics have gradients with respect to pos. Raises ValueError for an active depth prior.
         """
+        check_rasterize(pos, tri, resolution, self._device)
         if use_depth_prior and clamp_depth.numel():
             raise ValueError(
                 "use_depth_prior: nvdiffrast has no depth prior: expected 0 or an empty clamp_depth, "

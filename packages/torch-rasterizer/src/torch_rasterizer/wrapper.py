@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Protocol
 
 import torch
+from torch_rasterizer.foreign_arguments import check_rasterize
 
 # In the order in which they are tried.
 BACKENDS = ("pytorch", "custom_rasterizer", "nvdiffrast")
@@ -169,14 +170,14 @@ def _open_custom_rasterizer(device: torch.device) -> _Opened:
     missing = [name for name in ("rasterize", "interpolate") if not callable(getattr(module, name, None))]
     if missing:
         raise _RejectedError(f"the module {_place(module)} has no {' and no '.join(missing)}")
-    return _Opened("custom_rasterizer", device, _Original(module))
+    return _Opened("custom_rasterizer", device, _Original(module, device))
 
 
 class _Original:
     """The compiled original; it reads memory as if contiguous without looking, so it is given nothing else."""
 
-    def __init__(self, module: ModuleType) -> None:
-        self._module = module
+    def __init__(self, module: ModuleType, device: torch.device) -> None:
+        self._module, self._device = module, device
 
     def rasterize(
         self,
@@ -186,6 +187,7 @@ class _Original:
         clamp_depth: torch.Tensor,
         use_depth_prior: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        check_rasterize(pos, tri, resolution, self._device)
         drawn: tuple[torch.Tensor, torch.Tensor] = self._module.rasterize(
             pos.contiguous(), tri.contiguous(), resolution, clamp_depth.contiguous(), use_depth_prior
         )
