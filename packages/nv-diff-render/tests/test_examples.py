@@ -1,0 +1,71 @@
+"""The two examples that the renderer is known by, as they are written, but for the import and the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nv_diff_render import (
+    DifferentiableBlockRenderer,
+    DifferentiableBlockWorld,
+    create_look_at_matrix,
+    create_perspective_matrix,
+    material_name_to_index,
+)
+
+
+def test_basic_rendering() -> None:
+    device = torch.device("cpu")
+    renderer = DifferentiableBlockRenderer(grid_size=(64, 48, 64), world_scale=2.0, device=device)
+    positions = [(32, 5, 32), (33, 5, 32), (32, 6, 32)]
+    material_logits = torch.zeros((3, 8), device=device)
+    material_logits[0, material_name_to_index("Stone")] = 10.0
+    material_logits[1, material_name_to_index("Grass")] = 10.0
+    material_logits[2, material_name_to_index("Dirt")] = 10.0
+    view = create_look_at_matrix(eye=(0.0, 20.0, 30.0), center=(0.0, 5.0, 0.0), up=(0.0, 1.0, 0.0)).to(device)
+    proj = create_perspective_matrix(fov_y_rad=1.047, aspect=1.0, near=0.1, far=500.0).to(device)
+
+    rgba = renderer.render(positions, material_logits, view, proj, img_h=512, img_w=512)
+    assert isinstance(rgba, torch.Tensor)
+    rgb = rgba[0, :3, :, :].permute(1, 2, 0).cpu().numpy()
+    rgb = (np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+    colors, counts = np.unique(rgb.reshape(-1, 3), axis=0, return_counts=True)
+    seen = dict(zip(map(tuple, colors.tolist()), counts.tolist(), strict=True))
+    assert seen.pop((135, 207, 235)) > 250000
+    # Tops of dirt and grass, south sides of stone, grass and dirt; a ten-thousandth of the others is mixed in.
+    assert len(seen) == 5
+    expected = [(117, 100, 62), (95, 212, 112), (95, 107, 112), (76, 107, 54), (68, 55, 33)]
+    for color, found in zip(sorted(expected), sorted(seen), strict=True):
+        assert max(abs(one - other) for one, other in zip(color, found, strict=True)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("target", "rate", "factor"),
+    # The example's own green is brighter and less blue than any mixture of materials in this light: what is left of
+    # the loss is the distance to the nearest colour there is. That of grass, lit from above, can be reached.
+    [((0.5, 0.8, 0.3), 0.01, 2.0), ((0.5, 0.8, 0.3), 0.05, 4.0), ((0.38, 0.80, 0.44), 0.05, 10.0)],
+)
+def test_training(target: tuple[float, float, float], rate: float, factor: float) -> None:
+    torch.manual_seed(0)
+    world = DifferentiableBlockWorld(device=torch.device("cpu"))
+    for x in range(30, 35):
+        for z in range(30, 35):
+            world.place_block((x, 5, z))
+    # From above, so near that the picture shows nothing but blocks.
+    view = create_look_at_matrix(eye=(1.0, 16.0, 1.0), center=(1.0, 12.0, 1.0), up=(0.0, 0.0, -1.0))
+    proj = create_perspective_matrix(fov_y_rad=1.047, aspect=1.0)
+    optimizer = torch.optim.Adam(world.parameters(), lr=rate)
+    target_color = torch.tensor(target, device=world.device)
+
+    losses = []
+    for _step in range(100):
+        optimizer.zero_grad()
+        rgba = world.render(view, proj, img_h=256, img_w=256, temperature=1.0)
+        rendered_rgb = rgba[0, :3, :, :]
+        loss = ((rendered_rgb.mean(dim=[1, 2]) - target_color) ** 2).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] * factor <= losses[0]
+    print(losses[0], losses[-1])
