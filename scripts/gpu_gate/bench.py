@@ -1,48 +1,50 @@
-"""What a check of the GPU gate gets, and what it gives."""
+"""What a check is given, and what it gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
+# "known": it went wrong in the way that the release is known for, which does not fail a wheel.
 State = Literal["passed", "failed", "untested", "known"]
-Image = npt.NDArray[np.uint8]
+STATES: tuple[State, ...] = ("passed", "failed", "untested", "known")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What checks work with.
+    """The place where checks are made.
 
-    ``dr`` is nvdiffrast.torch, or what stands in for it in tests; ``device`` is torch's name of where to compute;
-    ``context`` makes a rasterizer's context; ``release`` is upstream's version; ``known_faults`` are the names of
-    checks that this release is known to fail, which then count as "known".
+    ``dr`` is nvdiffrast.torch (or something that behaves so), ``torch`` the torch beside it, ``device`` what tensors are
+    made on ("cuda:0"). ``context`` makes a new rasterizer context. ``release`` is upstream's ("0.3.3.1"), and
+    ``known_faults`` names what that release is known to do wrong (see :mod:`faults`).
     """
 
     dr: Any
     torch: Any
     device: str
     context: Callable[[], Any]
-    release: str
+    release: str = ""
     known_faults: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: figures to keep, and small images uint8 <H,W,3> for people to look at."""
+    """What a check found.
+
+    ``detail`` is a line for people, ``figures`` numbers for the record, ``images`` small pictures for the contact sheet:
+    <H,W,3> uint8, the top row first.
+    """
 
     state: State
     detail: str = ""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    images: Mapping[str, Image] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold; an exception that ``run`` lets out counts as failed."""
+    """A named check; one that raises has failed. ``needs_gpu``: without a GPU it is untested, not run."""
 
     name: str
     run: Callable[[Bench], Outcome]
