@@ -15,9 +15,9 @@ STATES: tuple[State, ...] = ("passed", "failed", "untested", "known")
 class Bench:
     """The place where checks are made.
 
-    ``dr`` is nvdiffrast.torch (or something that behaves so), ``torch`` the torch beside it, ``device`` what tensors are
-    made on ("cuda:0"). ``context`` makes a new rasterizer context. ``release`` is upstream's ("0.3.3.1"), and
-    ``known_faults`` names what that release is known to do wrong (see :mod:`faults`).
+    ``dr`` is nvdiffrast.torch (or something that behaves so), ``torch`` the torch beside it, ``device`` what tensors
+    are made on ("cuda:0"). ``context`` makes a new rasterizer context. ``release`` is upstream's ("0.3.3.1"), and
+    ``known_faults`` names what that release is known to do wrong (see faults.py).
     """
 
     dr: Any
@@ -32,8 +32,8 @@ class Bench:
 class Outcome:
     """What a check found.
 
-    ``detail`` is a line for people, ``figures`` numbers for the record, ``images`` small pictures for the contact sheet:
-    <H,W,3> uint8, the top row first.
+    ``detail`` is a line for people, ``figures`` numbers for the record, ``images`` small pictures for the contact
+    sheet: <H,W,3> uint8, the top row first.
     """
 
     state: State
