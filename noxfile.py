@@ -20,6 +20,9 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "tests"]
 
 REQUIREMENTS = Path("requirements")
+PACKAGE_TESTS = sorted(str(folder) for folder in Path("packages").glob("*/tests"))
+# With more than one, torch stalls where others compute as well.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @nox.session
@@ -68,6 +71,12 @@ def observe(session: nox.Session) -> None:
 def golden(session: nox.Session) -> None:
     """Write what is made from the matrix: its JSON schema and the golden list of cells."""
     stage(session, "matrix", "--schema", "--golden")
+
+
+@nox.session
+def packages(session: nox.Session) -> None:
+    """Build the pure-Python packages as wheels, in dist/: [NAME...]."""
+    stage(session, "packages")
 
 
 @nox.session
@@ -147,6 +156,15 @@ def tests(session: nox.Session) -> None:
     """Run the tests; `-- -m "not integration"` leaves out those that need minutes."""
     install(session, "tests")
     session.run("python", "-m", "pytest", *session.posargs)
+    if not any(Path(argument).exists() for argument in session.posargs):
+        session.notify("test_packages")
+
+
+@nox.session
+def test_packages(session: nox.Session) -> None:
+    """Run the tests of packages/, which need torch; `tests` runs them as well."""
+    install(session, "packages")
+    session.run("python", "-m", "pytest", *session.posargs, *PACKAGE_TESTS, env=ONE_THREAD)
 
 
 def install(session: nox.Session, purpose: str) -> None:

@@ -1,0 +1,24 @@
+"""The functions of the original's compiled module, in plain PyTorch."""
+
+import torch
+from custom_rasterizer import _original
+
+_original.refuse_to_shadow()
+
+from torch_rasterizer import PyTorchRasterizer, build_hierarchy, build_hierarchy_with_feat  # noqa: E402
+
+__all__ = ["build_hierarchy", "build_hierarchy_with_feat", "rasterize_image"]
+
+
+def rasterize_image(
+    V: torch.Tensor,  # noqa: N803 - the original's names, which callers may use
+    F: torch.Tensor,  # noqa: N803
+    D: torch.Tensor,  # noqa: N803
+    width: int,
+    height: int,
+    occlusion_truncation: float,
+    use_depth_prior: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces + 1 int32 <H,W>, 0 for none, and barycentrics float32 <H,W,3>; see PyTorchRasterizer.rasterize_image."""
+    rasterizer = PyTorchRasterizer(device=V.device)
+    return rasterizer.rasterize_image(V, F, D, width, height, occlusion_truncation, use_depth_prior)
