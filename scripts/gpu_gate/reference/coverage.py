@@ -49,6 +49,18 @@ def fragments(pos: Array, tri: Array, resolution: tuple[int, int], ranges: Array
     return Fragments(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
+def outlines(
+    pos: Array, tri: Array, resolution: tuple[int, int], ranges: Array | None = None
+) -> Iterator[tuple[int, Array]]:
+    """For each triangle and image: the image's number and the visible polygon's corners <K,2> (x, y) in pixels."""
+    for image, vertices, triangles in draws(numbers(pos).real, np.asarray(tri), ranges):
+        for triangle in triangles:
+            polygon = _clipped(vertices[tri[triangle]], resolution)
+            size = np.array([resolution[1], resolution[0]])
+            if len(polygon):
+                yield image, (polygon[:, :2] / polygon[:, 3:] + 1) * size / 2
+
+
 def draws(pos: Array, tri: Array, ranges: Array | None) -> Iterator[tuple[int, Array, range]]:
     """For each image: its number, its vertices <V,4>, and the numbers of its triangles within the whole tri."""
     if pos.ndim == 3:
