@@ -47,7 +47,7 @@ class Verdict:
             return np.zeros(want.shape, bool)
         asked = np.broadcast_to(True if where is None else where, want.shape)
         error = np.abs(got - want)
-        bad = asked & ~(error <= tolerance)
+        bad: Array = asked & ~(error <= tolerance)
         self.keep(f"{name} error", np.max(np.where(asked, error, 0), initial=0))
         if bad.any():
             place = tuple(int(axis[0]) for axis in np.nonzero(bad))
