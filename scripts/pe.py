@@ -26,6 +26,7 @@ def read(path: Path) -> Binary:
     """
     try:
         with pefile.PE(str(path), fast_load=True) as image:
+            _check_whole(image, path)
             image.parse_data_directories(directories=_DIRECTORIES)
             imports = [
                 *getattr(image, "DIRECTORY_ENTRY_IMPORT", ()),
@@ -42,6 +43,13 @@ def read(path: Path) -> Binary:
             )
     except (pefile.PEFormatError, UnicodeDecodeError) as error:
         raise AuditError(f"{path.name}: a damaged PE file: {error}") from error
+
+
+def _check_whole(image: pefile.PE, path: Path) -> None:
+    """pefile reads what is left of a truncated file."""
+    end = max((section.PointerToRawData + section.SizeOfRawData for section in image.sections), default=0)
+    if len(image.sections) < image.FILE_HEADER.NumberOfSections or end > path.stat().st_size:
+        raise pefile.PEFormatError("it is truncated")
 
 
 def _debug(image: pefile.PE) -> tuple[str, ...]:

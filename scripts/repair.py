@@ -44,9 +44,9 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
         try:
             # The modes of what is unpacked and bundled go into the wheel: they must not be those of this user.
             environment = _environment(path, scratch)
-            call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=environment, umask=0o022)
+            call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=environment, umask=0o022, show=bool)
         except CommandError as error:
-            raise RepairError(f"{wheel.name}: {error}", mend=_mend(cell)) from error
+            raise RepairError(f"{wheel.name}: {command[0]}: {_cause(error)}", mend=_mend(cell)) from error
         made = list((scratch / "repaired").glob("*.whl"))
         if [path.name for path in made] != [cell.wheel]:
             found = ", ".join(path.name for path in made) or "nothing"
@@ -134,6 +134,12 @@ def _flatten(wheel: Path) -> None:
 def _environment(path: str, scratch: Path) -> dict[str, str]:
     given = os.environ.get("LD_LIBRARY_PATH")
     return {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join([str(scratch / "cuda"), *([given] if given else [])])}
+
+
+def _cause(error: CommandError) -> str:
+    """What the tool said last, which names the library or symbol; without an output, the error itself."""
+    lines = [line for line in error.output.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else str(error)
 
 
 def _mend(cell: Cell) -> str:
