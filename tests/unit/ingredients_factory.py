@@ -1,0 +1,41 @@
+"""Ingredients by construction, and a wheel with the bill of materials that they make."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from scripts import sbom, wheels
+from scripts.build_info import BuildInfo
+from scripts.checks import BUILD_INFO
+from scripts.ingredients import CUDA_LICENCE, Ingredients, Part
+from scripts.model import Cell
+from tests.unit.wheel_factory import CELL
+
+EPOCH = 1_577_836_800
+
+
+def ingredients(cell: Cell = CELL) -> Ingredients:
+    """What a wheel of tests.unit.wheel_factory was made of."""
+    return Ingredients(
+        cell=cell,
+        engine="host",
+        image=None,
+        architectures=cell.toolkit.policy,
+        series_sha256="a" * 64,
+        series={"patches/0.3/one.patch": "1" * 64, "patches/common/overlay/two.py": "2" * 64},
+        provider="pypi",
+        toolkit=(Part("nvidia-cuda-nvcc", "13.0.88", ("3" * 64, "4" * 64), CUDA_LICENCE),),
+        runtime="13.0.96",
+        compiler=Part("g++", "12.2.0"),
+        torch=Part("torch", cell.torch.version, ("5" * 64,), "BSD-3-Clause"),
+        locks={"requirements/pipeline.txt": "6" * 64},
+    )
+
+
+def bill(wheel: Path, made_of: Ingredients) -> bytes:
+    """The bill of materials of a wheel file."""
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked = wheels.unpack(wheel, Path(folder))
+        info = BuildInfo.parse(unpacked.read(BUILD_INFO))
+        return sbom.make(unpacked, info, made_of, epoch=EPOCH)
