@@ -26,27 +26,34 @@ from scripts import (
     compilers,
     console,
     environments,
+    ingredients,
     interpreters,
     matrix,
     patching,
     process,
     records,
     repair,
+    sbom,
     toolchain,
     upstream,
+    wheels,
 )
+from scripts.build_info import BuildInfo
 from scripts.cache import cache_root, complete_folder, file_sha256
+from scripts.checks import BUILD_INFO
 from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError, run_main
+from scripts.ingredients import Ingredients
 from scripts.matrix import Matrix
 from scripts.model import ROOT, Cell
 from scripts.plan import host_platform
+from scripts.wheels import Wheel
 
 # Every timestamp inside a wheel: 2020-01-01 UTC. Nothing that varies, or rebuilds would differ.
 SOURCE_DATE_EPOCH = 1_577_836_800
 # Variables by which a shell could change what the compilers make.
 _UNSET = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS")
 # Raise when the same inputs give other bytes because this module or one it calls has changed.
-_RECIPE = "1"
+_RECIPE = "2"
 # How much of a failed build is shown: lines, and characters of each.
 _LINES, _LINE = 25, 300
 
@@ -280,7 +287,28 @@ def _make(cell: Cell, inputs: Inputs, options: Options, destination: Path) -> Pa
     make = _make_in_container if inputs.engine == "cibuildwheel" else _make_on_host
     title = f"build {cell.id} ({inputs.engine})"
     with console.step(title), tempfile.TemporaryDirectory(prefix="nvdiffrast-") as work:
-        return make(cell, inputs, options, Path(work), destination)
+        wheel = make(cell, inputs, options, Path(work), destination)
+        _add_bill(wheel, cell, inputs, options, Path(work) / "finished")
+    return wheel
+
+
+def made_of(wheel: Wheel, cell: Cell, inputs: Inputs, options: Options) -> Ingredients:
+    """What ``wheel`` was made of, as its bill of materials and its provenance state it."""
+    return ingredients.collect(
+        cell,
+        inputs.cuda,
+        BuildInfo.parse(wheel.read(BUILD_INFO)),
+        engine=inputs.engine,
+        image=options.image or cell.platform.image,
+        architectures=options.for_cell(cell),
+    )
+
+
+def _add_bill(made: Path, cell: Cell, inputs: Inputs, options: Options, folder: Path) -> None:
+    """Put the bill of materials into the repaired wheel: it is the last thing that goes in."""
+    wheel = wheels.unpack(made, folder)
+    info = BuildInfo.parse(wheel.read(BUILD_INFO))
+    sbom.inject(made, sbom.make(wheel, info, made_of(wheel, cell, inputs, options), epoch=SOURCE_DATE_EPOCH))
 
 
 def make_wheel(cell: Cell, inputs: Inputs, options: Options) -> Path:

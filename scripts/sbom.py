@@ -303,7 +303,7 @@ def _expected(wheel: Wheel, cell: Cell, info: BuildInfo) -> Iterable[tuple[str, 
     pins = [source.sha256] if isinstance(source, RegistryPin) else [source.commit, source.tree]
     yield from (("upstream", pin) for pin in pins)
     yield from (("wheel", value) for value in (cell.id, info.series_sha256, info.license_sha256))
-    yield "torch", info.torch
+    yield "torch", cell.torch.version
     yield "compiler", info.compiler.cxx
     for name in cudart(wheel):
         yield "cudart", hashlib.sha256(wheel.read(name)).hexdigest()

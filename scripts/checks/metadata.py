@@ -10,7 +10,7 @@ from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from scripts import wheels
+from scripts import sbom, wheels
 from scripts.checks import Subject
 from scripts.errors import UntestedError
 from scripts.model import RegistryPin
@@ -106,6 +106,11 @@ def build_info(subject: Subject) -> Iterator[str]:
     policy = set(cell.toolkit.architectures), {cell.toolkit.ptx}
     if not info.partial and (set(info.architectures.sass), set(info.architectures.ptx)) != policy:
         yield f"build_info.json: architectures: {info.architectures}, and yet partial: false"
+
+
+def bill_of_materials(subject: Subject) -> Iterator[str]:
+    """The bill of materials is there, is valid, and says what build_info.json, the cell and the files say."""
+    yield from sbom.problems(subject.wheel, subject.cell, subject.trusted_info)
 
 
 def whole(subject: Subject) -> Iterator[str]:

@@ -57,7 +57,8 @@ def _linked(folder: Path, members: Mapping[str, bytes] | None = None) -> Path:
 
 
 def _failed(wheel: Path, cell: Cell = CELL) -> dict[str, str]:
-    return {check.name: check.detail for check in audit.audit(wheel, cell).checks if check.outcome == "failed"}
+    record = audit.audit(wheel, cell, finished=False)
+    return {check.name: check.detail for check in record.checks if check.outcome == "failed"}
 
 
 def _libraries(wheel: Path) -> list[str]:

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts import sbom
+from scripts.errors import PipelineError
 from scripts.model import Bounds, Cell, GitPin, Platform, Provider, RegistryPin, Release, Toolkit, TorchBuild
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -213,11 +216,15 @@ SOURCES = {
 
 @dataclass
 class Parts:
-    """A wheel taken apart: change ``members`` or ``file_name``, then :meth:`write` it with a RECORD that fits."""
+    """A wheel taken apart: change ``members`` or ``file_name``, then :meth:`write` it with a RECORD that fits.
+
+    With ``bill`` it gets a bill of materials for the members as they are, where they can be read.
+    """
 
     cell: Cell
     members: dict[str, bytes]
     file_name: str
+    bill: bool = False
 
     @property
     def dist_info(self) -> str:
@@ -243,11 +250,21 @@ class Parts:
     def write(self, folder: Path, record: str | None = None) -> Path:
         """Write the wheel, with another RECORD if one is given."""
         path = folder / self.file_name
+        self._write(path, record)
+        if self.bill:
+            from tests.unit import ingredients_factory
+
+            with suppress(PipelineError):
+                content = ingredients_factory.bill(path, ingredients_factory.ingredients(self.cell))
+                self.members[sbom.member(self.dist_info)] = content
+                self._write(path, record)
+        return path
+
+    def _write(self, path: Path, record: str | None) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in self.members.items():
                 archive.writestr(name, content)
             archive.writestr(f"{self.dist_info}/RECORD", self.record() if record is None else record)
-        return path
 
 
 def _digest(content: bytes) -> str:
@@ -275,6 +292,7 @@ def good_parts(maker: ModuleMaker, cell: Cell = CELL, modules: Mapping[str, Modu
     """The parts of a repaired Linux wheel of series 0.3 with which nothing is wrong."""
     modules = modules or {"cuda": cuda_module(), "gl": gl_module()}
     parts = text_parts(cell)
+    parts.bill = True
     for kind, name in plugin_names(cell).items():
         parts.members[name] = maker.make(modules[kind])
     parts.members[f"nvdiffrast.libs/{CUDART}"] = maker.make(Module())
