@@ -1,0 +1,96 @@
+"""From the face that each pixel shows to the barycentrics and the depth there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from torch_rasterizer import clipping, coverage, spans, triangles
+from torch_rasterizer.convention import Convention
+from torch_rasterizer.screen import Screen
+from torch_rasterizer.triangles import Window
+
+#: Pixels at a time on a CPU: what its cache holds.
+CHUNK = 1 << 15
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What some covered pixels show: pixel <P> and triangle <P> int64, three barycentrics <P>, depth <P>."""
+
+    pixel: torch.Tensor
+    triangle: torch.Tensor
+    barycentrics: list[torch.Tensor]
+    depth: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What of a mesh can be seen: its triangles on the screen."""
+
+    mesh: clipping.Mesh
+    screen: Screen
+    convention: Convention
+    doubles: bool
+
+
+def resolve(ids: torch.Tensor, surface: Surface, window: Window, *, with_depth: bool) -> Iterator[Shown]:
+    """Perspective-correct barycentrics and the depth where ids <pixels> (triangle + 1) are not 0, part by part.
+
+    The barycentrics of a cut triangle's pixels are those in the face it is a part of. Differentiable by the screen.
+    """
+    covered = ids != 0
+    pixel = spans.nonzero(covered)
+    shown = ids.index_select(0, pixel).sub_(1)
+    rows = torch.arange(window.top, window.bottom, device=ids.device)
+    row = spans.repeat(rows, covered.view(window.height, window.width).sum(1), len(pixel))
+    size = CHUNK if ids.device.type == "cpu" else max(1, len(pixel))
+    # Per triangle what every pixel of it needs, unless there are more triangles than pixels.
+    table = _table(surface, surface.mesh.faces) if len(surface.mesh.faces) <= len(pixel) else None
+    for here, triangle, down in zip(pixel.split(size), shown.split(size), row.split(size), strict=True):
+        if table is None:
+            values = _table(surface, surface.mesh.faces.index_select(0, triangle))
+        else:
+            values = table.index_select(1, triangle)
+        across = here - (down - window.top) * window.width + window.left
+        yield _shown(here, triangle, (down, across), values.unbind(0), surface, with_depth=with_depth)
+
+
+def _table(surface: Surface, faces: torch.Tensor) -> torch.Tensor:
+    """x0, y0, w and depth of three corners, six values of the edges: <14,T>."""
+    index = faces.T.contiguous()
+    screen = surface.screen
+    x, y, w, z = ([values.index_select(0, i) for i in index] for values in (screen.x, screen.y, screen.w, screen.z))
+    edges = triangles.edges_of(x, y)
+    shape = [edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.inverse, edges.area]
+    return torch.stack([edges.x0, edges.y0, *w, *z, *shape])
+
+
+def _shown(
+    pixel: torch.Tensor,
+    triangle: torch.Tensor,
+    at: tuple[torch.Tensor, torch.Tensor],
+    values: tuple[torch.Tensor, ...],
+    surface: Surface,
+    *,
+    with_depth: bool,
+) -> Shown:
+    """At rows and columns int64 <P>."""
+    x0, y0, w, z, shape = values[0], values[1], values[2:5], values[5:8], values[8:]
+    dx, dy = at[1].to(x0.dtype).add_(0.5).sub(x0), at[0].to(y0.dtype).add_(0.5).sub(y0)
+    if surface.convention.exact:
+        flat = coverage.exact_barycentrics(dx, dy, *shape)
+    else:
+        flat = coverage.rounded_barycentrics(dx, dy, *shape[:5], doubles=surface.doubles)
+    dtype = surface.mesh.positions.dtype
+    depth = (flat[0] * z[0] + flat[1] * z[1] + flat[2] * z[2]).to(dtype) if with_depth else None
+    # Each divided by its w, times one over their sum.
+    divided = [value / each for value, each in zip(flat, w, strict=True)]
+    scale = 1.0 / (divided[0] + divided[1] + divided[2])
+    found = [value * scale for value in divided]
+    if surface.mesh.weights is not None:
+        weights = surface.mesh.weights.index_select(0, triangle)
+        found = list((torch.stack(found, dim=1)[:, :, None] * weights).sum(dim=1).unbind(1))
+    return Shown(pixel, triangle, [value.to(dtype) for value in found], depth)
