@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,9 +18,11 @@ from scripts.errors import AuditError
 Outcome = Literal["passed", "failed", "untested"]
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "untested")
 
-SCHEMA = 1
+SCHEMA = 2
 _FOLDER = "records"
 _SUFFIX = ".audit.json"
+# What else is stated about a wheel, beside its record, and how its file's name ends.
+STATEMENTS = {"sbom": ".cdx.json", "provenance": ".provenance.json"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Record:
     """What an audit found.
 
     ``time`` is when it was made (UTC, ISO 8601; no build timestamp plays a part), ``tools`` the versions of what looked
-    at the wheel, ``partial`` whether the wheel was built for narrowed architectures.
+    at the wheel, ``partial`` whether the wheel was built for narrowed architectures, ``evidence`` the sha256 of each of
+    the STATEMENTS that lay beside the record when it was made.
     """
 
     wheel: str
@@ -48,6 +52,7 @@ class Record:
     partial: bool
     checks: tuple[Check, ...]
     schema: int = SCHEMA
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -90,24 +95,48 @@ def make(wheel: Path, cell: str, checks: tuple[Check, ...], tools: Mapping[str, 
 
 def save(record: Record, directory: Path) -> Path:
     """Write `records/<sha256>.audit.json` below ``directory``, whole or not at all, over an earlier one."""
-    path = _path(record.sha256, directory)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stated = {**asdict(record), "outcome": record.outcome, "release": record.release}
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-    beside.replace(path)
-    return path
+    return _write(_path(record.sha256, directory), _text(record).encode())
+
+
+def state(sha256: str, kind: str, content: bytes, directory: Path) -> Path:
+    """Write one of the STATEMENTS about the wheel of that sha256, as a record is written."""
+    return _write(statement(sha256, kind, directory), content)
+
+
+def statement(sha256: str, kind: str, directory: Path) -> Path:
+    """Where one of the STATEMENTS about the wheel of that sha256 belongs."""
+    return directory / _FOLDER / f"{sha256}{STATEMENTS[kind]}"
+
+
+def with_evidence(record: Record, directory: Path) -> Record:
+    """The record with the sha256 of what else is stated about its wheel below ``directory``."""
+    paths = {kind: statement(record.sha256, kind, directory) for kind in STATEMENTS}
+    return replace(record, evidence={kind: file_sha256(path) for kind, path in paths.items() if path.is_file()})
+
+
+def about(name: str, directory: Path) -> list[Record]:
+    """Every record below ``directory`` about a wheel of that file name, whatever its bytes; a damaged one is none."""
+    found = []
+    for path in sorted((directory / _FOLDER).glob(f"*{_SUFFIX}")):
+        try:
+            found.append(load(path))
+        except AuditError:
+            continue
+    return [record for record in found if record.wheel == name]
 
 
 def load(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        AuditError: it cannot be read, is of another schema, or states an outcome that its checks do not bear out.
+        AuditError: it cannot be read, is of another schema, states an outcome that its checks do not bear out, or was
+            changed by so much as a byte since it was written.
     """
     mend = "audit the wheel again: nox -s audit -- WHEEL"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode()
+        data = json.loads(text)
+        data.pop("seal", None)
         stated = {name: data.pop(name) for name in ("outcome", "release")}
         record = _ADAPTER.validate_python(data)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
@@ -118,6 +147,8 @@ def load(path: Path) -> Record:
         raise AuditError(f"{path}: states {stated}, but its checks make it {record.outcome}", mend=mend)
     if path.name.endswith(_SUFFIX) and path.name != record.sha256 + _SUFFIX:
         raise AuditError(f"{path}: is about another wheel, {record.sha256}", mend=mend)
+    if text != _text(record):
+        raise AuditError(f"{path}: was changed since it was written: its seal does not fit", mend=mend)
     return record
 
 
@@ -128,6 +159,20 @@ def find(sha256: str, directory: Path) -> Record | None:
 
 
 _ADAPTER = TypeAdapter(Record)
+
+
+def _text(record: Record) -> str:
+    """The record as JSON. Its seal, a sha256 of the rest, tells a damaged one; it is no signature."""
+    stated = {**asdict(record), "outcome": record.outcome, "release": record.release}
+    stated["seal"] = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+    return json.dumps(stated, indent=2, sort_keys=True) + "\n"
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(content)
+    return beside.replace(path)
 
 
 def _path(sha256: str, directory: Path) -> Path:

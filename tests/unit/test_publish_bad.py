@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from scripts import evidence, ledger, publish, upload
+from scripts import evidence, ledger, publish, records, upload
 from scripts.cache import file_sha256
 from scripts.catalog import Catalog, Entry, dump
 from scripts.errors import PipelineError, UsageError
@@ -410,6 +410,13 @@ def _record_of_another_sha256(scene: Scene) -> Action:
 
 @case("its audit record is about another.whl")
 def _record_of_another_name(scene: Scene) -> Action:
+    made = wheel(scene.folder, "2.12")
+    records.save(replace(records.load(_record(made)), wheel="another.whl"), made.parent)
+    return scene.stage(made)
+
+
+@case("its seal does not fit")
+def _edited_record(scene: Scene) -> Action:
     made = wheel(scene.folder, "2.12")
     data = json.loads(_record(made).read_text())
     _record(made).write_text(json.dumps({**data, "wheel": "another.whl"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,14 @@ def _other_wheel(data: dict[str, Any]) -> None:
     data["sha256"] = "0" * 64
 
 
+def _earlier(data: dict[str, Any]) -> None:
+    data["time"] = "2020-01-01T00:00:00+00:00"
+
+
+def _added(data: dict[str, Any]) -> None:
+    data["signed"] = "by somebody"
+
+
 def _no_checks(data: dict[str, Any]) -> None:
     del data["checks"]
 
@@ -67,7 +76,7 @@ def _odd_outcome(data: dict[str, Any]) -> None:
 
 
 def _later_schema(data: dict[str, Any]) -> None:
-    data["schema"] = 2
+    data["schema"] = 3
 
 
 @pytest.mark.parametrize(
@@ -76,9 +85,11 @@ def _later_schema(data: dict[str, Any]) -> None:
         (_fail_nothing, "states"),
         (_release_it, "states"),
         (_other_wheel, "about another wheel"),
+        (_earlier, "was changed"),
+        (_added, "was changed"),
         (_no_checks, "checks"),
         (_odd_outcome, "outcome"),
-        (_later_schema, "schema 2"),
+        (_later_schema, "schema 3"),
     ],
 )
 def test_what_does_not_hold_together_is_refused(
@@ -97,3 +108,29 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(AuditError, match="not a record"):
         records.load(tmp_path / "x.json")
+
+
+def test_no_byte_of_a_record_can_change_unseen(tmp_path: Path) -> None:
+    path = records.save(_record(tmp_path, "passed"), tmp_path)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(AuditError):
+            records.load(path)
+
+
+def test_a_record_holds_what_else_is_stated(tmp_path: Path) -> None:
+    record = _record(tmp_path, "passed")
+    records.state(record.sha256, "provenance", b"made of this", tmp_path)
+    evident = records.with_evidence(record, tmp_path)
+    assert evident.evidence == {"provenance": hashlib.sha256(b"made of this").hexdigest()}
+    records.save(evident, tmp_path)
+    assert records.find(record.sha256, tmp_path) == evident
+
+
+def test_records_about_a_file_name(tmp_path: Path) -> None:
+    record = _record(tmp_path, "passed")
+    records.save(record, tmp_path)
+    (tmp_path / "records" / f"{'0' * 64}.audit.json").write_text("damaged")
+    assert records.about(record.wheel, tmp_path) == [record]
+    assert records.about("another.whl", tmp_path) == []
