@@ -211,7 +211,8 @@ def main() -> int:
             allow_partial=options.allow_partial,
         )
         show(record, time.monotonic() - begin)
-        path = records.save(record, options.records or wheel.parent)
+        folder = options.records or wheel.parent
+        path = records.save(records.with_evidence(record, folder), folder)
         console.mark("info", f"record: {path}")
         outcomes.add(record.outcome)
     if "failed" in outcomes:

@@ -31,6 +31,7 @@ from scripts import (
     matrix,
     patching,
     process,
+    provenance,
     records,
     repair,
     sbom,
@@ -343,8 +344,22 @@ def _audit(wheel: Path, cell: Cell, inputs: Inputs, options: Options) -> records
     environment = torch_environment(cell, inputs) if inputs.python else None
     partial = not cell.toolkit.is_whole(options.for_cell(cell))
     record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
+    for kind, content in statements(wheel, cell, inputs, options).items():
+        records.state(record.sha256, kind, content, options.output)
+    record = records.with_evidence(record, options.output)
     records.save(record, options.output)
     return record
+
+
+def statements(path: Path, cell: Cell, inputs: Inputs, options: Options) -> dict[str, bytes]:
+    """What lies beside the record of a wheel: a copy of its bill of materials, and its provenance."""
+    with tempfile.TemporaryDirectory(prefix="nvdiffrast-") as folder:
+        wheel = wheels.unpack(path, Path(folder))
+        name = sbom.member(wheel.dist_info)
+        bill, its = wheel.read(name), made_of(wheel, cell, inputs, options)
+    stated = name, hashlib.sha256(bill).hexdigest()
+    statement = provenance.make(path.name, file_sha256(path), stated, its, recipe=_RECIPE, epoch=SOURCE_DATE_EPOCH)
+    return {"sbom": bill, "provenance": statement}
 
 
 def build(cell: Cell, options: Options) -> Result:

@@ -92,6 +92,12 @@ class PublishError(PipelineError):
     exit_code = 20
 
 
+class VerifyError(PipelineError):
+    """A wheel, its record, its bill of materials, its provenance or its rebuild do not agree."""
+
+    exit_code = 21
+
+
 class CommandError(PipelineError):
     """A command that we ran exited non-zero; ``output`` holds the last lines it printed."""
 
