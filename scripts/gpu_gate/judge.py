@@ -18,6 +18,8 @@ ROUNDING = 2.0**-24
 ROUNDINGS = 32
 # The rasterizer snaps to 1/16 pixel: nearer to an edge than this, coverage is open.
 NEAR_EDGE = 1 / 16 + 1e-3
+# What a device's gradient may be off by, as a share of the greatest one beside it: sums of thousands of terms.
+OF_GRADIENT = 2e-4
 # Depths (z/w) nearer to each other than this may come in either order.
 NEAR_DEPTH = 1e-4
 
@@ -56,6 +58,19 @@ class Verdict:
                 f"instead of {want[place]:.9g}"
             )
         return bad
+
+    def gradient(self, name: str, got: Any, want: Array) -> None:
+        """Require a tensor's gradient to be what the reference says."""
+        if got is None:
+            self.complaints.append(f"{name}: no gradient")
+            return
+        self.close(name, array(got), want, OF_GRADIENT * np.max(np.abs(want), initial=1e-30))
+
+    def excuse(self, bench: Bench, fault: str) -> None:
+        """What has gone wrong so far is known of this release, if it has that fault."""
+        if fault in bench.known_faults and self.complaints:
+            self.known.extend(f"{fault}: {complaint}" for complaint in self.complaints)
+            self.complaints.clear()
 
     def outcome(self) -> Outcome:
         """Failed with any complaint, else known with anything that the release is known for, else passed."""

@@ -80,3 +80,19 @@ def cube(turn: float = 0.6, tilt: float = 0.5) -> tuple[Array, Array, Array]:
 def large_triangle() -> tuple[Array, Array]:
     """One triangle over most of the view, in perspective: pos <1,3,4>, tri <1,3>."""
     return exact([[(-0.95, -0.9, 0.1, 1.0), (1.3, -1.1, 0.2, 1.4), (0.1, 1.0, -0.1, 1.1)]]), np.array([[0, 1, 2]])
+
+
+def whole_view() -> tuple[Array, Array]:
+    """One triangle in perspective that hides the whole view, whichever way it is moved a little: pos <1,3,4>, tri."""
+    return exact([[(-4.0, -3.0, 0.1, 1.0), (5.2, -3.9, 0.2, 1.3), (0.3, 4.4, -0.1, 1.1)]]), np.array([[0, 1, 2]])
+
+
+def scatter(seed: int, count: int) -> tuple[Array, Array]:
+    """Small triangles all over the view, a fiftieth of it wide: pos <1,3*count,4>, tri <count,3>."""
+    rng = np.random.default_rng(seed)
+    middle = rng.uniform(-1, 1, (count, 1, 2))
+    turn = rng.uniform(0, 2 * np.pi, (count, 1)) + np.array([0, 2.1, 4.2])
+    flat = middle + 0.01 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+    depth = np.broadcast_to(rng.uniform(-0.8, 0.8, (count, 1, 1)), (count, 3, 1))
+    pos = np.concatenate([flat, depth, np.ones((count, 3, 1))], axis=-1)
+    return exact(pos.reshape(1, -1, 4)), np.arange(3 * count).reshape(count, 3)
