@@ -20,7 +20,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "tests"]
 
 REQUIREMENTS = Path("requirements")
-PACKAGE_TESTS = sorted(str(folder) for folder in Path("packages").glob("*/tests"))
+TORCH_TESTS = ["tests/beside_torch", *sorted(str(folder) for folder in Path("packages").glob("*/tests"))]
 # With more than one, torch stalls where others compute as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -162,9 +162,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def test_packages(session: nox.Session) -> None:
-    """Run the tests of packages/, which need torch; `tests` runs them as well."""
+    """Run the tests that need torch: of packages/ and of the gate's checks; `tests` runs them as well."""
     install(session, "packages")
-    session.run("python", "-m", "pytest", *session.posargs, *PACKAGE_TESTS, env=ONE_THREAD)
+    session.run("python", "-m", "pytest", *session.posargs, *TORCH_TESTS, env=ONE_THREAD)
 
 
 def install(session: nox.Session, purpose: str) -> None:
