@@ -38,6 +38,8 @@ _SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "LC_ALL": "C.UTF-8",
     "PYTHONUTF8": "1",
+    # Kept, or each run compiles all of torch.
+    "PYTHONDONTWRITEBYTECODE": None,
     "PYTHONPATH": None,
     "PYTHONHOME": None,
     "CUDA_PATH": None,
