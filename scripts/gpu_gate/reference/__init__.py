@@ -11,9 +11,11 @@ from .attributes import interpolate
 from .edges import antialias
 from .mipmaps import construct_mip
 from .raster import float_to_id, id_to_float, peel, rasterize, shade
-from .sampling import Lookup, texture
+from .sampling import BOUNDARY_MODES, FILTER_MODES, Lookup, texture
 
 __all__ = [
+    "BOUNDARY_MODES",
+    "FILTER_MODES",
     "Lookup",
     "antialias",
     "attributes",
