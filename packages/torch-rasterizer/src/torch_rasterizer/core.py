@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -161,7 +162,7 @@ def _nearest(
     batch = limits.batch or budget.triangles
     make: type[PairBuffer | KeyBuffer] = KeyBuffer if surface.doubles else PairBuffer
     buffer: DepthBuffer = make(window.height * window.width, faces.device)
-    target = fragments.Target(buffer, window, threshold, surface.doubles)
+    target = fragments.Target(buffer, window, threshold, partial(fragments.shade, doubles=surface.doubles))
     for first in range(0, count, batch):
         end = min(first + batch, count)
         if chosen is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class Budget:
 #: The least number above 0 in float32.
 _SMALLEST = 2.0**-149
 
-CACHE = Budget(1 << 15, 1 << 16, 1 << 16)
+CACHE = Budget(1 << 15, 1 << 17, 1 << 16)
 DEVICE = Budget(1 << 20, 1 << 21, 1 << 23)
 
 
@@ -35,13 +36,13 @@ DEVICE = Budget(1 << 20, 1 << 21, 1 << 23)
 class Target:
     """A depth buffer and its window; threshold <pixels>: samples of less depth are not drawn (None: less than 0).
 
-    doubles: whether the device has float64.
+    shade: the function of that name, or what torch.compile made of it.
     """
 
     buffer: DepthBuffer
     window: Window
     threshold: torch.Tensor | None
-    doubles: bool
+    shade: Callable[..., torch.Tensor]
 
 
 def draw(
@@ -92,20 +93,32 @@ def _draw_block(
     """Pieces of one width: their fragments are <width,n>."""
     triangle, row, column = pieces.triangle[part], pieces.row[part], pieces.column[part]
     window = target.window
-    x0, y0, *values = triangles.values.index_select(1, triangle)
-    z, values = values[:3], values[3:]
+    base = (row - window.top).to(torch.int64).mul_(window.width).add_(column.to(torch.int64)).sub_(window.left)
+    pixel = base + torch.arange(width, device=row.device)[:, None]
+    threshold = None if target.threshold is None else target.threshold.take(pixel)
+    depth = target.shade(triangles.values.index_select(1, triangle), row, column, width, threshold, convention)
+    target.buffer.draw(pixel, depth, numbers.index_select(0, triangle))
+
+
+def shade(
+    values: torch.Tensor,
+    row: torch.Tensor,
+    column: torch.Tensor,
+    width: int,
+    threshold: torch.Tensor | None,
+    convention: Convention,
+    *,
+    doubles: bool,
+) -> torch.Tensor:
+    """Depths to compare <width,n> of the samples from (row, column) <n> on, of triangles with the values <R,n>."""
+    x0, y0, z0, z1, z2, *shape = values.unbind(0)
     step = torch.arange(width, device=column.device)[:, None]
     dx = (column + (step + 0.5)).sub_(x0)
     dy = row.to(dx.dtype).add_(0.5).sub_(y0)
-    if convention.exact:
-        found = coverage.exact(dx, dy, values)
-    else:
-        found = coverage.rounded(dx, dy, values, doubles=target.doubles)
-    depth = found.alpha.mul_(z[0]).add_(found.beta.mul_(z[1])).add_(found.gamma.mul_(z[2]))
-    pixel = (row - window.top).to(torch.int64).mul_(window.width).add_(column.to(torch.int64)).sub_(window.left) + step
-    above = depth if target.threshold is None else depth - target.threshold.take(pixel)
-    inside = torch.minimum(found.inside, above, out=found.inside)
-    target.buffer.draw(pixel, _fixed(depth, inside, convention.depth_bits), numbers.index_select(0, triangle))
+    found = coverage.exact(dx, dy, shape) if convention.exact else coverage.rounded(dx, dy, shape, doubles=doubles)
+    depth = found.alpha.mul_(z0).add_(found.beta.mul_(z1)).add_(found.gamma.mul_(z2))
+    inside = torch.minimum(found.inside, depth if threshold is None else depth - threshold)
+    return _fixed(depth, inside, convention.depth_bits)
 
 
 def _fixed(depth: torch.Tensor, inside: torch.Tensor, bits: int) -> torch.Tensor:

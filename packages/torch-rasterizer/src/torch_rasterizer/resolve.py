@@ -44,8 +44,7 @@ def resolve(ids: torch.Tensor, surface: Surface, window: Window, *, with_depth: 
     covered = ids != 0
     pixel = spans.nonzero(covered)
     shown = ids.index_select(0, pixel).sub_(1)
-    rows = torch.arange(window.top, window.bottom, device=ids.device)
-    row = spans.repeat(rows, covered.view(window.height, window.width).sum(1), len(pixel))
+    row = _rows(pixel, window)
     size = CHUNK if ids.device.type == "cpu" else max(1, len(pixel))
     # Per triangle what every pixel of it needs, unless there are more triangles than pixels.
     table = _table(surface, surface.mesh.faces) if len(surface.mesh.faces) <= len(pixel) else None
@@ -56,6 +55,13 @@ def resolve(ids: torch.Tensor, surface: Surface, window: Window, *, with_depth: 
             values = table.index_select(1, triangle)
         across = here - (down - window.top) * window.width + window.left
         yield _shown(here, triangle, (down, across), values.unbind(0), surface, with_depth=with_depth)
+
+
+def _rows(pixel: torch.Tensor, window: Window) -> torch.Tensor:
+    """The rows of pixels <P> in ascending order; dividing integers takes longer."""
+    ends = torch.arange(1, window.height + 1, device=pixel.device).mul_(window.width)
+    count = torch.searchsorted(pixel, ends).diff(prepend=ends.new_zeros(1))
+    return spans.repeat(torch.arange(window.top, window.bottom, device=pixel.device), count, len(pixel))
 
 
 def _table(surface: Surface, faces: torch.Tensor) -> torch.Tensor:

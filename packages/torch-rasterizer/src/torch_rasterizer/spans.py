@@ -66,18 +66,26 @@ def cut(triangles: Triangles, chosen: torch.Tensor, rows: torch.Tensor, total: i
 
 
 def _pieces(owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length: torch.Tensor) -> Pieces:
-    """Spans into pieces of equal width; pieces of one span may overlap by a few pixels, which changes no minimum."""
-    longest = int(length.max()) if len(length) else 0
-    if longest > PIECE:
-        number = (length + (PIECE - 1)) // PIECE
-        total = int(number.sum())
-        width = (length + number - 1) // number.clamp(min=1)
-        start = torch.cumsum(number, 0).sub_(number).to(torch.int32)
-        step = torch.arange(total, dtype=torch.int32, device=length.device).sub_(repeat(start, number, total))
-        owner, row, column, length, width = (repeat(t, number, total) for t in (owner, row, column, length, width))
-        column = column + torch.minimum(step * width, length - width)
-        length = width
+    """Spans into pieces, ordered by width."""
+    if len(length) and int(length.max()) > PIECE:
+        long, short = nonzero(length > PIECE), nonzero(length <= PIECE)
+        parts = _split(*(t.index_select(0, long) for t in (owner, row, column, length)))
+        kept = (t.index_select(0, short) for t in (owner, row, column, length))
+        owner, row, column, length = (torch.cat(pair) for pair in zip(kept, parts, strict=True))
     narrow = length.to(torch.uint8)
     counts = torch.bincount(narrow, minlength=PIECE + 1).tolist()
     by_width = _order(narrow)[counts[0] :]
     return Pieces(*(t.index_select(0, by_width) for t in (owner, row, column)), [0, *counts[1:]])
+
+
+def _split(
+    owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Spans into pieces of equal width; those of one span may overlap by a few pixels, which changes no minimum."""
+    number = (length + (PIECE - 1)) // PIECE
+    total = int(number.sum())
+    width = (length + number - 1) // number
+    start = torch.cumsum(number, 0).sub_(number).to(torch.int32)
+    step = torch.arange(total, dtype=torch.int32, device=length.device).sub_(repeat(start, number, total))
+    owner, row, column, length, width = (repeat(t, number, total) for t in (owner, row, column, length, width))
+    return owner, row, column + torch.minimum(step * width, length - width), width
