@@ -79,7 +79,7 @@ def cube(turn: float = 0.6, tilt: float = 0.5) -> tuple[Array, Array, Array]:
 
 def large_triangle() -> tuple[Array, Array]:
     """One triangle over most of the view, in perspective: pos <1,3,4>, tri <1,3>."""
-    return exact([[(-0.95, -0.9, 0.1, 1.0), (1.3, -1.1, 0.2, 1.4), (0.1, 1.0, -0.1, 1.1)]]), np.array([[0, 1, 2]])
+    return exact([[(-0.9537, -0.9113, 0.1, 1.0), (1.3071, -1.1639, 0.2, 1.4), (0.1127, 1.0391, -0.1, 1.1)]]), np.array([[0, 1, 2]])
 
 
 def whole_view() -> tuple[Array, Array]:

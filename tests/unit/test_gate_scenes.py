@@ -11,18 +11,19 @@ from scripts.gpu_gate.reference import BOUNDARY_MODES, FILTER_MODES, edges
 from scripts.gpu_gate.scenes import exact
 
 
-@pytest.mark.parametrize("case", range(2))
-def test_silhouettes_stay_where_positions_round(case: int) -> None:
+@pytest.mark.parametrize(("case", "size"), [(0, 64), (1, 64), (1, 128)])
+def test_silhouettes_stay_where_positions_round(case: int, size: int) -> None:
     pos, tri, _ = silhouettes()[case]
-    rast = exact(reference.rasterize(pos, tri, (64, 64))[0])
+    rast = exact(reference.rasterize(pos, tri, (size, size))[0])
     wanted = edges.blends(rast, pos, tri)
     assert len(wanted.first) > 50
     for seed in range(20):
-        moved = pos + np.random.default_rng(seed).uniform(-1e-5, 1e-5, pos.shape)
+        moved = pos + np.random.default_rng(seed).uniform(-1e-6, 1e-6, pos.shape)
         found = edges.blends(rast, moved, tri)
         assert np.array_equal(found.first, wanted.first)
         assert np.array_equal(found.vertices, wanted.vertices)
         assert np.array_equal(found.target, wanted.target)
+        assert np.array_equal(np.abs(found.alpha) == 0.5, np.abs(wanted.alpha) == 0.5)
 
 
 @pytest.mark.parametrize("boundary", BOUNDARY_MODES)
