@@ -50,6 +50,19 @@ def reproduce(session: nox.Session) -> None:
 
 
 @nox.session
+def verify(session: nox.Session) -> None:
+    """Check a wheel against its record, bill of materials and provenance: WHEEL [--rebuild] [--records DIR]."""
+    stage(session, "verify")
+
+
+@nox.session
+def audit_locks(session: nox.Session) -> None:
+    """Ask a vulnerability service about everything that is locked, less requirements/waivers.yaml: [NAME...]."""
+    install(session, "advisories")
+    session.run("python", "-m", "scripts.audit_locks", *session.posargs)
+
+
+@nox.session
 def patch(session: nox.Session) -> None:
     """Leave a release's patched tree for a person to look at: RELEASE; or try every release: --check."""
     stage(session, "patching")

@@ -98,6 +98,12 @@ class VerifyError(PipelineError):
     exit_code = 21
 
 
+class AdvisoryError(PipelineError):
+    """A lock pins something with a known vulnerability that is not waived, or a waiver is malformed."""
+
+    exit_code = 22
+
+
 class CommandError(PipelineError):
     """A command that we ran exited non-zero; ``output`` holds the last lines it printed."""
 

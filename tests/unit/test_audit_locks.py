@@ -1,0 +1,200 @@
+"""Advisories about what is locked, by the real pip-audit against a service of our own on loopback."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import audit_locks, locks
+from scripts.audit_locks import Waiver
+from scripts.errors import AdvisoryError, UntestedError
+from scripts.locks import RequirementsLock
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("pip_audit") is None, reason="no pip-audit here: install requirements/tests.txt"
+)
+REASON = "only its parser is affected, which nothing here calls"
+
+
+class _Service(BaseHTTPRequestHandler):
+    """Answers OSV queries; knows one advisory about demo before 2.0, and is out of order for a package ``down``."""
+
+    asked: list[tuple[str, str]]
+
+    def do_POST(self) -> None:
+        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name, version = query["package"]["name"], query["version"]
+        self.asked.append((name, version))
+        if name == "down":
+            return self.send_error(503)
+        content = json.dumps({"vulns": [_ADVISORY]} if (name, version) == ("demo", "1.0") else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+_ADVISORY: dict[str, Any] = {
+    "id": "GHSA-demo",
+    "aliases": ["CVE-2026-1"],
+    "summary": "reads what it should not",
+    "modified": "2026-01-01T00:00:00Z",
+    "affected": [
+        {
+            "package": {"name": "demo", "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2.0"}]}],
+        }
+    ],
+}
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The address of a service, and what it has been asked."""
+    asked: list[tuple[str, str]] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Service,), {"asked": asked}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1/query", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _lock(folder: Path, name: str, *pins: str) -> RequirementsLock:
+    path = folder / f"{name}.txt"
+    lines = (f"{pin} \\\n    --hash=sha256:{'a' * 64}\n" for pin in pins)
+    path.write_text("--extra-index-url https://index.invalid/whl/\n" + "".join(lines))
+    return RequirementsLock(name, path)
+
+
+def _waivers(folder: Path, text: str) -> Path:
+    path = folder / "waivers.yaml"
+    path.write_text(text)
+    return path
+
+
+def _waiver(**changes: str) -> Waiver:
+    stated = {"package": "demo", "advisory": "CVE-2026-1", "reason": REASON, "expires": "2999-01-01"}
+    return Waiver(**{**stated, **changes})
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: tuple[str, list[tuple[str, str]]]
+) -> Callable[..., int]:
+    """The command line, for locks and waivers of our own."""
+
+    def run(*chosen: RequirementsLock, waivers: tuple[Waiver, ...] = (), address: str = service[0]) -> int:
+        monkeypatch.setattr(locks, "select", lambda _: chosen)
+        monkeypatch.setattr(audit_locks, "read_waivers", lambda: waivers)
+        monkeypatch.setattr("sys.argv", ["audit_locks", "--service", address])
+        return audit_locks.main()
+
+    return run
+
+
+def test_every_pin_is_asked_about_whatever_its_marker(
+    tmp_path: Path, run: Any, service: tuple[str, list[tuple[str, str]]]
+) -> None:
+    one = _lock(tmp_path, "one", "demo==2.0", "fine==3 ; os_name == 'nt'", "torch==2.9.1+cu130")
+    other = _lock(tmp_path, "other", "fine==4 ; python_version < '3.0'", "demo==2.0")
+    assert run(one, other, RequirementsLock("unmade", tmp_path / "none.txt")) == 0
+    assert sorted(service[1]) == [("demo", "2.0"), ("fine", "3"), ("fine", "4"), ("torch", "2.9.1")]
+
+
+def test_an_advisory_fails_and_says_where_it_is_locked(
+    tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(AdvisoryError, match="nothing waives: 1"):
+        run(_lock(tmp_path, "pipeline", "demo==1.0"), _lock(tmp_path, "tests", "demo==1.0", "fine==1"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "demo 1.0: CVE-2026-1 GHSA-demo, fixed in 2.0; locked in pipeline, tests" in told
+
+
+@pytest.mark.parametrize("name", ["GHSA-demo", "CVE-2026-1"])
+def test_a_waiver_lets_it_pass_by_any_of_its_names(
+    tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run(_lock(tmp_path, "one", "demo==1.0"), waivers=(_waiver(advisory=name),)) == 0
+    assert REASON in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "waiver",
+    [_waiver(expires="2020-01-01"), _waiver(package="fine"), _waiver(advisory="CVE-2026-2")],
+    ids=["expired", "other package", "other advisory"],
+)
+def test_a_waiver_that_does_not_hold_lets_nothing_pass(tmp_path: Path, run: Any, waiver: Waiver) -> None:
+    with pytest.raises(AdvisoryError):
+        run(_lock(tmp_path, "one", "demo==1.0"), waivers=(waiver,))
+
+
+def test_an_expired_waiver_is_told_of(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AdvisoryError):
+        run(_lock(tmp_path, "one", "demo==1.0"), waivers=(_waiver(expires="2020-01-01"),))
+    assert "expired on 2020-01-01" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_waiver_ends_on_its_day() -> None:
+    waiver = _waiver(expires="2027-01-31")
+    assert waiver.holds(date(2027, 1, 30))
+    assert not waiver.holds(date(2027, 1, 31))
+
+
+def test_a_waiver_of_nothing_is_told_of(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(_lock(tmp_path, "one", "fine==1"), waivers=(_waiver(),)) == 0
+    assert "nothing that was asked has it" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:9/v1/query"], ids=["out of order", "not there"])
+def test_a_service_that_does_not_answer_is_no_pass(tmp_path: Path, run: Any, address: str | None) -> None:
+    more = {"address": address} if address else {}
+    with pytest.raises(UntestedError, match="could not be asked"):
+        run(_lock(tmp_path, "one", "demo==2.0", "down==1"), **more)
+
+
+def test_two_versions_of_a_name_are_asked_about_apart() -> None:
+    pins = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("b", "2")]
+    made = audit_locks.rounds(pins)
+    assert sorted(pin for some in made for pin in some) == sorted(pins)
+    assert len(made) == 3
+    assert all(len({name for name, _ in some}) == len(some) for some in made)
+
+
+def test_the_recorded_waivers_can_be_read() -> None:
+    audit_locks.read_waivers()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "waivers.yaml:1:1"),
+        ("waivers: {}", "must hold the list"),
+        ("waivers: []\nmore: 1", "must hold the list"),
+        ("waivers:\n  - {package: a, advisory: b, reason: short, expires: '2027-01-01'}", "2:39: waivers[0].reason"),
+        (f"waivers:\n  - {{package: a, advisory: b, reason: {REASON!r}}}", "waivers[0].expires: Field required"),
+        (f"waivers:\n  - {{package: a, advisory: b, reason: {REASON!r}, expires: '2027-13-01'}}", "month must be"),
+        (f"waivers:\n  - {{package: a, advisory: b, reason: {REASON!r}, expires: 2027-01-01}}", "waivers[0].expires"),
+        (f"waivers:\n  - {{package: a, advisory: b, reason: {REASON!r}, expires: '2027-01-01', by: me}}", "[0].by"),
+        ("waivers: [", "not YAML"),
+    ],
+)
+def test_malformed_waivers_are_refused_at_their_place(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(AdvisoryError) as caught:
+        audit_locks.read_waivers(_waivers(tmp_path, text))
+    assert told in str(caught.value)
+    assert "waivers.yaml" in str(caught.value.mend)
