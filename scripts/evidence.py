@@ -1,6 +1,7 @@
 """What a store knows about its wheels beside their bytes: records of audits and of GPUs, and waivers.
 
-`records/<sha256>.audit.json` is scripts.records' own. `records/<sha256>.gpu.json` says that a GPU ran the wheel, and
+`records/<sha256>.audit.json` is scripts.records' own. `records/<sha256>.gpu.json`, of scripts.gpu_gate.record, says
+what a GPU said of the wheel, `records/<sha256>.gpu.png` shows what it drew, and
 `records/<sha256>.waiver.json` that somebody answers for publishing it without.
 """
 
@@ -9,31 +10,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from scripts import entries, records
 from scripts.catalog import Entry
 from scripts.errors import CatalogError, PublishError
+from scripts.gpu_gate import record as gpu
+from scripts.gpu_gate.record import GpuRecord
 from scripts.ledger import now
 from scripts.records import Record
 from scripts.store import Store, sync, writing
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class GpuRecord:
-    """What a GPU said of a wheel; ``time`` is UTC in ISO 8601."""
-
-    schema: int
-    wheel: str
-    sha256: str
-    outcome: Literal["passed", "failed", "untested"]
-    device: str
-    driver: str
-    time: str
+_RUN_AGAIN = "run the gate again: nox -s smoke -- WHEEL"
 
 
 @dataclass(frozen=True)
@@ -80,30 +71,49 @@ def adopt(store: Store, sha256: str, record: Record, folder: Path) -> None:
 
 
 def adopt_gpu(store: Store, sha256: str, folder: Path) -> None:
-    """Keep the GPU record about a wheel from ``folder``, if it has one.
+    """Keep the GPU record about a wheel from ``folder``, if it has one, and its contact sheet.
 
     Raises:
-        CatalogError: it is not a record.
+        CatalogError: it is not a record, or the sheet is not the record's.
     """
-    source, target = _path(folder / "records", sha256, "gpu"), _path(store.records, sha256, "gpu")
+    source, target = gpu.path(sha256, folder), gpu.path(sha256, store.root)
     if source.is_file() and source.absolute() != target.absolute():
-        _load(source, _GPU, sha256)
-        _write(target, source.read_text(encoding="utf-8"))
+        sheet = _sheet(_load(source, _GPU, sha256), folder)
+        if sheet:
+            _write(gpu.sheet_path(sha256, store.root), sheet)
+        _write(target, source.read_bytes())
+
+
+def _sheet(record: GpuRecord, folder: Path) -> bytes:
+    """The contact sheet of a record that can be believed, nothing where it has none."""
+    path = gpu.path(record.sha256, folder)
+    contradiction = record.contradiction()
+    if contradiction:
+        raise CatalogError(f"{path}: {contradiction}", mend=_RUN_AGAIN)
+    if not record.sheet:
+        return b""
+    file = gpu.sheet_path(record.sha256, folder)
+    if not file.is_file() or gpu.sha256_of(file) != record.sheet:
+        raise CatalogError(f"{file}: not there, or not the contact sheet of its record", mend=_RUN_AGAIN)
+    return file.read_bytes()
 
 
 def judge(store: Store, entry: Entry) -> Entry:
     """The entry with what its records say about GPUs: passed, waived with a reason, or untested.
 
     Raises:
-        CatalogError: a record is malformed or about another wheel.
-        PublishError: a GPU ran the wheel and it failed; no waiver is for that.
+        CatalogError: a record is malformed, contradicts itself, or is about another wheel.
+        PublishError: the wheel was run and it failed; no waiver is for that.
     """
-    path = _path(store.records, entry.sha256, "gpu")
+    path = gpu.path(entry.sha256, store.root)
     if path.is_file():
         record = _load(path, _GPU, entry.sha256, entry.name)
+        _sheet(record, store.root)
         if record.outcome == "failed" and entry.yanked is None:
             mend = f"yank it: python -m scripts.publish yank {entry.name} --reason REASON"
-            raise PublishError(f"{entry.name} failed on {record.device} (driver {record.driver})", mend=mend)
+            where = f"{record.device} (driver {record.driver})" if record.device else "a machine without a GPU"
+            failed = ", ".join(check.name for check in record.checks if check.state == "failed")
+            raise PublishError(f"{entry.name} failed on {where}: {failed}", mend=mend)
         if record.outcome == "passed":
             return replace(entry, gpu="passed", waiver=None)
     waived = waiver(store, entry)
@@ -126,7 +136,7 @@ def waive(store: Store, entry: Entry, reason: str, by: str) -> Entry:
     """Write down that ``by`` lets a wheel pass without a GPU, and return its entry saying so."""
     made = Waiver(SCHEMA, entry.name, entry.sha256, reason, by, now())
     text = json.dumps(asdict(made), indent=2, sort_keys=True) + "\n"
-    _write(_path(store.records, entry.sha256, "waiver"), text)
+    _write(_path(store.records, entry.sha256, "waiver"), text.encode())
     return replace(entry, gpu="waived", waiver=reason)
 
 
@@ -151,10 +161,10 @@ def _load(path: Path, adapter: TypeAdapter[_Evidence], sha256: str, name: str | 
     return found
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.new")
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.write_bytes(content)
         sync(beside)
         beside.replace(path)

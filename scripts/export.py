@@ -86,7 +86,9 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
 
 
 def _records(entry: Entry, generation: Path, folder: Path) -> None:
-    for source in sorted((generation / "records").glob(f"{entry.sha256}.*.json")):
+    for source in sorted((generation / "records").glob(f"{entry.sha256}.*")):
+        if source.suffix not in (".json", ".png"):
+            continue
         if source.is_symlink():
             raise CatalogError(f"{source} is a symbolic link")
         _put(folder / "records" / source.name, source.read_bytes())

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from scripts import ledger, records
 from scripts.cache import file_sha256
+from scripts.gpu_gate import record as gpu
+from scripts.gpu_gate.bench import State
+from scripts.gpu_gate.record import Result
 from scripts.model import Cell, TorchBuild
 from scripts.records import Check, Outcome
 from scripts.store import Store, digest
@@ -45,17 +48,22 @@ def wheel(folder: Path, line: str = CELL.torch.line, text: str = "", parts: Part
     return audited(made.write(folder), id_=made.cell.id)
 
 
-def gpu_record(path: Path, outcome: str = "passed", **changes: object) -> dict[str, object]:
-    """What a GPU says of a wheel."""
-    told = {"schema": 1, "wheel": path.name, "sha256": file_sha256(path), "outcome": outcome}
-    return {**told, "device": "a GPU", "driver": "1.2", "time": "2026-11-21T10:00:00Z", **changes}
+SHEET = b"a contact sheet"
 
 
-def save_gpu_record(path: Path, folder: Path, outcome: str = "passed", **changes: object) -> None:
-    """Write it below ``folder``."""
-    target = folder / "records" / f"{file_sha256(path)}.gpu.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(gpu_record(path, outcome, **changes)))
+def gpu_record(path: Path, found: State = "passed", **changes: object) -> dict[str, object]:
+    """What a GPU says of a wheel: one check of it, and what it found."""
+    results = [Result("triangle", found, "as the test wants it")]
+    machine = {"device": "a GPU", "driver": "1.2"}
+    made = gpu.make(path.name, file_sha256(path), machine, {"torch": "2"}, results, sheet=SHEET)
+    return {**dataclasses.asdict(made), **changes}
+
+
+def save_gpu_record(path: Path, folder: Path, found: State = "passed", **changes: object) -> None:
+    """Write it below ``folder``, and its contact sheet."""
+    sha256 = file_sha256(path)
+    gpu.write(gpu.path(sha256, folder), json.dumps(gpu_record(path, found, **changes)).encode())
+    gpu.write(gpu.sheet_path(sha256, folder), SHEET)
 
 
 def proved(store: Path) -> None:

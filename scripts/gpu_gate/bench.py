@@ -44,8 +44,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """A named check; one that raises has failed. ``needs_gpu``: without a GPU it is untested, not run."""
+    """A named check; one that raises has failed.
+
+    ``needs_gpu``: without a GPU it is untested, not run. ``optional``: it may be untested on a GPU as well, where the
+    release or the machine lacks what it is about, and the wheel passes none the less.
+    """
 
     name: str
     run: Callable[[Bench], Outcome]
     needs_gpu: bool = True
+    optional: bool = False

@@ -13,8 +13,10 @@ from scripts import ledger, publish, records, site
 from scripts.cache import file_sha256
 from scripts.catalog import Catalog
 from scripts.errors import PublishError
+from scripts.export import export
+from scripts.gpu_gate import record as gpu
 from scripts.store import Store, digest
-from tests.publishing import BY, gpu_record, proved, save_gpu_record, tree, wheel
+from tests.publishing import BY, SHEET, proved, save_gpu_record, tree, wheel
 from tests.unit.wheel_factory import CELL
 
 
@@ -109,7 +111,11 @@ def test_promote_with_a_gpu_record(store: Path, first: Path, tmp_path: Path, whe
     proved(store)
     done = publish.promote(store, by=BY, records=tmp_path / "gpu")
     assert done.waived == ()
-    assert Store(store).catalog("current").entries[0].gpu == "passed"
+    entry = Store(store).catalog("current").entries[0]
+    assert entry.gpu == "passed"
+    assert gpu.sheet_path(entry.sha256, store).read_bytes() == SHEET
+    export(store / "current", tmp_path / "plain")
+    assert gpu.sheet_path(entry.sha256, tmp_path / "plain").read_bytes() == SHEET
 
 
 def test_a_gpu_record_supersedes_a_waiver(store: Path, first: Path) -> None:
@@ -298,7 +304,3 @@ def test_the_command_line(
     shown = capsys.readouterr().out
     assert f"yanked {first.name}" in shown
     assert f"unyanked by {BY}" in shown
-
-
-def test_gpu_records_are_as_agreed(first: Path) -> None:
-    assert set(gpu_record(first)) == {"schema", "wheel", "sha256", "outcome", "device", "driver", "time"}

@@ -18,6 +18,7 @@ from scripts import evidence, ledger, publish, records, upload
 from scripts.cache import file_sha256
 from scripts.catalog import Catalog, Entry, dump
 from scripts.errors import PipelineError, UsageError
+from scripts.gpu_gate.bench import State
 from scripts.store import Store
 from tests.publishing import (
     BY,
@@ -48,6 +49,12 @@ class Scene:
     def stage(self, *wheels: Path, **options: Any) -> Action:
         """Staging, later."""
         return lambda: publish.stage(self.store, wheels, by=BY, wait=0, **options)
+
+    def with_gpu_record(self, result: State = "passed", **changes: object) -> Action:
+        """Promote a wheel with a GPU record that was changed."""
+        save_gpu_record(self.staged(), self.store, result, **changes)
+        proved(self.store)
+        return self.promote()
 
     def promote(self, **options: Any) -> Action:
         """Promoting, later."""
@@ -599,6 +606,31 @@ def _failed_on_a_gpu(scene: Scene) -> Action:
     return scene.promote(waive_gpu="no GPU here")
 
 
+@case("but its checks make it failed")
+def _gpu_record_that_its_checks_do_not_bear_out(scene: Scene) -> Action:
+    return scene.with_gpu_record("failed", outcome="passed")
+
+
+@case("but its checks make it untested")
+def _gpu_record_of_no_check(scene: Scene) -> Action:
+    return scene.with_gpu_record(checks=[])
+
+
+@case("names no device")
+def _gpu_record_of_no_device(scene: Scene) -> Action:
+    return scene.with_gpu_record(device="")
+
+
+@case("has no contact sheet")
+def _gpu_record_without_a_sheet(scene: Scene) -> Action:
+    return scene.with_gpu_record(sheet="")
+
+
+@case("not the contact sheet of its record")
+def _gpu_record_with_another_sheet(scene: Scene) -> Action:
+    return scene.with_gpu_record(sheet="0" * 64)
+
+
 @case("is about another wheel")
 def _gpu_record_of_another_wheel(scene: Scene) -> Action:
     made = scene.staged()
@@ -836,7 +868,7 @@ def test_malformed_evidence_is_not_adopted(scene: Scene) -> None:
     sha256 = file_sha256(scene.promoted)
     path = scene.folder / "records" / f"{sha256}.gpu.json"
     path.parent.mkdir()
-    path.write_text(json.dumps(gpu_record(scene.promoted, "splendid")))
+    path.write_text(json.dumps(gpu_record(scene.promoted, outcome="splendid")))
     with pytest.raises(PipelineError, match="not a record"):
         evidence.adopt_gpu(Store(scene.store), sha256, scene.folder)
     assert not (scene.store / "records" / path.name).exists()
