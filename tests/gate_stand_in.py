@@ -156,7 +156,7 @@ class StandIn:
         pos, tri, resolution, ranges = call
         draw = Draw(numpy(pos), numpy(tri).astype(np.int64), resolution, None if ranges is None else ranges.numpy())
         if self.fault == "stream-ignored" and self.cuda.current is not self.cuda.default:
-            draw = Draw(np.zeros_like(draw.pos), *list(vars(draw).values())[1:])
+            draw = Draw(draw.pos * 0 + [0, 0, 0, 1], *list(vars(draw).values())[1:])
         rast, slopes = _faulty_raster(self.fault, self.release, draw, layer)
         if (self.fault == "gl-blank" and context.by_gl) or self._out_of_order():
             rast, slopes = rast * 0, slopes * 0
