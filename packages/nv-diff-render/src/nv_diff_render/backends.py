@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch_rasterizer import core
-from torch_rasterizer.convention import WEBGPU
+from torch_rasterizer.convention import SWIFTSHADER, WEBGPU
 
 NAMES = ("auto", "torch", "nvdiffrast")
 
@@ -42,7 +42,9 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, subpixel_bits: int = 8) -> None:
-        self.convention = replace(WEBGPU, subpixel_bits=subpixel_bits)
+        # SwiftShader has no guard band: it cuts triangles at the sides of the view, too.
+        named = SWIFTSHADER if subpixel_bits == SWIFTSHADER.subpixel_bits else WEBGPU
+        self.convention = replace(named, subpixel_bits=subpixel_bits)
 
     def rasterize(
         self, clip: torch.Tensor, triangles: torch.Tensor, size: tuple[int, int]

@@ -6,6 +6,8 @@ mesa-vulkan-drivers libvulkan1).
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from importlib.resources import files
 from typing import Any
 
@@ -108,6 +110,9 @@ class WebGpuRenderer:
 
 
 def _wgpu() -> Any:
+    # Mesa's lavapipe loads LLVM, and triton, which torch imports on some occasion, crashes when loaded after it.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
     try:
         import wgpu  # noqa: PLC0415 - only who compares needs it
     except ImportError as error:

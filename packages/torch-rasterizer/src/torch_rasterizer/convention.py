@@ -14,8 +14,8 @@ class Convention:
     on the outer edges of those pixels, as OpenGL, Vulkan and WebGPU do.
     row_zero: the NDC y that row 0 of the image is nearest to, -1 or +1.
     subpixel_bits: vertices are rounded to 1/2**bits pixel; None keeps them as they are.
-    fill: 'inclusive' covers every sample whose three barycentrics are in [0, 1]; 'top_left' gives a sample on an edge to
-    one of the two triangles that share the edge.
+    fill: 'inclusive' covers every sample whose three barycentrics are in [0, 1]; 'top_left' gives a sample on an edge
+    to one of the two triangles that share the edge.
     depth_scale, depth_offset: depth = z / w * scale + offset; depth_bits: it is compared as trunc(depth * 2**bits).
     Samples of negative depth are not drawn.
     clip: 'none'; 'depth' cuts triangles where depth is 0 and 1, which also removes what is behind the eye; 'frustum'

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -19,12 +19,13 @@ class Limits:
     """What bounds memory: the side of a tile of the screen in pixels, and how many triangles are set up at a time.
 
     pairs: whether the depth buffer is of two float32 a pixel, and no float64 is used, as on devices that have none;
-    None: by the device.
+    None: by the device. compile: whether torch.compile is used.
     """
 
     tile: int | None = None
     batch: int | None = None
     pairs: bool | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def rasterize(
     faces: torch.Tensor,
     size: tuple[int, int],
     convention: Convention,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw each of a batch of meshes that share their faces.
 
@@ -69,7 +70,7 @@ def draw(
     faces: torch.Tensor,
     size: tuple[int, int],
     convention: Convention,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
     threshold: torch.Tensor | None = None,
     *,
     with_depth: bool = False,
@@ -152,9 +153,13 @@ def _part(values: torch.Tensor | None, window: Window, width: int) -> torch.Tens
 
 
 def _nearest(
-    surface: resolve.Surface, chosen: torch.Tensor | None, window: Window, threshold: torch.Tensor | None, limits: Limits
+    surface: resolve.Surface,
+    chosen: torch.Tensor | None,
+    window: Window,
+    threshold: torch.Tensor | None,
+    limits: Limits,
 ) -> torch.Tensor:
-    """The triangle + 1 of each pixel of a window, int32 <pixels>; chosen <C> int64: the triangles to draw, None for all."""
+    """The triangle + 1 of each pixel of a window, int32 <pixels>; chosen <C> int64: those to draw, None for all."""
     faces = surface.mesh.faces
     cpu = faces.device.type == "cpu"
     budget = fragments.CACHE if cpu else fragments.DEVICE
@@ -162,7 +167,7 @@ def _nearest(
     batch = limits.batch or budget.triangles
     make: type[PairBuffer | KeyBuffer] = KeyBuffer if surface.doubles else PairBuffer
     buffer: DepthBuffer = make(window.height * window.width, faces.device)
-    target = fragments.Target(buffer, window, threshold, partial(fragments.shade, doubles=surface.doubles))
+    target = fragments.Target(buffer, window, threshold, partial(_shade(limits), doubles=surface.doubles))
     for first in range(0, count, batch):
         end = min(first + batch, count)
         if chosen is None:
@@ -172,3 +177,13 @@ def _nearest(
         ready = triangles.prepare(surface.screen.detach(), part, window, surface.convention)
         fragments.draw(ready, numbers, target, surface.convention, budget)
     return buffer.ids()
+
+
+def _shade(limits: Limits) -> Callable[..., torch.Tensor]:
+    return _compiled() if limits.compile else fragments.shade
+
+
+@cache
+def _compiled() -> Callable[..., torch.Tensor]:
+    made: Callable[..., torch.Tensor] = torch.compile(fragments.shade, dynamic=True)
+    return made

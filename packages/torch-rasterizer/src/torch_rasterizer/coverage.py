@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from torch_rasterizer.convention import Convention
-
 
 @dataclass(frozen=True)
 class Samples:

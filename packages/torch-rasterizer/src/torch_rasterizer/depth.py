@@ -16,7 +16,7 @@ class DepthBuffer(Protocol):
     """The nearest face of each of <pixels>."""
 
     def draw(self, pixel: torch.Tensor, depth: torch.Tensor, face: torch.Tensor) -> None:
-        """Fragments: pixel int64 <w,n>, depth float <w,n> to be truncated (NOTHING: not covered), face + 1 int64 <n>."""
+        """Fragments: pixel int64 <w,n>, depth float <w,n>, to be truncated (NOTHING: none), face + 1 int64 <n>."""
         ...
 
     def ids(self) -> torch.Tensor:

@@ -45,9 +45,7 @@ class Target:
     shade: Callable[..., torch.Tensor]
 
 
-def draw(
-    triangles: Triangles, numbers: torch.Tensor, target: Target, convention: Convention, budget: Budget
-) -> None:
+def draw(triangles: Triangles, numbers: torch.Tensor, target: Target, convention: Convention, budget: Budget) -> None:
     """Draw all triangles; numbers <T> int64: what the depth buffer calls them."""
     chosen = spans.nonzero(triangles.rows > 0)
     if not len(chosen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from torch_rasterizer.foreign_arguments import check_rasterize
 from torch_rasterizer.rasterizer import PyTorchRasterizer
 

@@ -75,7 +75,8 @@ def _pieces(owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length
     narrow = length.to(torch.uint8)
     counts = torch.bincount(narrow, minlength=PIECE + 1).tolist()
     by_width = _order(narrow)[counts[0] :]
-    return Pieces(*(t.index_select(0, by_width) for t in (owner, row, column)), [0, *counts[1:]])
+    owner, row, column = (t.index_select(0, by_width) for t in (owner, row, column))
+    return Pieces(owner, row, column, [0, *counts[1:]])
 
 
 def _split(

@@ -128,7 +128,7 @@ def _turned(edges: Edges, convention: Convention) -> torch.Tensor:
 
 
 def _ties(edges: Edges, convention: Convention) -> list[torch.Tensor]:
-    """For the edges opposite v0, v1 and v2 how far inside a sample must be: 0 on top and left edges, else half a grid step.
+    """How far inside of the edges opposite v0, v1 and v2 a sample must be: 0 of top and left ones, else half a step.
 
     In the units of the edge functions, which are multiples of 1 / 4**bits.
     """
@@ -215,6 +215,8 @@ def _arrange(lines: list[_Line], odd: torch.Tensor) -> list[torch.Tensor]:
 def _beyond(edges: Edges, x: list[torch.Tensor], y: list[torch.Tensor]) -> torch.Tensor:
     """Triangles with numbers so large or small that the error bounds of _lines do not hold."""
     largest = torch.stack([t.abs() for t in (*x, *y)]).amax(0)
-    sides = torch.stack([edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.e2x - edges.e1x, edges.e2y - edges.e1y]).abs_()
+    sides = torch.stack(
+        [edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.e2x - edges.e1x, edges.e2y - edges.e1y]
+    ).abs_()
     smallest = sides.masked_fill_(sides == 0, torch.inf).amin(0)
     return ~((largest < 2.0**24) & (smallest > 2.0**-40) & (edges.area.abs() > 2.0**-40))

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Protocol
 
 import torch
+
 from torch_rasterizer.foreign_arguments import check_rasterize
 
 # In the order in which they are tried.

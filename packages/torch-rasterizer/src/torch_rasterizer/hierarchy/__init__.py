@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+
 from torch_rasterizer.hierarchy.checks import Arrays, check_points, checked
 from torch_rasterizer.hierarchy.grid import Floats, Ints, keys_of
 from torch_rasterizer.hierarchy.levels import Level, coarser, finest_level, number

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from torch_rasterizer.hierarchy.grid import Floats
 from torch_rasterizer.hierarchy.views import MOST_PIXELS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from torch_rasterizer.hierarchy.grid import Bools, Floats, Ints, keys_of, points_in
 
 _LOW = np.int64(0xFFFFFFFF)

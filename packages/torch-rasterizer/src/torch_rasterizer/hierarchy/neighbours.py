@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from torch_rasterizer.hierarchy.grid import DEPTH_AXIS, Bools, Floats, Ints, pixels_of, points_in
 from torch_rasterizer.hierarchy.levels import Level
 from torch_rasterizer.hierarchy.views import FIRST, LAST, NEAREST, Images, View, all_images, first_visits

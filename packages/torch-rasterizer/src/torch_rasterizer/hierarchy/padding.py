@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from torch_rasterizer.hierarchy.grid import CORNER, Bools, Floats, Ints, keys_of, points_in
 from torch_rasterizer.hierarchy.levels import Level, number
 from torch_rasterizer.hierarchy.neighbours import Links, link_points

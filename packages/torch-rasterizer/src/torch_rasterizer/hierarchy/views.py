@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
 from torch_rasterizer.hierarchy.grid import DEPTH_AXIS, Floats, Ints, cells_of, coordinate, keys_of
 from torch_rasterizer.hierarchy.levels import Level
 

@@ -1,0 +1,15 @@
+"""Rasterization in plain PyTorch: custom_rasterizer's pixels on CPU, CUDA, ROCm and MPS, with nothing to compile."""
+
+from torch_rasterizer.hierarchy import build_hierarchy, build_hierarchy_with_feat
+from torch_rasterizer.rasterizer import PyTorchRasterizer, create_optimized_rasterizer, rasterize_large_mesh
+from torch_rasterizer.wrapper import RasterizerWrapper
+
+__version__ = "0.1.0"
+__all__ = [
+    "PyTorchRasterizer",
+    "RasterizerWrapper",
+    "build_hierarchy",
+    "build_hierarchy_with_feat",
+    "create_optimized_rasterizer",
+    "rasterize_large_mesh",
+]
