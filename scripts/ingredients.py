@@ -10,6 +10,7 @@ from pathlib import Path
 from scripts import environments, lockfile, patching, redist
 from scripts.build_info import BuildInfo
 from scripts.cache import file_sha256
+from scripts.errors import BuildError
 from scripts.model import ROOT, Cell, ProviderKind
 from scripts.toolchain import CudaHome
 
@@ -61,8 +62,15 @@ def collect(
     Raises:
         ToolchainError: the lock of torch is missing or malformed.
         PatchError: the series cannot be read.
+        BuildError: the series is not the one that the wheel says it was built with.
     """
     series = patching.read_series(cell.release.series)
+    if series.sha256 != info.series_sha256:
+        raise BuildError(
+            f"{cell.id}: patches/ holds another series ({series.sha256}) than the wheel was built with "
+            f"({info.series_sha256})",
+            mend="leave patches/ alone during a build; build it again",
+        )
     toolkit_lock = _toolkit_lock(cell, cuda.provider)
     torch_lock = environments.torch_lock(cell)
     locks = [ROOT / TOOLS_LOCK, torch_lock, *([toolkit_lock] if toolkit_lock else [])]

@@ -1,0 +1,94 @@
+"""What a build states about a real wheel: valid, the same from every build, and broken by one flipped byte."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts import build, records, reproduce, sbom
+from scripts.cache import file_sha256
+from scripts.model import ROOT, Cell
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> build.Options:
+    return build.Options("host", ("9.0",), None, None, tmp_path_factory.mktemp("dist"), None, None)
+
+
+@pytest.fixture(scope="module")
+def wheel(host_cell: Cell, options: build.Options) -> Path:
+    result = build.build(host_cell, options)
+    assert result.wheel is not None, result.detail
+    return result.wheel
+
+
+def _verify(wheel: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.verify", str(wheel), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def _bill(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(f".dist-info/sboms/{sbom.NAME}")]
+        return archive.read(name)
+
+
+def test_a_build_states_a_valid_bill_and_a_provenance(wheel: Path) -> None:
+    record = records.find(file_sha256(wheel), wheel.parent)
+    assert record is not None
+    assert set(record.evidence) == set(records.STATEMENTS)
+    assert record.named("bill-of-materials").outcome == "passed"
+    assert list(sbom.schema_problems(_bill(wheel))) == []
+
+
+def test_the_bill_names_what_the_toolchain_gave(host_cell: Cell, options: build.Options, wheel: Path) -> None:
+    text = _bill(wheel).decode()
+    inputs = build.gather(host_cell, options)
+    assert inputs.compiler is not None
+    for name, version in inputs.cuda.components.items():
+        assert f'"name": "{name}"' in text
+        assert f'"version": "{version}"' in text
+    assert f'"version": "{inputs.compiler.version}"' in text
+    assert inputs.series_sha256 in text
+    with zipfile.ZipFile(wheel) as archive:
+        (runtime,) = [name for name in archive.namelist() if "cudart" in name]
+    assert f'"value": "{runtime}"' in text
+    # Nothing of this machine.
+    assert not any(str(place) in text for place in (ROOT, Path.home(), inputs.cuda.path, inputs.compiler.path))
+
+
+def test_two_builds_in_other_surroundings_carry_the_same_bill(
+    host_cell: Cell, options: build.Options, wheel: Path, tmp_path: Path
+) -> None:
+    one, other = reproduce.build_twice(host_cell, options, tmp_path)
+    assert _bill(one) == _bill(other) == _bill(wheel)
+    assert file_sha256(one) == file_sha256(other) == file_sha256(wheel)
+
+
+def test_a_wheel_verifies_against_its_rebuild(wheel: Path) -> None:
+    result = _verify(wheel, "--rebuild")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "rebuild: wheel, bill of materials and provenance come out the same, to the byte" in result.stdout
+
+
+@pytest.mark.parametrize("part", ["wheel", "record", "sbom", "provenance"])
+def test_one_flipped_byte_is_named(wheel: Path, part: str) -> None:
+    digest = file_sha256(wheel)
+    folder = wheel.parent
+    paths = {"wheel": wheel, "record": folder / "records" / f"{digest}.audit.json"}
+    paths |= {kind: records.statement(digest, kind, folder) for kind in records.STATEMENTS}
+    before = paths[part].read_bytes()
+    place = len(before) // 2
+    paths[part].write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
+    try:
+        result = _verify(wheel)
+    finally:
+        paths[part].write_bytes(before)
+    assert result.returncode == 21, result.stdout + result.stderr
+    assert f"error: {wheel.name} does not verify: {part}\n" in result.stderr
