@@ -18,11 +18,13 @@ import torch
 from scripts.gpu_gate import faults as known_faults
 from scripts.gpu_gate import reference
 from scripts.gpu_gate.bench import Bench
-from scripts.gpu_gate.judge import Draw, doubtful
+from scripts.gpu_gate.judge import ROUNDING, Draw, doubtful
 from scripts.gpu_gate.reference import Lookup, edges
 from scripts.gpu_gate.reference.arrays import Array
 
 Outputs = tuple[Array, ...]
+# No fault, but what a device's float32 makes of the same definitions.
+ROUNDED = "rounded"
 
 
 def bench(fault: str = "", release: str = "0.4.0") -> Bench:
@@ -176,12 +178,16 @@ class StandIn:
         self.last = result[0]
         return result
 
+    def _seen(self, values: Any) -> Any:
+        return rounded(values) if self.fault == ROUNDED and values is not None else values
+
     def _out_of_order(self) -> bool:
         in_thread = threading.current_thread() is not threading.main_thread()
         return (self.fault == "threads" and in_thread) or (self.fault == "broken-by-errors" and self.failed_before)
 
     def _scaled(self, name: str, gradient: Array, channels: int = 0) -> Array:
         """The gradient, or a wrong one: by a hundredth, or by what a race loses of many channels."""
+        gradient = self._seen(gradient)
         if self.fault == f"gradient-{name}":
             return gradient * 1.01
         return gradient * (1 - 1e-3) if self.fault == f"race-{name}" and channels >= 16 else gradient
@@ -205,7 +211,7 @@ class StandIn:
         slopes = None if rast_db is None else numpy(rast_db)
         if self.fault == "attributes-of-first-image" and given.ndim == 3:
             given = given[:1]
-        outputs = list(reference.interpolate(given, drawn, faces, slopes, diff_attrs))
+        outputs = list(reference.interpolate(self._seen(given), drawn, faces, slopes, diff_attrs))
         _break_interpolate(self.fault, outputs, drawn, diff_attrs)
 
         def differentiate(by_values: Array, by_pairs: Array) -> list[Array | None]:
@@ -239,7 +245,8 @@ class StandIn:
         arrays = [numpy(part) if part is not None else None for part in (uv, uv_da, mip_level_bias)]
         lookup = Lookup(arrays[0], arrays[1], arrays[2], filter_mode, boundary_mode, max_mip_level)
         asked, texels, levels = _faulty_lookup(self.fault, lookup, texels, levels)
-        out = reference.texture(texels, asked, levels)
+        seen = replace(asked, uv=self._seen(asked.uv), uv_da=self._seen(asked.uv_da), bias=self._seen(asked.bias))
+        out = reference.texture(self._seen(texels), seen, levels)
 
         def differentiate(by_out: Array) -> list[Array | None]:
             found = reference.sampling.gradients(texels, asked, by_out, levels)
@@ -267,7 +274,7 @@ class StandIn:
     ) -> Any:
         self._need(color.dtype == torch.float32, "color must be float32")
         given = (numpy(color), numpy(rast), numpy(pos), numpy(tri).astype(np.int64))
-        out = edges.antialias(*given)
+        out = edges.antialias(*given[:2], self._seen(given[2]), given[3])
         if self.fault == "every-edge" or (self.fault == "hash-ignored" and topology_hash is not None):
             out = edges.antialias(*given[:2], given[2][:, given[3].ravel()], np.arange(given[3].size).reshape(-1, 3))
         if self.fault == "no-antialias":
@@ -289,6 +296,11 @@ def _managed(value: Any) -> Iterator[Any]:
     yield value
 
 
+def rounded(values: Array) -> Array:
+    """The values, each off by a few roundings of float32."""
+    return values * (1 + np.random.default_rng(0).uniform(-4, 4, values.shape) * ROUNDING)
+
+
 def numpy(tensor: Any) -> Array:
     """A tensor's values, float64 if they are floats."""
     values: Array = tensor.detach().numpy()
@@ -302,6 +314,13 @@ def _as_list(mip: Any) -> list[Any]:
 def _faulty_raster(fault: str, release: str, draw: Draw, layer: int) -> tuple[Array, Array]:
     """rasterize()'s outputs, with faults of what is drawn."""
     pos, tri = draw.pos.copy(), draw.tri
+    if fault == ROUNDED:
+        # Coverage by other roundings of a vertex to 1/16 pixel, and values by roundings of float32.
+        pos[..., 0] += pos[..., 3] * 2 / draw.resolution[1] * 0.02
+        ids = reference.peel(pos, tri, draw.resolution, layer + 1, draw.ranges)[layer][0][..., 3]
+        rast, slopes = reference.shade(rounded(draw.pos), tri, reference.float_to_id(ids), draw.ranges)
+        rast[..., 1] = np.minimum(rast[..., 1], 1 - rast[..., 0])
+        return rast, slopes
     if fault == "no-perspective":
         pos = pos / pos[..., 3:]
     if fault == "farthest-first":

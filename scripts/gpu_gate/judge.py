@@ -20,7 +20,8 @@ ROUNDINGS = 32
 NEAR_EDGE = 1 / 16 + 1e-3
 # What a device's gradient may be off by, as a share of the greatest one beside it: sums of thousands of terms.
 OF_GRADIENT = 2e-4
-# Depths (z/w) nearer to each other than this may come in either order.
+# Depths (z/w) nearer to each other than this, or than they change by from a vertex snapped otherwise, may come in
+# either order.
 NEAR_DEPTH = 1e-4
 
 
@@ -185,7 +186,7 @@ def tolerances(
 
 
 def doubtful(draw: Draw) -> Array:
-    """Pixels <N,H,W> whose triangle is open: within 1/16 pixel of an edge, or with two surfaces at nearly one depth."""
+    """Pixels <N,H,W> whose triangle is open: within 1/16 pixel of an edge, or where surfaces meet."""
     images = len(draw.pos) if draw.pos.ndim == 3 else len(np.asarray(draw.ranges))
     result = np.zeros((images, *draw.resolution), bool)
     for image, outline in coverage.outlines(draw.pos, draw.tri, draw.resolution, draw.ranges):
@@ -193,7 +194,9 @@ def doubtful(draw: Draw) -> Array:
     found = coverage.fragments(draw.pos, draw.tri, draw.resolution, draw.ranges)
     order = np.lexsort((found.depth, found.column, found.row, found.image))
     place = np.stack([found.image, found.row, found.column])[:, order]
-    together = np.all(place[:, 1:] == place[:, :-1], axis=0) & (np.diff(found.depth[order]) < NEAR_DEPTH)
+    slope = found.slope[order]
+    near = NEAR_DEPTH + NEAR_EDGE * (slope[1:] + slope[:-1])
+    together = np.all(place[:, 1:] == place[:, :-1], axis=0) & (np.diff(found.depth[order]) < near)
     result[tuple(place[:, 1:][:, together])] = True
     return result
 

@@ -79,7 +79,9 @@ def cube(turn: float = 0.6, tilt: float = 0.5) -> tuple[Array, Array, Array]:
 
 def large_triangle() -> tuple[Array, Array]:
     """One triangle over most of the view, in perspective: pos <1,3,4>, tri <1,3>."""
-    return exact([[(-0.9537, -0.9113, 0.1, 1.0), (1.3071, -1.1639, 0.2, 1.4), (0.1127, 1.0391, -0.1, 1.1)]]), np.array([[0, 1, 2]])
+    return exact([[(-0.9537, -0.9113, 0.1, 1.0), (1.3071, -1.1639, 0.2, 1.4), (0.1127, 1.0391, -0.1, 1.1)]]), np.array(
+        [[0, 1, 2]]
+    )
 
 
 def whole_view() -> tuple[Array, Array]:
@@ -88,11 +90,11 @@ def whole_view() -> tuple[Array, Array]:
 
 
 def scatter(seed: int, count: int) -> tuple[Array, Array]:
-    """Small triangles all over the view, a fiftieth of it wide: pos <1,3*count,4>, tri <count,3>."""
+    """Small triangles all over the view, a thirtieth of it wide: pos <1,3*count,4>, tri <count,3>."""
     rng = np.random.default_rng(seed)
     middle = rng.uniform(-1, 1, (count, 1, 2))
     turn = rng.uniform(0, 2 * np.pi, (count, 1)) + np.array([0, 2.1, 4.2])
-    flat = middle + 0.01 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+    flat = middle + 0.03 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
     depth = np.broadcast_to(rng.uniform(-0.8, 0.8, (count, 1, 1)), (count, 3, 1))
     pos = np.concatenate([flat, depth, np.ones((count, 3, 1))], axis=-1)
     return exact(pos.reshape(1, -1, 4)), np.arange(3 * count).reshape(count, 3)

@@ -43,6 +43,12 @@ def test_passes_where_nothing_is_wrong(name: str) -> None:
     assert outcome.state == "passed", outcome.detail
 
 
+@pytest.mark.parametrize("name", CHECKS)
+def test_allows_what_float32_makes_of_it(name: str) -> None:
+    outcome = CHECKS[name](gate_stand_in.bench(gate_stand_in.ROUNDED))
+    assert outcome.state == "passed", outcome.detail
+
+
 @pytest.mark.parametrize(("name", "fault"), FAULTS)
 def test_fails_for_its_fault(name: str, fault: str) -> None:
     outcome = CHECKS[name](gate_stand_in.bench(fault))

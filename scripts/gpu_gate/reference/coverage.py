@@ -23,13 +23,17 @@ GUARD_BAND = 32767
 
 @dataclass(frozen=True)
 class Fragments:
-    """Covered pixel centres, one entry each: image, row and column, triangle (from 0), and z/w there."""
+    """Covered pixel centres, one entry each: image, row and column, triangle (from 0), z/w there, and its slope.
+
+    The slope is what z/w changes by across a pixel, in both directions together.
+    """
 
     image: Array
     row: Array
     column: Array
     triangle: Array
     depth: Array
+    slope: Array
 
 
 def fragments(pos: Array, tri: Array, resolution: tuple[int, int], ranges: Array | None = None) -> Fragments:
@@ -40,12 +44,12 @@ def fragments(pos: Array, tri: Array, resolution: tuple[int, int], ranges: Array
     found: list[tuple[Array, ...]] = []
     for image, vertices, triangles in draws(numbers(pos).real, np.asarray(tri), ranges):
         for triangle in triangles:
-            for row, column, depth in _pieces(vertices[tri[triangle]], resolution):
-                count = len(row)
-                found.append((np.full(count, image), row, column, np.full(count, triangle), depth))
+            for row, column, depth, slope in _pieces(vertices[tri[triangle]], resolution):
+                every = np.ones(len(row), np.int64)
+                found.append((every * image, row, column, every * triangle, depth, every * slope))
     if not found:
         none = np.zeros(0, np.int64)
-        return Fragments(none, none, none, none, np.zeros(0))
+        return Fragments(none, none, none, none, np.zeros(0), np.zeros(0))
     return Fragments(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
@@ -73,8 +77,8 @@ def draws(pos: Array, tri: Array, ranges: Array | None) -> Iterator[tuple[int, A
             yield image, pos, range(max(first, 0), min(first + count, len(tri)))
 
 
-def _pieces(corners: Array, resolution: tuple[int, int]) -> Iterator[tuple[Array, Array, Array]]:
-    """Rows, columns and depths covered by one triangle <3,4>, in as many pieces as clipping leaves."""
+def _pieces(corners: Array, resolution: tuple[int, int]) -> Iterator[tuple[Array, Array, Array, float]]:
+    """Rows, columns, depths and their slope, covered by one triangle <3,4>, in as many pieces as clipping leaves."""
     polygon = _clipped(corners, resolution)
     for last in range(2, len(polygon)):
         piece = polygon[[0, last - 1, last]]
@@ -116,8 +120,8 @@ def _cut(polygon: Array, distance: Array) -> Array:
     return np.array(kept).reshape(-1, 4)
 
 
-def _covered(snapped: Array, depths: Array, resolution: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """Rows, columns and depths of the pixel centres inside a snapped triangle."""
+def _covered(snapped: Array, depths: Array, resolution: tuple[int, int]) -> tuple[Array, Array, Array, float]:
+    """Rows, columns and depths of the pixel centres inside a snapped triangle, and the depths' slope."""
     height, width = resolution
     corners = snapped.astype(np.int64) + np.array([width, height]) * (SUBPIXELS // 2)
     area = _cross(corners[1] - corners[0], corners[2] - corners[0])
@@ -132,7 +136,9 @@ def _covered(snapped: Array, depths: Array, resolution: tuple[int, int]) -> tupl
     weights = [_edge(corners[(k + 1) % 3], corners[(k + 2) % 3], centre) for k in range(3)]
     inside = np.logical_and.reduce([held for _, held in weights])
     depth = sum(weight[inside] * depths[k] for k, (weight, _) in enumerate(weights)) / max(int(area), 1)
-    return row[inside], column[inside], np.asarray(depth, np.float64)
+    sides = corners[[2, 0, 1]] - corners[[1, 2, 0]]
+    slope = float(np.sum(np.abs(depths @ sides))) * SUBPIXELS / max(int(area), 1)
+    return row[inside], column[inside], np.asarray(depth, np.float64), slope
 
 
 def _edge(start: Array, end: Array, centre: Array) -> tuple[Array, Array]:
