@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .bench import State
+from .bench import STATES, State
 
 Verdict = Literal["passed", "failed", "untested"]
 
@@ -115,3 +115,17 @@ def write(file: Path, content: bytes) -> None:
 def sha256_of(file: Path) -> str:
     """The sha256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def exit_code(record: GpuRecord) -> int:
+    """0: all passed; 1: a check failed; 3: nothing failed, but no GPU was asked or something else is untested."""
+    return {"passed": 0, "failed": 1, "untested": 3}[record.outcome]
+
+
+def lines(record: GpuRecord) -> list[tuple[State, str]]:
+    """What is shown of a record: the state and text of each line."""
+    shown: list[tuple[State, str]] = [(one.state, f"{one.name}: {one.detail or one.state}") for one in record.checks]
+    counts = {state: sum(result.state == state for result in record.checks) for state in STATES}
+    counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    where = f"{record.device} (driver {record.driver})" if record.device else "no GPU"
+    return [*shown, (record.outcome, f"{record.outcome}: {record.wheel} on {where}: {counted}")]
