@@ -10,9 +10,12 @@ Arguments after `--` go to the stage, e.g. a cell or a glob of cells.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -111,6 +114,13 @@ def prove(session: nox.Session) -> None:
 
 
 @nox.session
+def smoke(session: nox.Session) -> None:
+    """Hold what wheels render on this machine's GPU against a reference: [WHEEL...] [--bundle FILE]."""
+    with its_exit_status():
+        stage(session, "smoke")
+
+
+@nox.session
 def promote(session: nox.Session) -> None:
     """Let readers see the staged index: [--store DIR] [--waive-gpu REASON] [--export FOLDER]."""
     stage(session, "publish", "promote")
@@ -189,6 +199,16 @@ def stage(session: nox.Session, name: str, *arguments: str) -> None:
     """Run one stage of the pipeline with the session's arguments."""
     install(session, "pipeline")
     session.run("python", "-m", f"scripts.{name}", *arguments, *session.posargs)
+
+
+@contextmanager
+def its_exit_status() -> Iterator[None]:
+    """End nox with the status of the command that failed, where a status says more than that it did."""
+    try:
+        yield
+    except CommandFailed as failed:
+        status = (failed.reason or "").rpartition(" ")[2]
+        raise SystemExit(int(status) if status.isdigit() else 1) from failed
 
 
 if __name__ == "__main__":
