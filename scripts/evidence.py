@@ -1,7 +1,8 @@
 """What a store knows about its wheels beside their bytes: records of audits and of GPUs, and waivers.
 
-`records/<sha256>.audit.json` is scripts.records' own. `records/<sha256>.gpu.json`, of scripts.gpu_gate.record, says
-what a GPU said of the wheel, `records/<sha256>.gpu.png` shows what it drew, and
+`records/<sha256>.audit.json` is scripts.records' own, and so are the statements that it knows of by their hashes,
+`records/<sha256>.cdx.json` and `records/<sha256>.provenance.json`. `records/<sha256>.gpu.json`, of
+scripts.gpu_gate.record, says what a GPU said of the wheel, `records/<sha256>.gpu.png` shows what it drew, and
 `records/<sha256>.waiver.json` that somebody answers for publishing it without.
 """
 
@@ -15,6 +16,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from scripts import entries, records
+from scripts.cache import file_sha256
 from scripts.catalog import Entry
 from scripts.errors import CatalogError, PublishError
 from scripts.gpu_gate import record as gpu
@@ -62,12 +64,36 @@ def audit_record(sha256: str, name: str, size: int, folder: Path, *, allow_parti
 
 
 def adopt(store: Store, sha256: str, record: Record, folder: Path) -> None:
-    """Keep the records about a wheel from ``folder`` in the store; an audit's that is there already stays."""
+    """Keep the records about a wheel from ``folder`` in the store; an audit's that is there already stays.
+
+    Raises:
+        CatalogError: a statement that the record knows of is not there, or not the one that it knows.
+    """
     with writing(store.records):
-        if records.find(sha256, store.root) is None:
+        held = records.find(sha256, store.root)
+        stated = _statements(store, held or record, folder)
+        if held is None:
             records.save(record, store.root)
             sync(store.records)
+    for path, content in stated.items():
+        _write(path, content)
     adopt_gpu(store, sha256, folder)
+
+
+def _statements(store: Store, record: Record, folder: Path) -> dict[Path, bytes]:
+    """The bill of materials and the provenance that a record knows of, as far as the store lacks them."""
+    found = {}
+    for kind, digest in record.evidence.items():
+        source, target = (records.statement(record.sha256, kind, place) for place in (folder, store.root))
+        if target.is_file() and file_sha256(target) == digest:
+            continue
+        if not source.is_file() or file_sha256(source) != digest:
+            raise CatalogError(
+                f"{source}: not there, or not the {kind} that the wheel's record knows",
+                mend="nox -s verify -- WHEEL says which is wrong; build it again",
+            )
+        found[target] = source.read_bytes()
+    return found
 
 
 def adopt_gpu(store: Store, sha256: str, folder: Path) -> None:

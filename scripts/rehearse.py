@@ -159,7 +159,7 @@ def take_wheel(wheel: Path, output: Path) -> Path:
     lock = environments.torch_lock(cell)
     environment = environments.create(python, [lock], name=f"torch-{cell.torch.version}") if python else None
     record = audit.audit(taken, cell, torch_environment=environment, allow_partial=True)
-    records.save(record, output)
+    records.save(records.with_evidence(record, output), output)
     wrong = "; ".join(f"{check.name}: {check.detail}" for check in record.checks if check.outcome != "passed")
     if record.outcome != "passed":
         raise AuditError(f"{taken.name}: {record.outcome}: {wrong}", mend="only what passes its audit is published")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from scripts import ledger, publish, records, site
 from scripts.cache import file_sha256
 from scripts.catalog import Catalog
-from scripts.errors import PublishError
+from scripts.errors import CatalogError, PublishError
 from scripts.export import export
 from scripts.gpu_gate import record as gpu
 from scripts.store import Store, digest
@@ -79,6 +80,33 @@ def test_records_elsewhere(store: Path, first: Path, tmp_path: Path) -> None:
     (first.parent / "records").rename(tmp_path / "records")
     publish.stage(store, [first], tmp_path, by=BY)
     assert records.find(file_sha256(first), store)
+
+
+def _stated(wheel: Path) -> Path:
+    """State a provenance of the wheel, and let its record know; the file."""
+    sha256 = file_sha256(wheel)
+    path = records.state(sha256, "provenance", b"made of this", wheel.parent)
+    record = records.find(sha256, wheel.parent)
+    assert record
+    records.save(records.with_evidence(record, wheel.parent), wheel.parent)
+    return path
+
+
+def test_what_the_record_knows_of_comes_along(store: Path, first: Path) -> None:
+    path = _stated(first)
+    publish.stage(store, [first], by=BY)
+    assert (store / "records" / path.name).read_bytes() == b"made of this"
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"made of that")], ids=["gone", "other"])
+def test_without_what_the_record_knows_of_nothing_is_staged(
+    store: Path, first: Path, change: Callable[[Path], object]
+) -> None:
+    change(_stated(first))
+    with pytest.raises(CatalogError, match="not the provenance that the wheel's record knows"):
+        publish.stage(store, [first], by=BY)
+    assert not (store / "staged").exists()
+    assert not (store / "records").exists()
 
 
 def test_promote_with_a_waiver(store: Path, first: Path) -> None:
