@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import socket
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 _ADDRESS = re.compile(r"(?P<scheme>(?:https?|file)://)[^/\s\"']*")
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+://)[^/@\s\"']+@")
 # The last part of a path is what a finding is about; what is before it is the machine's own.
-_PATH = re.compile(r"(?<![\w.<>/\\~:-])(?:[A-Za-z]:[\\/]|\\\\|/)(?:[^\s\\/'\",:;()]+[\\/])+(?P<name>[^\s\\/'\",:;()]*)")
+_START = r"(?:<home>[\\/]|(?<![\w.<>/\\~:-])(?:[A-Za-z]:[\\/]|\\\\|/))"
+_PATH = re.compile(_START + r"(?:[^\s\\/'\",:;()]+[\\/])+(?P<name>[^\s\\/'\",:;()]*)")
 # Shorter ones would be cut out of other words.
 _SHORTEST_NAME = 3
 
@@ -24,13 +26,22 @@ def without_credentials(text: str) -> str:
 
 
 class Redaction:
-    """What is replaced by what; it knows this process's Python, home, user and host."""
+    """What is replaced by what; it knows this process's Python, home, user and host.
 
-    def __init__(self) -> None:
-        folders = {sysconfig.get_path("purelib"): "<site-packages>", sysconfig.get_path("platlib"): "<site-packages>"}
+    Every absolute path that ``facts`` hold is known, too: blanks in it do not end it.
+    """
+
+    def __init__(self, facts: Any = None) -> None:
+        packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(__file__).parents[1])}
+        folders = {**dict.fromkeys(_paths(facts)), **dict.fromkeys(packages, "<site-packages>")}
         folders.update({sys.prefix: "<python>", sys.base_prefix: "<base-python>", str(Path.home()): "<home>"})
-        folders.pop("/", None)
-        self._folders = sorted(folders.items(), key=lambda item: -len(item[0] or ""))
+        # Whatever lies in a folder of packages keeps its place there.
+        kept = (*packages, *(f"{folder}{os.sep}" for folder in packages))
+        named = {
+            old: new or f"<path>/{Path(old).name}" for old, new in folders.items() if new or not old.startswith(kept)
+        }
+        named.pop(Path(sys.prefix).anchor, None)
+        self._folders = sorted(named.items(), key=lambda item: -len(item[0]))
         self._names = {_called(socket.gethostname): "<host>", _called(getpass.getuser): "<user>"}
 
     def __call__(self, found: Any) -> Any:
@@ -47,12 +58,20 @@ class Redaction:
         text = _ADDRESS.sub(r"\g<scheme><index>", text)
         for folder, name in self._folders:
             # A path may hold blanks and other signs that end a path elsewhere: known ones go first, and literally.
-            text = re.sub(rf"{re.escape(folder)}(?![\w.-])", name, text)
+            text = re.sub(rf"{re.escape(folder)}(?![\w.-])", lambda _, name=name: name, text)  # type: ignore[misc]
         text = _PATH.sub(r"<path>/\g<name>", text)
         for name, shown in self._names.items():
             if len(name) >= _SHORTEST_NAME:
                 text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", shown, text)
         return text
+
+
+def _paths(found: Any) -> set[str]:
+    """Every absolute path in it that is a string of its own."""
+    if isinstance(found, str):
+        return {found} if Path(found).is_absolute() else set()
+    inner = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
+    return {path for one in inner for path in _paths(one)}
 
 
 def _called(ask: Any) -> str:

@@ -1,0 +1,523 @@
+"""The doctor against installations as H1's facts and problems would tell them; nothing of torch is needed."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from scripts.model import ROOT
+from tests.loopback import serve
+
+OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+SYSTEM = f"{platform.system()}_{platform.machine()}".lower()
+# Facts and problems from files, in place of what looks at the machine.
+INSTALLATION = """
+import json, pathlib
+def describe(torch=False):
+    return json.loads(pathlib.Path(__file__).with_name("facts.json").read_text())
+"""
+DIAGNOSIS = """
+import json, pathlib
+from typing import NamedTuple
+class Problem(NamedTuple):
+    code: str
+    summary: str
+    details: tuple
+    mend: str
+def examine(file, error=None, *, device=True):
+    told = json.loads(pathlib.Path(__file__).with_name("problems.json").read_text())
+    return [Problem(*problem) for problem in told.get(file.name.partition(".")[0], [])]
+"""
+LOADER = """
+import importlib, pathlib, sys
+def load_precompiled(gl):
+    return importlib.import_module("nvdiffrast.torch.nvdiffrast_plugin" + ("_gl" if gl else ""))
+"""
+INFO = {
+    "release": "0.3.3.1",
+    "python": "cp311",
+    "torch": "2.14.1",
+    "cuda": "13.0",
+    "architectures": {"sass": ["8.0", "9.0"], "ptx": ["9.0"]},
+}
+TORCH = {"version": "2.14.1+cu130", "cuda": "13.0", "hip": None, "path": "/opt/some where/torch"}
+GPU = {"name": "A GPU", "capability": "9.0", "memory": 80 * 2**30}
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("NVDIFFRAST_", "CUDA_", "TORCH_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[ModuleType]:
+    """The doctor's modules, under a name beside which no installed nvdiffrast is in the way."""
+    package = ModuleType("doctors")
+    package.__path__ = [str(OVERLAY)]
+    sys.modules["doctors"] = package
+    for name in ("_doctor_lines", "_doctor_share", "_doctor_install", "_doctor_checks", "_doctor_probe"):
+        setattr(package, name.removeprefix("_doctor_"), importlib.import_module(f"doctors.{name}"))
+    yield package
+    for name in [name for name in sys.modules if name.partition(".")[0] == "doctors"]:
+        del sys.modules[name]
+
+
+class Site:
+    """A folder on the path with nvdiffrast, whose facts and problems a test states."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.package = folder / "nvdiffrast"
+        (self.package / "torch").mkdir(parents=True)
+        for file in ("doctor.py", *(path.name for path in OVERLAY.glob("_doctor_*.py"))):
+            shutil.copy(OVERLAY / file, self.package)
+        (self.package / "__init__.py").touch()
+        (self.package / "torch" / "__init__.py").touch()
+        (self.package / "_installation.py").write_text(INSTALLATION)
+        (self.package / "_diagnosis.py").write_text(DIAGNOSIS)
+        (self.package / "_loader.py").write_text(LOADER)
+        (folder / "torch.py").touch()
+        (folder / "numpy.py").touch()
+        self.plugin("nvdiffrast_plugin")
+        self.facts()
+        self.problems({})
+
+    def plugin(self, name: str, text: str = "") -> Path:
+        """A module in the plugin's place; Python's loader does not mind that it was not compiled."""
+        path = self.package / "torch" / f"{name}.py"
+        path.write_text(text)
+        return path
+
+    def facts(self, **changes: Any) -> None:
+        plugins = [str(path) for path in sorted((self.package / "torch").glob("nvdiffrast_plugin*.py"))]
+        told = {
+            "torch": TORCH,
+            "build_info": INFO,
+            "build_info_error": None,
+            "driver": {"version": "580.1", "cuda": "13.0"},
+            "devices": [GPU],
+            "plugins": plugins,
+            "copies": [str(self.package)],
+            "dll_folders": [],
+        }
+        (self.package / "facts.json").write_text(json.dumps({**told, **changes}))
+
+    def problems(self, told: dict[str, list[tuple[str, str, list[str], str]]]) -> None:
+        (self.package / "problems.json").write_text(json.dumps(told))
+
+    def run(self, *arguments: str, draw: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nvdiffrast.doctor", *arguments, *([] if draw else ["--no-gpu"])],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder), "PYTHONUTF8": "1", **environ},
+        )
+
+    def lines(self, *arguments: str, draw: bool = False, **environ: str) -> list[dict[str, Any]]:
+        done = self.run("--json", *arguments, draw=draw, **environ)
+        assert done.returncode in (0, 1), done.stderr
+        data = json.loads(done.stdout)
+        assert data["exit"] == done.returncode
+        found: list[dict[str, Any]] = data["lines"]
+        return found
+
+    def failed(self, *arguments: str, **environ: str) -> list[str]:
+        return [
+            line["code"] or line["text"]
+            for line in self.lines(*arguments, draw=False, **environ)
+            if line["state"] == "failed"
+        ]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    told = {"release": "0.3.3.1", "python": PYTHON, "cuda": "cu130", "torch": "2.14", "platform": SYSTEM}
+    return {**told, "sass": ["8.0", "9.0"], "ptx": ["9.0"], "yanked": None, "partial": False, **changes}
+
+
+class TestVerdicts:
+    def test_a_machine_without_a_gpu(self, site: Site) -> None:
+        site.facts(driver=None, devices=[])
+        site.problems(
+            {"nvdiffrast_plugin": [("driver-missing", "no NVIDIA driver", ["looked for libcuda.so.1"], "get one")]}
+        )
+        done = site.run()
+        assert done.returncode == 1
+        assert "Traceback" not in done.stdout + done.stderr
+        assert done.stdout.count("[driver-missing]") == 1
+        assert "        looked for libcuda.so.1\n      mend: get one\n" in done.stdout
+        assert "1 failed, 1 untested" in done.stdout
+
+    def test_all_is_well_but_untested_without_a_gpu(self, site: Site) -> None:
+        done = site.run()
+        assert done.returncode == 0, done.stdout
+        assert "A GPU, compute capability 9.0, 80 GiB: the wheel has kernels for it" in done.stdout
+        assert "FAILED" not in done.stdout
+
+    def test_ptx_serves_a_newer_gpu(self, site: Site) -> None:
+        site.facts(devices=[{**GPU, "capability": "12.0"}])
+        assert any("PTX" in line["text"] for line in site.lines())
+        site.facts(devices=[{**GPU, "capability": "7.5"}])
+        assert [line["state"] for line in site.lines() if "A GPU" in line["text"]] == ["info"]
+
+    def test_a_problem_of_both_plugins_is_told_once(self, site: Site) -> None:
+        site.plugin("nvdiffrast_plugin_gl")
+        site.facts()
+        problem = ("torch-other-version", "built for torch 2.14", list[str](), "pip install torch")
+        site.problems({"nvdiffrast_plugin": [problem], "nvdiffrast_plugin_gl": [problem]})
+        assert site.failed() == ["torch-other-version"]
+
+    def test_opengl_is_optional(self, site: Site) -> None:
+        site.plugin("nvdiffrast_plugin_gl", "raise ImportError('libGL.so.1: cannot open shared object file')")
+        site.facts()
+        site.problems(
+            {"nvdiffrast_plugin_gl": [("library-missing", "libGL.so.1 is missing", [], "apt install libgl1")]}
+        )
+        assert site.failed() == []
+        assert site.run().returncode == 0
+        assert any(line["code"] == "library-missing" and line["state"] == "warning" for line in site.lines())
+
+    def test_a_plugin_that_crashes_leaves_the_doctor_alive(self, site: Site) -> None:
+        site.plugin("nvdiffrast_plugin", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+        found = [line for line in site.lines() if line["state"] == "failed"]
+        assert found[0]["text"] == "nvdiffrast_plugin.py cannot be imported"
+        assert "signal 11" in found[0]["details"][0]
+
+    def test_a_problem_with_an_unknown_code_is_shown(self, site: Site) -> None:
+        site.problems({"nvdiffrast_plugin": [("of-tomorrow", "something new", [], "read on")]})
+        assert site.failed() == ["of-tomorrow"]
+
+    @pytest.mark.parametrize(
+        ("changes", "code"),
+        [
+            ({"torch": None}, "torch-absent"),
+            ({"torch": {**TORCH, "cuda": None}}, "torch-cpu-only"),
+            ({"driver": None, "devices": []}, "driver-missing"),
+            ({"devices": []}, "the driver shows no GPU"),
+            ({"build_info": None, "build_info_error": "it is empty"}, "build-info"),
+        ],
+    )
+    def test_facts_alone_fail(self, site: Site, changes: dict[str, Any], code: str) -> None:
+        site.facts(**changes)
+        assert site.failed() == [code]
+
+    def test_nothing_compiled(self, site: Site) -> None:
+        (site.package / "torch" / "nvdiffrast_plugin.py").unlink()
+        site.facts()
+        found = site.lines(PATH="/nowhere", CXX="no-such-compiler")
+        line = next(line for line in found if line["code"] == "not-compiled")
+        assert line["state"] == "failed"
+        assert "a C++ compiler (no-such-compiler)" in line["details"][0]
+
+    def test_not_installed(self, site: Site) -> None:
+        (site.package / "torch" / "nvdiffrast_plugin.py").unlink()
+        (site.package / "__init__.py").unlink()
+        site.facts(build_info=None)
+        assert site.failed() == []
+        assert any("not installed" in line["text"] and line["state"] == "untested" for line in site.lines())
+
+    def test_no_numpy(self, site: Site) -> None:
+        (site.folder / "numpy.py").unlink()
+        # The Python of the tests may have one: -S leaves its site-packages out.
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "nvdiffrast.doctor", "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=site.folder,
+            env={**os.environ, "PYTHONPATH": str(site.folder)},
+        )
+        assert "pip install numpy" in {line["mend"] for line in json.loads(done.stdout)["lines"]}
+
+    def test_its_own_mistake_is_said_without_a_traceback(self, site: Site) -> None:
+        (site.package / "facts.json").write_text("{")
+        done = site.run()
+        assert done.returncode == 2
+        assert "the doctor cannot say" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_a_wrong_question(self, site: Site) -> None:
+        assert site.run("--fox").returncode == 2
+
+
+class TestEnvironment:
+    @pytest.mark.parametrize(
+        ("name", "value", "state"),
+        [
+            ("CUDA_VISIBLE_DEVICES", "", "failed"),
+            ("CUDA_VISIBLE_DEVICES", "-1", "failed"),
+            ("CUDA_VISIBLE_DEVICES", "0", "info"),
+            ("CUDA_LAUNCH_BLOCKING", "1", "warning"),
+            ("NVDIFFRAST_FORCE_JIT", "1", "warning"),
+            ("CUDA_HOME", "/no/such/folder", "warning"),
+            ("NVDIFFRAST_DLL_DIRS", "/no/such/folder", "warning"),
+            ("TORCH_CUDA_ARCH_LIST", "8.9", "info"),
+        ],
+    )
+    def test_what_is_said_of_a_variable(self, site: Site, name: str, value: str, state: str) -> None:
+        found = [line for line in site.lines(draw=False, **{name: value}) if line["section"] == "environment"]
+        assert found[-1]["state"] == state
+        assert name in found[-1]["text"]
+
+    def test_forced_compiling_does_not_hide_the_plugin(self, site: Site) -> None:
+        site.package.joinpath("_loader.py").write_text(
+            "import os\nassert 'NVDIFFRAST_FORCE_JIT' not in os.environ\n" + LOADER
+        )
+        assert site.failed(NVDIFFRAST_FORCE_JIT="1") == []
+
+    def test_none(self, site: Site) -> None:
+        assert [line["state"] for line in site.lines() if line["section"] == "environment"] == ["passed"]
+
+
+class TestFix:
+    def test_a_lock_that_was_left(self, site: Site, tmp_path: Path) -> None:
+        lock = tmp_path / "extensions" / "py311_cu130" / "nvdiffrast_plugin" / "lock"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+        folder = str(tmp_path / "extensions")
+        assert site.failed(TORCH_EXTENSIONS_DIR=folder) == []
+        old = time.time() - 7200
+        os.utime(lock, (old, old))
+        assert site.failed(TORCH_EXTENSIONS_DIR=folder) == ["stale-lock"]
+        assert lock.exists()
+        assert site.failed("--fix", TORCH_EXTENSIONS_DIR=folder) == []
+        assert not lock.exists()
+
+    def test_only_nvdiffrast_s_own(self, site: Site, tmp_path: Path) -> None:
+        lock = tmp_path / "another_plugin" / "lock"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+        os.utime(lock, (0, 0))
+        site.run("--fix", TORCH_EXTENSIONS_DIR=str(tmp_path))
+        assert lock.exists()
+
+    def test_the_folder_of_extensions(self, site: Site, tmp_path: Path) -> None:
+        folder = tmp_path / "a" / "b"
+        site.run(TORCH_EXTENSIONS_DIR=str(folder))
+        assert not folder.exists()
+        found = site.lines("--fix", TORCH_EXTENSIONS_DIR=str(folder))
+        assert folder.is_dir()
+        assert found[0] == {**found[0], "section": "fixed", "state": "passed"}
+
+    def test_what_cannot_be_fixed(self, site: Site, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        found = site.lines("--fix", TORCH_EXTENSIONS_DIR=str(tmp_path / "file" / "folder"))
+        assert (found[0]["section"], found[0]["state"]) == ("fixed", "failed")
+
+
+class TestTriangle:
+    """Drawn by stand-ins for torch and nvdiffrast.torch."""
+
+    TORCH = """
+float32 = int32 = None
+class Tensor(list):
+    def cpu(self): return self
+    def tolist(self): return self
+def tensor(data, dtype=None, device=None): return data
+"""
+    RENDERER = """
+from nvdiffrast._doctor_probe import covered
+from torch import Tensor
+class RasterizeCudaContext: pass
+def rasterize(context, corners, faces, resolution):
+    height, width = resolution
+    rows = [
+        [[0, 0, 0, float(bool(covered(width, column, row)) MORE)] for column in range(width)]
+        for row in range(height)
+    ]
+    return [Tensor(rows)], None
+"""
+
+    def draw(self, site: Site, more: str = "") -> list[dict[str, Any]]:
+        (site.folder / "torch.py").write_text(self.TORCH)
+        (site.package / "torch" / "__init__.py").write_text(self.RENDERER.replace("MORE", more))
+        return [line for line in site.lines(draw=True) if "triangle" in line["text"]]
+
+    def test_right(self, site: Site) -> None:
+        (line,) = self.draw(site)
+        assert line["state"] == "passed"
+        assert "of 4096 pixels" in line["text"]
+
+    def test_upside_down(self, site: Site) -> None:
+        (line,) = self.draw(site, "if 0 else bool(covered(width, column, height - 1 - row))")
+        assert line["state"] == "failed"
+        assert "pixels are wrong" in line["details"][0]
+
+    def test_an_error_is_told(self, site: Site) -> None:
+        (line,) = self.draw(site, "+ 1 / 0")
+        assert (line["state"], line["code"]) == ("failed", "triangle")
+        assert "division" in line["details"][0]
+
+    def test_its_area(self, parts: ModuleType) -> None:
+        inside = sum(parts.probe.covered(64, x, y) is True for x in range(64) for y in range(64))
+        # Half of 1.6 x 1.6 of a square of 2 x 2.
+        assert inside / 4096 == pytest.approx(0.32, abs=0.01)
+
+
+class TestPaper:
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    def written(self, parts: ModuleType, stream: io.StringIO, **environ: str) -> str:
+        line = parts.lines.Line("a section", "failed", "it is \x1b[2J broken", ("more",), "mend it", "a-code")
+        parts.lines.Paper(stream, environ).write([line])
+        return stream.getvalue()
+
+    def test_a_terminal(self, parts: ModuleType) -> None:
+        shown = self.written(parts, self.Terminal())
+        assert "  \x1b[31m✗\x1b[0m it is ?[2J broken [a-code]\n        more\n      mend: mend it\n" in shown
+
+    def test_no_colour(self, parts: ModuleType) -> None:
+        assert "  ✗ it is" in self.written(parts, self.Terminal(), NO_COLOR="1")
+
+    def test_plain_elsewhere(self, parts: ModuleType) -> None:
+        assert self.written(parts, io.StringIO()).isascii()
+        assert "  FAILED   it is" in self.written(parts, io.StringIO())
+
+
+class TestShare:
+    def test_nothing_of_the_machine_is_left(self, site: Site) -> None:
+        site.facts(torch={**TORCH, "path": str(Path.home() / "my code" / "torch")})
+        plain, shared = site.run("--json").stdout, site.run("--json", "--share").stdout
+        assert str(site.folder) in plain
+        for private in (str(site.folder), str(Path.home() / "my code"), sys.prefix, "my code"):
+            assert private not in shared
+        assert "nvdiffrast_plugin.py" in shared
+
+    @pytest.mark.parametrize(
+        ("text", "shared"),
+        [
+            ("in /opt/a/b.so, needed", "in <path>/b.so, needed"),
+            (r"in D:\tools\c10.dll, needed", "in <path>/c10.dll, needed"),
+            (r"\\server\share\x.dll", "<path>/x.dll"),
+            ("pip install --index-url https://u:p@index.example/whl/cu130/ x", None),
+            ("exit 0/1/2 and/or 3.3/4", "exit 0/1/2 and/or 3.3/4"),
+        ],
+    )
+    def test_texts(self, parts: ModuleType, text: str, shared: str | None) -> None:
+        wanted = shared or "pip install --index-url https://<index>/whl/cu130/ x"
+        assert parts.share.Redaction()(text) == wanted
+
+    def test_home_and_site_packages_keep_what_is_below(self, parts: ModuleType) -> None:
+        import sysconfig
+
+        text = f"{sysconfig.get_path('purelib')}/nvdiffrast/torch/x.so"
+        assert parts.share.Redaction()({"a": [text]}) == {"a": ["<site-packages>/nvdiffrast/torch/x.so"]}
+
+
+class TestInstall:
+    def machine(self, parts: ModuleType, **changes: Any) -> Any:
+        told = {"python": PYTHON, "platform": SYSTEM, "torch": "2.14", "cuda": "13.0", "driver": "13.0"}
+        return parts.install.Machine(**{**told, "capabilities": ("9.0",), **changes})
+
+    def advice(self, parts: ModuleType, entries: list[dict[str, Any]], **changes: Any) -> Any:
+        content = json.dumps({"schema": 1, "entries": entries}).encode()
+        return parts.install.advice(self.machine(parts, **changes), parts.install._parsed(content), "https://i.example")
+
+    def test_the_torch_that_is_here(self, parts: ModuleType) -> None:
+        found = self.advice(parts, [entry(), entry(torch="2.15"), entry(release="0.3.1"), entry(cuda="cu128")])
+        assert found.pip == (
+            "pip install numpy",
+            "pip install --index-url https://i.example/whl/cu130/ nvdiffrast==0.3.3.1",
+        )
+        assert found.uv[-1] == "uv pip install --default-index https://i.example/whl/cu130/ nvdiffrast==0.3.3.1"
+
+    def test_the_same_commands_as_the_page_s(self, parts: ModuleType) -> None:
+        from scripts import install_commands
+        from scripts.catalog import Entry
+
+        rest: Any = dict.fromkeys(
+            ("name", "sha256", "size", "uploaded", "metadata_sha256", "requires_python", "cell"), ""
+        )
+        shown = install_commands.commands("https://i.example", Entry(**rest, **entry()))
+        found = self.advice(parts, [entry()])
+        assert (found.pip, found.uv) == (shown.pip, shown.uv)
+
+    def test_a_torch_without_a_wheel(self, parts: ModuleType) -> None:
+        found = self.advice(parts, [entry(torch="2.13"), entry(torch="2.11")], torch="2.12")
+        assert found.pip[0] == 'pip install --index-url https://download.pytorch.org/whl/cu130 "torch==2.13.*"'
+        assert "torch 2.12" in found.note
+        assert "2.11 of cu130, 2.13 of cu130" in found.note
+
+    def test_no_torch_takes_what_the_driver_runs(self, parts: ModuleType) -> None:
+        found = self.advice(parts, [entry(), entry(cuda="cu128", torch="2.13")], torch=None, cuda=None, driver="12.8")
+        assert "whl/cu128/" in found.pip[-1]
+        assert "torch==2.13" in found.pip[0]
+
+    def test_a_gpu_that_no_wheel_serves(self, parts: ModuleType) -> None:
+        found = self.advice(parts, [entry()], capabilities=("7.5",))
+        assert found.pip == ()
+        assert "7.5" in found.note
+
+    def test_a_python_without_a_wheel(self, parts: ModuleType) -> None:
+        found = self.advice(parts, [entry(python="3.9")])
+        assert found.pip == ()
+        assert f"no wheel for Python {PYTHON}" in found.note
+        assert "3.9 on" in found.note
+
+    @pytest.mark.parametrize("changes", [{"yanked": "broken"}, {"partial": True}])
+    def test_what_is_not_offered(self, parts: ModuleType, changes: dict[str, Any]) -> None:
+        assert self.advice(parts, [entry(**changes)]).pip == ()
+
+    @pytest.mark.parametrize(
+        "changes", [{"release": "1; rm -rf ~"}, {"cuda": "cu130 $(x)"}, {"torch": "2.14\n"}, {"release": None}]
+    )
+    def test_words_that_must_not_reach_a_shell(self, parts: ModuleType, changes: dict[str, Any]) -> None:
+        assert self.advice(parts, [entry(**changes)]).pip == ()
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema": 2, "entries": []}', b'{"schema": 1}', b"\xff"])
+    def test_no_catalog(self, parts: ModuleType, content: bytes) -> None:
+        with pytest.raises(parts.install.IndexRefusedError, match=r"catalog\.json"):
+            parts.install._parsed(content)
+
+    @pytest.mark.parametrize("address", ["", "file:///etc", "ftp://x", "https://x y", "https://x/$(y)", "/etc"])
+    def test_no_address(self, parts: ModuleType, address: str) -> None:
+        with pytest.raises(parts.install.IndexRefusedError, match="address"):
+            parts.install.read_index(address)
+
+    def test_from_a_server(self, site: Site) -> None:
+        with serve() as server:
+            server.files["root/catalog.json"] = json.dumps({"schema": 1, "entries": [entry()]}).encode()
+            done = site.run(NVDIFFRAST_INDEX_URL=f"{server.url}root/")
+            assert done.returncode == 0, done.stdout
+            assert f"  pip install --index-url {server.url}root/whl/cu130/ nvdiffrast==0.3.3.1\n" in done.stdout
+            assert site.failed("--index-url", f"{server.url}elsewhere") == ["index"]
+
+    def test_credentials_are_sent_and_not_shown(self, site: Site) -> None:
+        with serve() as server:
+            server.files["catalog.json"] = json.dumps({"schema": 1, "entries": [entry()]}).encode()
+            done = site.run("--index-url", server.url.replace("://", "://user:hidden@"))
+        assert "1 wheels" in done.stdout
+        assert "hidden" not in done.stdout + done.stderr
+
+    def test_without_an_index(self, site: Site) -> None:
+        done = site.run()
+        assert "  pip install --index-url https://INDEX/whl/cu130/ nvdiffrast==0.3.3.1\n" in done.stdout
+        assert "torch==" not in done.stdout
+        site.facts(torch={**TORCH, "version": "2.11.0"})
+        assert '"torch==2.14.*"' in site.run().stdout
