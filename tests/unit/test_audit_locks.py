@@ -167,6 +167,21 @@ def test_a_service_that_does_not_answer_is_no_pass(tmp_path: Path, run: Any, add
         run(_lock(tmp_path, "one", "demo==2.0", "down==1"), **more)
 
 
+@pytest.mark.parametrize(
+    "answer", [{"name": "a", "skip_reason": "not on the index"}, {"name": "a", "version": "2", "vulns": []}]
+)
+def test_a_pin_without_an_answer_is_no_pass(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip-audit may skip one, and say so in its answers."""
+
+    def pretend(command: list[Any], **_: object) -> str:
+        Path(command[command.index("--output") + 1]).write_text(json.dumps({"dependencies": [answer]}))
+        return ""
+
+    monkeypatch.setattr(audit_locks, "call", pretend)
+    with pytest.raises(UntestedError, match="no answer about a 1"):
+        audit_locks.ask([("a", "1")], "http://127.0.0.1:9/")
+
+
 def test_two_versions_of_a_name_are_asked_about_apart() -> None:
     pins = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("b", "2")]
     made = audit_locks.rounds(pins)

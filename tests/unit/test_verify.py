@@ -93,6 +93,12 @@ def test_one_byte_is_found_and_named(made: Made, part: str) -> None:
     assert made.blamed() == set()
 
 
+def test_what_nothing_else_states_is_held_by_the_record(made: Made) -> None:
+    """A well-formed provenance that fits wheel and bill, and is not the one that was written."""
+    made.provenance.write_bytes(made.provenance.read_bytes().replace(b'"recipe": "2"', b'"recipe": "3"'))
+    assert made.blamed() == {"provenance"}
+
+
 def test_another_bill_inside_the_wheel_is_found(made: Made) -> None:
     """With a line in RECORD that fits it: wheel and bill are both others than was stated."""
     other = dataclasses.replace(ingredients(), runtime="13.0.97")
