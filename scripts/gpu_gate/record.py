@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -123,8 +124,12 @@ def exit_code(record: GpuRecord) -> int:
 
 
 def lines(record: GpuRecord) -> list[tuple[State, str]]:
-    """What is shown of a record: the state and text of each line."""
-    shown: list[tuple[State, str]] = [(one.state, f"{one.name}: {one.detail or one.state}") for one in record.checks]
+    """What is shown of a record: the state and text of each line; what lacks the same thing is one line."""
+    lacking = groupby((one for one in record.checks if one.state == "untested"), lambda one: one.detail)
+    shown: list[tuple[State, str]] = [
+        (one.state, f"{one.name}: {one.detail or one.state}") for one in record.checks if one.state != "untested"
+    ]
+    shown += [("untested", f"{', '.join(one.name for one in group)}: {detail}") for detail, group in lacking]
     counts = {state: sum(result.state == state for result in record.checks) for state in STATES}
     counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     where = f"{record.device} (driver {record.driver})" if record.device else "no GPU"
