@@ -29,6 +29,12 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @nox.session
+def doctor(session: nox.Session) -> None:
+    """Say what works on this machine and how to mend the rest: [--python P] [--json] [--share] [--fix]."""
+    stage(session, "doctor")
+
+
+@nox.session
 def plan(session: nox.Session) -> None:
     """Print what the matrix makes, and what of it this machine can build: [--json | --github] [CELL...]."""
     stage(session, "plan")
