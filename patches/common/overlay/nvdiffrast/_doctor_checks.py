@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -181,7 +182,13 @@ def _triangles(patient: Patient) -> Iterator[Line]:
 
 def _wheel(patient: Patient, found: Mapping[str, list[Line]]) -> Iterator[Line]:
     if patient.package is None:
-        yield Line(WHEEL, "untested", "nvdiffrast is not installed for this Python", mend="install it: see the end")
+        without = _installed_without_doctor()
+        text = (
+            f"nvdiffrast {without} is there, of a wheel without a doctor"
+            if without
+            else "nvdiffrast is not installed for this Python"
+        )
+        yield Line(WHEEL, "untested", text, mend="install a wheel: see the end")
         return
     info = patient.facts.get("build_info")
     if isinstance(info, dict):
@@ -199,6 +206,14 @@ def _wheel(patient: Patient, found: Mapping[str, list[Line]]) -> Iterator[Line]:
         yield from _plugin(plugin, found.get(str(plugin.file), []))
     for folder in patient.facts.get("dll_folders") or ():
         yield Line(WHEEL, "info", f"DLLs are looked for in {folder}")
+
+
+def _installed_without_doctor() -> str | None:
+    """The version of an nvdiffrast that is none of these wheels, where this doctor is not a part of it."""
+    try:
+        return importlib.metadata.version("nvdiffrast")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _plugin(plugin: Plugin, problems: list[Line]) -> Iterator[Line]:

@@ -17,7 +17,7 @@ from . import _diagnosis, _doctor_probe, _installation
 from . import _doctor_checks as checks
 from . import _doctor_install as install
 from ._doctor_checks import Patient, Plugin
-from ._doctor_install import Advice
+from ._doctor_install import Advice, Machine
 from ._doctor_lines import Line, Paper, counted, exit_code
 from ._doctor_share import Redaction, without_credentials
 
@@ -53,8 +53,10 @@ def examine(*, index: str | None, fix: bool = False, draw: bool = True) -> Repor
     """Look at everything; ``fix`` mends first what can be mended without risk, ``draw`` lets a GPU be used."""
     fixed = list(_mended(os.environ)) if fix else []
     patient = _patient(draw)
-    advice, unread = _advice(patient, index)
-    return Report((*fixed, *checks.lines(patient), *unread), advice, patient.facts)
+    machine = install.this_machine(dict(patient.facts))
+    advice, unread = _advice(machine, patient, index)
+    facts = {**patient.facts, "machine": machine._asdict()}
+    return Report((*fixed, *checks.lines(patient), *unread), advice, facts)
 
 
 def redacted(report: Report) -> Report:
@@ -137,9 +139,8 @@ def _plugin(file: Path) -> Plugin:
     return Plugin(file, imported, tuple(_diagnosis.examine(file, error, device=not optional)))
 
 
-def _advice(patient: Patient, index: str | None) -> tuple[Advice, list[Line]]:
+def _advice(machine: Machine, patient: Patient, index: str | None) -> tuple[Advice, list[Line]]:
     """How to install, and what was wrong with the index."""
-    machine = install.this_machine(dict(patient.facts))
     info = patient.facts.get("build_info")
     unread = []
     if index:
