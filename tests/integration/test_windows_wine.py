@@ -1,12 +1,15 @@
 """A Windows wheel from the linker to the import: built by mingw, repaired on Linux, installed and imported under Wine.
 
-Its module imports from NVIDIA's runtime and torch's DLLs; what is Windows here is genuine, but for Windows itself.
+Its module imports from NVIDIA's runtime and torch's DLLs; what is Windows here is genuine, but for Windows itself. Then
+one thing after another is taken away, and the loader must say which.
 """
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,3 +132,140 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_installed_by_pip_it_imports_and_calls_the_runtime(installed: Installation) -> None:
     assert installed.probe().splitlines()[-1].strip() == GOOD
+
+
+@pytest.mark.parametrize("options", [("-I",), ("-S", "-P")])
+def test_imports_with_less_of_python(installed: Installation, options: tuple[str, ...]) -> None:
+    """-S leaves site-packages out, so the path is put there by hand."""
+    first = f"import sys; sys.path.append({wine.windows_path(installed.python.site_packages)!r}); import torch"
+    assert installed.probe(*options, first=first).splitlines()[-1].strip() == GOOD
+
+
+@contextmanager
+def without(path: Path) -> Iterator[None]:
+    """Take a file or folder away for a while."""
+    aside = path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    try:
+        yield
+    finally:
+        if path.is_file():
+            path.unlink()
+        aside.rename(path)
+
+
+@contextmanager
+def replaced(path: Path, content: bytes) -> Iterator[None]:
+    """Put other bytes in a file's place for a while; the file may be a link into a cache."""
+    with without(path):
+        path.write_bytes(content)
+        yield
+
+
+diagnoses = pytest.mark.skipif(
+    not (_OVERLAY / "_binaries.py").exists(), reason="the loader does not follow a module's imports yet"
+)
+
+
+@pytest.fixture(scope="module")
+def diagnosed(installed: Installation) -> Iterator[Installation]:
+    """A package index has torch for Windows for the CPU alone; what is genuine about it says CUDA meanwhile."""
+    version = installed.python.site_packages / "torch" / "version.py"
+    text = version.read_text(encoding="utf-8")
+    changed = text.replace("cuda: Optional[str] = None", 'cuda: Optional[str] = "12.8"')
+    assert changed != text
+    with replaced(version, changed.encode()):
+        yield installed
+
+
+@diagnoses
+def test_torch_need_not_be_imported_first(diagnosed: Installation) -> None:
+    assert diagnosed.probe(first="pass").splitlines()[-1].strip() == GOOD
+
+
+def _names(message: str, *parts: str | Path) -> None:
+    """The message is the loader's, and says all of that."""
+    assert "ImportError:" in message, message
+    for part in parts:
+        text = wine.windows_path(part) if isinstance(part, Path) else part
+        assert text.lower() in message.lower(), f"{text!r} is not in:\n{message}"
+    assert "next:" in message, message
+
+
+@diagnoses
+def test_without_the_bundled_runtime_it_is_named(diagnosed: Installation) -> None:
+    with without(diagnosed.bundled):
+        message = diagnosed.probe()
+    _names(message, "[library-missing]", diagnosed.bundled.name, PLUGIN, diagnosed.bundled.parent, "12.8")
+    _names(message, diagnosed.torch_libraries)
+
+
+@diagnoses
+@pytest.mark.parametrize("dll", ["c10.dll", "torch_python.dll", "uv.dll"])
+def test_without_a_dll_of_torch_it_is_named(diagnosed: Installation, dll: str) -> None:
+    """uv.dll is needed by torch_cpu.dll, which torch_python.dll needs."""
+    with without(diagnosed.torch_libraries / dll):
+        message = diagnosed.probe(first="pass")
+    needing = "torch_cpu.dll" if dll == "uv.dll" else PLUGIN
+    _names(message, dll, needing, diagnosed.torch_libraries)
+
+
+@diagnoses
+def test_a_truncated_runtime_is_named(diagnosed: Installation) -> None:
+    content = diagnosed.bundled.read_bytes()
+    with replaced(diagnosed.bundled, content[: len(content) // 2]):
+        message = diagnosed.probe()
+    _names(message, "[library-damaged]", diagnosed.bundled)
+
+
+@diagnoses
+def test_a_runtime_of_32_bits_is_named(diagnosed: Installation) -> None:
+    content = (diagnosed.python.site_packages / "setuptools" / "cli-32.exe").read_bytes()
+    with replaced(diagnosed.bundled, content):
+        message = diagnosed.probe()
+    _names(message, "[library-damaged]", diagnosed.bundled)
+
+
+@diagnoses
+def test_a_truncated_plugin_is_named(diagnosed: Installation) -> None:
+    plugin = diagnosed.python.site_packages / "nvdiffrast" / "torch" / PLUGIN
+    content = plugin.read_bytes()
+    with replaced(plugin, content[: len(content) // 2]):
+        message = diagnosed.probe()
+    _names(message, "[library-damaged]", plugin)
+
+
+@diagnoses
+def test_without_torch_it_says_so(diagnosed: Installation) -> None:
+    with without(diagnosed.python.site_packages / "torch"):
+        message = diagnosed.probe(first="pass")
+    _names(message, "[torch-absent]", "torch")
+
+
+@diagnoses
+def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, toolkit: Path, tmp_path: Path) -> None:
+    """Under the name that the module asks for; the folder is found by the variable that names it."""
+    (genuine,) = toolkit.rglob("cudart64_12.dll")
+    folder = tmp_path / "more DLLs"
+    folder.mkdir()
+    shutil.copyfile(genuine, folder / diagnosed.bundled.name)
+    with without(diagnosed.bundled):
+        assert "[library-missing]" in diagnosed.probe()
+        found = diagnosed.probe(NVDIFFRAST_DLL_DIRS=wine.windows_path(folder))
+    assert found.splitlines()[-1].strip() == GOOD
+
+
+@diagnoses
+@pytest.mark.parametrize("name", ["Grüße 日本 é", "long"])
+def test_a_strange_place_works_and_is_named(diagnosed: Installation, wheel: Path, tmp_path: Path, name: str) -> None:
+    """Not ASCII, or long enough that the paths have more characters than the 260 that Windows once stopped at."""
+    folder = tmp_path / name
+    while name == "long" and len(str(folder)) < 280:
+        folder /= "0123456789" * 4
+    folder.mkdir(parents=True)
+    _pip_install(diagnosed.python, wheel, "--target", wine.windows_path(folder))
+    first = f"import sys; sys.path.insert(0, {wine.windows_path(folder)!r}); import torch"
+    assert diagnosed.probe(first=first).splitlines()[-1].strip() == GOOD
+    with without(folder / "nvdiffrast.libs" / diagnosed.bundled.name):
+        message = diagnosed.probe(first=first)
+    _names(message, "[library-missing]", diagnosed.bundled.name, folder / "nvdiffrast.libs")
