@@ -1,0 +1,181 @@
+"""The gate on real wheels, in clean environments beside the real torch: without a GPU untested, with a fault failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import build, environments, evidence, interpreters, publish, records, smoke
+from scripts.cache import file_sha256
+from scripts.errors import PublishError
+from scripts.gpu_gate import record as gpu
+from scripts.gpu_gate.record import GpuRecord
+from scripts.model import ROOT, Cell
+from tests.publishing import BY, proved
+from tests.unit.wheel_factory import Parts
+
+pytestmark = pytest.mark.integration
+
+Fault = Callable[[Parts], None]
+
+
+@pytest.fixture(scope="module")
+def wheel(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This host's cell for one architecture, audited."""
+    output = tmp_path_factory.mktemp("dist")
+    result = build.build(host_cell, build.Options("host", ("9.0",), None, None, output, None, None))
+    assert result.wheel is not None, result.detail
+    return result.wheel
+
+
+@pytest.fixture(scope="module")
+def judged(wheel: Path) -> tuple[int, str]:
+    """The exit status and output of the command, as nox runs it."""
+    command = [sys.executable, "-m", "scripts.smoke", str(wheel)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def python(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the torch that the wheel is for."""
+    found = interpreters.find(host_cell.python)
+    assert found is not None
+    cache = tmp_path_factory.mktemp("cache")
+    made = environments.create(found, [environments.torch_lock(host_cell)], name="smoke", cache=cache)
+    return environments.interpreter(made)
+
+
+def _record(wheel: Path, folder: Path) -> GpuRecord:
+    return evidence._GPU.validate_json(gpu.path(file_sha256(wheel), folder).read_bytes())
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidiactl").exists()
+
+
+def _promotion(wheel: Path, folder: Path, store: Path) -> publish.Promoted:
+    publish.stage(store, [wheel], folder, by=BY, allow_partial=True)
+    proved(store)
+    return publish.promote(store, by=BY)
+
+
+@pytest.mark.skipif(_has_gpu(), reason="there is a GPU here")
+def test_without_a_gpu_it_is_untested_and_promotion_refuses_it(
+    wheel: Path, judged: tuple[int, str], tmp_path: Path
+) -> None:
+    status, said = judged
+    assert status == 3, said
+    assert "Traceback" not in said
+    made = _record(wheel, wheel.parent)
+    assert (made.outcome, made.device, made.sheet) == ("untested", "", "")
+    states = {one.state for one in made.checks if not one.needs_gpu}
+    assert states == {"passed"}, said
+    assert {one.state for one in made.checks if one.needs_gpu} == {"untested"}
+    with pytest.raises(PublishError, match="no GPU has run nvdiffrast-"):
+        _promotion(wheel, wheel.parent, tmp_path / "store")
+
+
+def _other_release(parts: Parts) -> None:
+    parts.edit_info(release="0.3.9")
+
+
+def _no_plugin(parts: Parts) -> None:
+    [name] = [name for name in parts.members if "/nvdiffrast_plugin." in name]
+    del parts.members[name]
+
+
+def _truncated_plugin(parts: Parts) -> None:
+    [name] = [name for name in parts.members if "/nvdiffrast_plugin." in name]
+    parts.members[name] = parts.members[name][:4096]
+
+
+def _no_runtime(parts: Parts) -> None:
+    for name in [name for name in parts.members if name.startswith("nvdiffrast.libs/")]:
+        del parts.members[name]
+
+
+def _asks_for_more(parts: Parts) -> None:
+    parts.members["nvdiffrast/torch/ops.py"] += b"\ndef more():\n    return _get_plugin().not_in_the_plugin()\n"
+
+
+def _does_not_import(parts: Parts) -> None:
+    parts.members["nvdiffrast/torch/__init__.py"] = b"raise RuntimeError('not today')\n"
+
+
+FAULTS: dict[str, tuple[Fault, str, str]] = {
+    "another release": (_other_release, "build-info", "release is 0.3.9, here is"),
+    "no plugin": (_no_plugin, "precompiled", ""),
+    "no runtime": (_no_runtime, "precompiled", "libcudart"),
+    "truncated plugin": (_truncated_plugin, "precompiled", "nvdiffrast_plugin"),
+    "asks for more": (_asks_for_more, "symbols", "no plugin has not_in_the_plugin"),
+    "does not import": (_does_not_import, "import", "not today"),
+}
+
+
+def _faulty(wheel: Path, cell: Cell, fault: Fault, folder: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if not name.endswith(("/", "/RECORD"))}
+    parts = Parts(cell, members, wheel.name)
+    fault(parts)
+    folder.mkdir()
+    return parts.write(folder)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_wheel_fails_and_promotion_refuses_it(
+    wheel: Path, host_cell: Cell, python: Path, tmp_path: Path, fault: str
+) -> None:
+    """As on another machine, which takes seconds; the command itself follows below."""
+    break_it, check, detail = FAULTS[fault]
+    faulty = _faulty(wheel, host_cell, break_it, tmp_path / "dist")
+    smoke.bundle(faulty, tmp_path / "gate.pyz")
+    made = _run(python, tmp_path, "--output", str(faulty.parent))
+    found = _record(faulty, faulty.parent)
+    failed = {one.name: one.detail for one in found.checks if one.state == "failed"}
+    assert (made.returncode, found.outcome) == (1, "failed"), made.stdout + made.stderr
+    assert check in failed, failed
+    assert detail in failed[check], failed
+    audited = records.find(file_sha256(wheel), wheel.parent)
+    assert audited is not None
+    records.save(records.make(faulty, host_cell.id, audited.checks, {}, partial=False), faulty.parent)
+    with pytest.raises(PublishError, match=f"failed on .*{check}"):
+        _promotion(faulty, faulty.parent, tmp_path / "store")
+
+
+def _run(python: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [str(python), str(folder / "gate.pyz"), *options]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=900)
+
+
+def test_the_command_fails_with_a_faulty_wheel(wheel: Path, host_cell: Cell, tmp_path: Path) -> None:
+    faulty = _faulty(wheel, host_cell, _asks_for_more, tmp_path / "dist")
+    assert smoke.main([str(faulty), "--records", str(tmp_path)]) == 1
+    assert _record(faulty, tmp_path).outcome == "failed"
+
+
+@pytest.mark.skipif(_has_gpu(), reason="there is a GPU here")
+def test_one_file_runs_elsewhere(wheel: Path, python: Path, tmp_path: Path) -> None:
+    assert smoke.main([str(wheel), "--bundle", str(tmp_path / "gate.pyz")]) == 0
+    made = _run(python, tmp_path)
+    assert made.returncode == 3, made.stdout + made.stderr
+    assert {one.state for one in _record(wheel, tmp_path).checks if not one.needs_gpu} == {"passed"}
+    assert not list(tmp_path.glob("nvdiffrast*"))
+
+
+def test_one_file_refuses_another_python(wheel: Path, host_cell: Cell, python: Path, tmp_path: Path) -> None:
+    def of_another_python(parts: Parts) -> None:
+        parts.edit_info(python="cp39")
+
+    smoke.bundle(_faulty(wheel, host_cell, of_another_python, tmp_path / "dist"), tmp_path / "gate.pyz")
+    made = _run(python, tmp_path)
+    assert made.returncode == 2
+    assert "python is cp3" in made.stderr
+    assert not (tmp_path / "records").exists()
