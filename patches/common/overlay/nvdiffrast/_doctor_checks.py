@@ -168,7 +168,7 @@ def _triangles(patient: Patient) -> Iterator[Line]:
     if not patient.plugins:
         return
     if not patient.triangles:
-        yield Line(DRIVER, "untested", "a first triangle: there is nothing to draw it on")
+        yield Line(DRIVER, "untested", "a first triangle: no GPU is here, or none was to be used")
     for name, found in patient.triangles.items():
         title = f"a first triangle by {'OpenGL' if name == 'gl' else 'CUDA'}"
         if found["ok"]:

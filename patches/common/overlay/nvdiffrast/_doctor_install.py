@@ -126,10 +126,7 @@ def of_build_info(machine: Machine, info: dict[str, Any]) -> Advice:
     if wheel is None:
         return Advice("what the wheel here was built for is unknown: name an index with --index-url")
     fits = wheel.torch == machine.torch and _major(wheel.cuda) == (machine.cuda or "").partition(".")[0]
-    note = (
-        f"the wheel here is for torch {wheel.torch} and {wheel.cuda}; INDEX is the address that it came from "
-        "(NVDIFFRAST_INDEX_URL or --index-url; with one, this is what it has for this machine)"
-    )
+    note = f"the wheel here is for torch {wheel.torch} and {wheel.cuda}; name its index with --index-url to see INDEX"
     return commands(wheel, NO_INDEX, note=note, torch=not fits)
 
 
