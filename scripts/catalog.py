@@ -1,10 +1,10 @@
-"""What an index holds, as data: one entry a wheel, and where everything lies in a store.
+"""What an index holds, as data: one entry a wheel of nvdiffrast, one a wheel without compiled code, and where they lie.
 
 A store is one folder:
 
     pool/<sha256>/<wheel>              the bytes of every wheel ever staged, never changed, never deleted
     pool/<sha256>/<wheel>.metadata     its METADATA (PEP 658)
-    records/<sha256>.<kind>.json       evidence: audit, gpu, waiver
+    records/<sha256>.<kind>.json       evidence: audit, gpu, waiver; package, of a wheel without compiled code
     ledger.jsonl                       what was done, in order, one JSON object a line, appended
     generations/<name>/                whole static indexes: catalog.json, index.html, whl/..., files -> ../../pool
     staged -> generations/<name>       the index that is proven
@@ -14,28 +14,30 @@ A store is one folder:
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
+from packaging.utils import canonicalize_name
 from pydantic import TypeAdapter, ValidationError
 
 from scripts.errors import CatalogError
 
 CATALOG = "catalog.json"
 # The file's frame; what is between is one line an entry.
-HEAD = '{"schema": 1, "entries": [\n'
 FOOT = "]}\n"
+
+CPU = "cpu"
+"""The channel for who has no CUDA: it lists the wheels without compiled code alone."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One wheel of an index.
+class File:
+    """One wheel of an index, as every page lists it.
 
-    ``uploaded`` is UTC in ISO 8601 ("2026-11-21T10:00:00Z"), ``size`` in bytes; ``sass`` and ``ptx`` are compute
-    capabilities ("9.0"). ``yanked`` and ``waiver`` are reasons, None for neither. ``partial``: built for fewer
-    architectures than its toolkit's policy; only a store for rehearsals holds such a wheel.
+    ``uploaded`` is UTC in ISO 8601 ("2026-11-21T10:00:00Z"), ``size`` in bytes; ``yanked`` is a reason, None for not.
     """
 
     name: str
@@ -44,6 +46,20 @@ class Entry:
     uploaded: str
     metadata_sha256: str
     requires_python: str | None
+    yanked: str | None = field(default=None, kw_only=True)
+
+
+_File = TypeVar("_File", bound=File)
+
+
+@dataclass(frozen=True)
+class Entry(File):
+    """One wheel of nvdiffrast.
+
+    ``sass`` and ``ptx`` are compute capabilities ("9.0"). ``waiver`` is a reason, None for none. ``partial``: built for
+    fewer architectures than its toolkit's policy; only a store for rehearsals holds such a wheel.
+    """
+
     cell: str
     release: str
     python: str
@@ -54,7 +70,6 @@ class Entry:
     ptx: tuple[str, ...]
     gpu: Literal["passed", "waived", "untested"] = "untested"
     waiver: str | None = None
-    yanked: str | None = None
     partial: bool = False
 
     @property
@@ -64,30 +79,81 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class PureWheel(File):
+    """One wheel without compiled code, of a package below packages/: every channel lists it.
+
+    ``requires`` is what it needs, extras aside, as METADATA says it: "numpy", "torch>=2.1".
+    """
+
+    requires: tuple[str, ...]
+
+    @property
+    def project(self) -> str:
+        """Its project as installers name it: "torch-rasterizer"."""
+        return canonicalize_name(self.name.partition("-")[0])
+
+    @property
+    def version(self) -> str:
+        """Its version: "0.1.0"."""
+        return self.name.split("-", 2)[1]
+
+
+@dataclass(frozen=True)
 class Catalog:
-    """All entries, ordered by file name; no name twice."""
+    """All entries, and all wheels without compiled code, each ordered by file name; no name twice."""
 
     entries: tuple[Entry, ...] = field(default=())
+    packages: tuple[PureWheel, ...] = field(default=())
+
+    @property
+    def files(self) -> tuple[Entry | PureWheel, ...]:
+        """All wheels."""
+        return *self.entries, *self.packages
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The folders under /whl/."""
+        alike = {(entry.cuda, entry.torch): entry for entry in self.entries}
+        found = {channel for entry in alike.values() for channel in entry.channels}
+        return frozenset(found | ({CPU} if self.packages else set()))
 
     def named(self, name: str) -> Entry | None:
         """The entry of that file name, or None."""
         return next((entry for entry in self.entries if entry.name == name), None)
 
-    def with_entry(self, entry: Entry) -> Self:
+    def file(self, name: str) -> Entry | PureWheel | None:
+        """The wheel of that file name, with compiled code or without, or None."""
+        return next((file for file in self.files if file.name == name), None)
+
+    def with_entry(self, entry: Entry | PureWheel) -> Self:
         """A catalog that also holds ``entry``, in place of one of its name."""
-        others = [other for other in self.entries if other.name != entry.name]
-        return replace(self, entries=tuple(sorted([*others, entry], key=lambda one: one.name)))
+        if isinstance(entry, PureWheel):
+            return replace(self, packages=_with(self.packages, entry))
+        return replace(self, entries=_with(self.entries, entry))
+
+
+def _with(files: Iterable[_File], file: _File) -> tuple[_File, ...]:
+    others = [other for other in files if other.name != file.name]
+    return tuple(sorted([*others, file], key=lambda one: one.name))
 
 
 def dump(catalog: Catalog) -> str:
     """The catalog as JSON, one line an entry; the same catalog gives the same text."""
     body = ",\n".join(map(line, catalog.entries))
-    return f"{HEAD}{body}\n{FOOT}" if body else f"{HEAD}{FOOT}"
+    return f"{head(catalog.packages)}{body}\n{FOOT}" if body else f"{head(catalog.packages)}{FOOT}"
 
 
-def line(entry: Entry) -> str:
-    """An entry's line in a catalog's file, without what is between two lines."""
-    return json.dumps(vars(entry), sort_keys=True)
+def head(packages: Sequence[PureWheel]) -> str:
+    """What a catalog's file begins with."""
+    if not packages:
+        return '{"schema": 1, "entries": [\n'
+    body = ",\n".join(map(line, packages))
+    return f'{{"schema": 1, "packages": [\n{body}\n], "entries": [\n'
+
+
+def line(file: File) -> str:
+    """A wheel's line in a catalog's file, without what is between two lines."""
+    return json.dumps(vars(file), sort_keys=True)
 
 
 def parse(text: str, place: str) -> Catalog:

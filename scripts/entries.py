@@ -9,24 +9,27 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.tags import parse_tag
+from packaging.tags import Tag, parse_tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.version import Version
 
 from scripts import wheels
 from scripts.build_info import BuildInfo
 from scripts.cache import file_sha256
-from scripts.catalog import Entry
+from scripts.catalog import Entry, File, PureWheel
 from scripts.checks import BUILD_INFO
 from scripts.errors import CatalogError, PipelineError, PublishError
 from scripts.records import Record
 from scripts.wheels import Wheel
 
 _SPECIFIER = r"(~=|===?|!=|<=?|>=?) ?[0-9][0-9a-z.]*(\.\*)?"
+_REQUIREMENT = rf"[A-Za-z0-9][A-Za-z0-9._-]*( ?{_SPECIFIER}(, ?{_SPECIFIER})*)?"
 _NUMBER = r"[0-9]+(\.[0-9]+)*"
+NVDIFFRAST, PURE = "nvdiffrast", "py3-none-any"
 _SHAPES = {
     "sha256": r"[0-9a-f]{64}",
     "metadata_sha256": r"[0-9a-f]{64}",
@@ -82,8 +85,8 @@ def make(path: Path, record: Record, uploaded: str) -> Candidate:
     return Candidate(path, record, entry, metadata)
 
 
-def check(entry: Entry, place: str) -> None:
-    """Refuse an entry that must not become part of an address or a page; ``place`` is where it stands.
+def check(entry: File, place: str) -> None:
+    """Refuse a wheel's entry that must not become part of an address or a page; ``place`` is where it stands.
 
     Raises:
         CatalogError: a field does not have its shape; all such fields are named.
@@ -106,21 +109,25 @@ def check_reason(reason: str) -> str:
     return said
 
 
-def _misshapen(entry: Entry) -> Iterator[str]:
+def _misshapen(entry: File) -> Iterator[str]:
     for name, shape in _SHAPES.items():
-        value = getattr(entry, name)
+        value = getattr(entry, name, None)
         if value is not None and not re.fullmatch(shape, value, re.ASCII):
             yield f"{name} is {value!r}"
-    for value in (*entry.sass, *entry.ptx):
-        if not re.fullmatch(_NUMBER + "[a-z]?", value, re.ASCII):
-            yield f"an architecture is {value!r}"
+    architectures = (*entry.sass, *entry.ptx) if isinstance(entry, Entry) else ()
+    yield from _others("an architecture", architectures, _NUMBER + "[a-z]?")
+    yield from _others("a requirement", entry.requires if isinstance(entry, PureWheel) else (), _REQUIREMENT)
     if entry.size <= 0:
         yield f"size is {entry.size}"
     yield from _misnamed(entry)
 
 
-def _misnamed(entry: Entry) -> Iterator[str]:
-    """What keeps the file's name from being the one of its release, CUDA, torch and Python."""
+def _others(what: str, values: Iterable[str], shape: str) -> Iterator[str]:
+    yield from (f"{what} is {value!r}" for value in values if not re.fullmatch(shape, value, re.ASCII))
+
+
+def _misnamed(entry: File) -> Iterator[str]:
+    """What keeps the file's name from being one of its kind."""
     if not _FILE_NAME.fullmatch(entry.name):
         yield "not a portable file name"
         return
@@ -129,7 +136,22 @@ def _misnamed(entry: Entry) -> Iterator[str]:
     except InvalidWheelFilename as error:
         yield str(error)
         return
-    if project != "nvdiffrast":
+    if isinstance(entry, PureWheel):
+        yield from _misnamed_pure(entry, project, version, tags)
+    elif isinstance(entry, Entry):
+        yield from _misnamed_compiled(entry, project, version, tags)
+
+
+def _misnamed_pure(entry: PureWheel, project: str, version: Version, tags: Iterable[Tag]) -> Iterator[str]:
+    if project == NVDIFFRAST:
+        yield "nvdiffrast has compiled code: there is none of it without a cell"
+    if {*map(str, tags)} != {PURE} or version.local or str(version) != entry.version:
+        yield f"the file is not named as one of {PURE} with a plain version"
+
+
+def _misnamed_compiled(entry: Entry, project: str, version: Version, tags: Iterable[Tag]) -> Iterator[str]:
+    """The name is one of its release, CUDA, torch and Python."""
+    if project != NVDIFFRAST:
         yield f"a wheel of {project}, not of nvdiffrast"
     expected = f"{entry.release}+{entry.cuda}.torch{entry.torch}"
     if str(version) != expected:

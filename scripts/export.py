@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from scripts import catalog as catalogs
-from scripts.catalog import CATALOG, Catalog, Entry
+from scripts.catalog import CATALOG, Catalog, File
 from scripts.errors import CatalogError
 
 _CHUNK = 1 << 20
@@ -36,7 +36,7 @@ def export(generation: Path, folder: Path) -> None:
     if not (folder / CATALOG).exists():
         # From now on a run that was interrupted can be taken up again.
         _put(folder / CATALOG, catalogs.dump(Catalog()).encode())
-    for entry in catalog.entries:
+    for entry in catalog.files:
         _wheel(entry, generation, folder)
         _records(entry, generation, folder)
     for path in _pages(generation):
@@ -48,8 +48,8 @@ def _refuse(folder: Path, catalog: Catalog) -> None:
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CATALOG).is_file()):
         raise CatalogError(f"{folder} is not an exported index", mend="export to a new or an empty folder")
-    hashes = {entry.name: entry.sha256 for entry in catalog.entries}
-    for entry in catalogs.read(folder).entries:
+    hashes = {entry.name: entry.sha256 for entry in catalog.files}
+    for entry in catalogs.read(folder).files:
         if hashes.get(entry.name) != entry.sha256:
             said = "other bytes under that name" if entry.name in hashes else "no such wheel"
             mend = "nothing that was published changes or goes away; export to another folder"
@@ -63,7 +63,7 @@ def _pages(generation: Path) -> Iterator[str]:
     yield from ("index.html", CATALOG)
 
 
-def _wheel(entry: Entry, generation: Path, folder: Path) -> None:
+def _wheel(entry: File, generation: Path, folder: Path) -> None:
     """Copy a wheel and its METADATA, unless they are there."""
     for name, sha256 in ((entry.name, entry.sha256), (f"{entry.name}.metadata", entry.metadata_sha256)):
         place = Path("files", entry.sha256, name)
@@ -85,7 +85,7 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
             raise CatalogError(f"{source} is damaged: its sha256 is not {sha256}", mend="restore it from a copy")
 
 
-def _records(entry: Entry, generation: Path, folder: Path) -> None:
+def _records(entry: File, generation: Path, folder: Path) -> None:
     for source in sorted((generation / "records").glob(f"{entry.sha256}.*")):
         if source.suffix not in (".json", ".png"):
             continue

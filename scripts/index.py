@@ -5,6 +5,7 @@
     whl/index.html                            the channels
     whl/<channel>/index.html, index.json      a simple repository each
     whl/<channel>/nvdiffrast/index.html, index.json
+    whl/<channel>/<package>/...               the same of every package without compiled code, also in whl/cpu/
     files -> ../../pool                       the wheels: files/<sha256>/<wheel>, and <wheel>.metadata
     records -> ../../records                  the evidence about them
 
@@ -34,7 +35,7 @@ from scripts import catalog as catalogs
 from scripts import console, index_links, simple_pages
 from scripts import entries as entry_shapes
 from scripts.cache import complete_folder
-from scripts.catalog import CATALOG, Catalog, Entry
+from scripts.catalog import CATALOG, Catalog, Entry, File
 from scripts.errors import CatalogError, UsageError, run_main
 from scripts.export import export
 from scripts.model import ROOT
@@ -42,7 +43,6 @@ from scripts.simple_pages import PROJECT, Edit, Listing
 
 WHL = "whl"
 HTML, JSON = "index.html", "index.json"
-_PAGES = (HTML, JSON, f"{PROJECT}/{HTML}", f"{PROJECT}/{JSON}")
 _LINKS = {"files": "../../pool", "records": "../../records"}
 # Fewer entries than these per change are rendered anew.
 _WORTH = 10
@@ -63,10 +63,11 @@ def generate(catalog: Catalog, destination: Path, *, page: bytes, previous: Path
     if destination.exists() or destination.is_symlink():
         raise CatalogError(f"{destination} is there already; a generation never changes")
     names = [*map(operator.attrgetter("name"), catalog.entries)]
-    if not all(map(operator.lt, names, names[1:])):
+    pure = [*map(operator.attrgetter("name"), catalog.packages)]
+    if not all(map(operator.lt, names, names[1:])) or not all(map(operator.lt, pure, pure[1:])):
         raise CatalogError("a catalog's entries are ordered by file name, and no name is there twice")
     writer = _Writer(catalog, _usable(previous))
-    for entry in writer.fresh:
+    for entry in (*writer.fresh, *catalog.packages):
         _check(entry)
     with complete_folder(destination) as folder:
         writer.write(folder)
@@ -112,8 +113,11 @@ class _Writer:
 
     def __init__(self, catalog: Catalog, earlier: Path | None) -> None:
         self.earlier = earlier
+        self.catalog = catalog
         self.entries = catalog.entries
-        self.gone, self.replaced = _changes(catalogs.read(earlier).entries if earlier else (), self.entries)
+        before = catalogs.read(earlier) if earlier else Catalog()
+        self.gone, self.replaced = _changes(before.entries, self.entries)
+        self.same_packages = before.packages == catalog.packages
 
     @property
     def fresh(self) -> list[Entry]:
@@ -123,40 +127,49 @@ class _Writer:
     def write(self, folder: Path) -> None:
         """Write everything below ``folder`` that follows from the catalog."""
         touched = {channel for entry in (*self.gone, *self.fresh) for channel in entry.channels}
-        alike = dict(zip(map(operator.attrgetter("cuda", "torch"), self.entries), self.entries, strict=True))
-        channels = {channel for entry in alike.values() for channel in entry.channels}
-        names = sorted(channels, key=simple_pages.channel_order)
+        names = sorted(self.catalog.channels, key=simple_pages.channel_order)
         (folder / WHL).mkdir()
         for channel in names:
+            projects = simple_pages.projects(channel, self.catalog.packages)
             # As text: with some hundred files the making of Path objects is what costs.
             os.mkdir(f"{folder}/{WHL}/{channel}")  # noqa: PTH102
-            os.mkdir(f"{folder}/{WHL}/{channel}/{PROJECT}")  # noqa: PTH102
-            if channel in touched or not self._link(folder, channel):
-                self._write_channel(folder, channel)
+            for project in projects:
+                os.mkdir(f"{folder}/{WHL}/{channel}/{project}")  # noqa: PTH102
+            pages = [
+                f"{place}{name}" for place in ("", *(f"{project}/" for project in projects)) for name in (HTML, JSON)
+            ]
+            if channel in touched or not self.same_packages or not self._link(folder, channel, pages):
+                self._write_channel(folder, channel, projects)
         (folder / WHL / HTML).write_bytes(simple_pages.channels_html(names).encode())
-        self._write_listing(folder, CATALOG, simple_pages.catalog_json(), None)
+        self._write_listing(folder, CATALOG, simple_pages.catalog_json(self.catalog.packages), None)
 
-    def _link(self, folder: Path, channel: str) -> bool:
+    def _link(self, folder: Path, channel: str, pages: Sequence[str]) -> bool:
         """Take over a channel that lists what it listed; whether that was possible."""
         if self.earlier is None:
             return False
         source, target = f"{self.earlier}/{WHL}/{channel}", f"{folder}/{WHL}/{channel}"
         try:
-            for name in _PAGES:
+            for name in pages:
                 os.link(f"{source}/{name}", f"{target}/{name}")
         except OSError:
             # Not there, or a file system without hard links: all are written again, and none through a link.
-            for name in _PAGES:
+            for name in pages:
                 Path(target, name).unlink(missing_ok=True)
             return False
         return True
 
-    def _write_channel(self, folder: Path, channel: str) -> None:
+    def _write_channel(self, folder: Path, channel: str, projects: Sequence[str]) -> None:
         root = f"{WHL}/{channel}"
-        (folder / root / HTML).write_bytes(simple_pages.channel_html(channel).encode())
-        (folder / root / JSON).write_bytes(simple_pages.channel_json().encode())
-        self._write_listing(folder, f"{root}/{PROJECT}/{HTML}", simple_pages.project_html(channel), channel)
-        self._write_listing(folder, f"{root}/{PROJECT}/{JSON}", simple_pages.project_json(), channel)
+        (folder / root / HTML).write_bytes(simple_pages.channel_html(channel, projects).encode())
+        (folder / root / JSON).write_bytes(simple_pages.channel_json(projects).encode())
+        for project in projects:
+            pages = {HTML: simple_pages.project_html(channel, project), JSON: simple_pages.project_json(project)}
+            for name, listing in pages.items():
+                if project == PROJECT:
+                    self._write_listing(folder, f"{root}/{project}/{name}", listing, channel)
+                else:
+                    files = [package for package in self.catalog.packages if package.project == project]
+                    (folder / root / project / name).write_bytes(listing.render(files))
 
     def _write_listing(self, folder: Path, path: str, listing: Listing, channel: str | None) -> None:
         """Write the page of a channel, or of all: the earlier one with the lines of what is fresh, if that is less."""
@@ -240,11 +253,11 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _check(entry: Entry) -> None:
+def _check(entry: File) -> None:
     """Refuse an entry whose texts could leave their line of a page, or that was uploaded at no date."""
     entry_shapes.check(entry, "the catalog")
     for name in ("yanked", "waiver"):
-        reason = getattr(entry, name)
+        reason = getattr(entry, name, None)
         if reason is not None and not reason.isprintable():
             raise CatalogError(f"the catalog: {entry.name!r}: {name} is {reason!r}, not one line of text")
     try:

@@ -1,7 +1,7 @@
 """The pages of a simple repository, as text: HTML (PEP 503, 592, 629, 658, 714) and JSON (PEP 691, 700).
 
 Every page has one line an entry, so that an earlier page becomes the next one by changing a line.
-The repository lists one project; its links are relative, so that it works below any address.
+The links of a repository are relative, so that it works below any address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from packaging.version import Version
 
 from scripts import catalog as catalogs
-from scripts.catalog import Entry
+from scripts.catalog import CPU, Entry, File, PureWheel
 
 PROJECT = "nvdiffrast"
 # Change it with anything below that changes a page's bytes: pages of another format are not taken over.
@@ -51,12 +51,12 @@ class Listing:
     """A page of one line an entry; ``between`` separates two lines, ``versions`` are listed behind ``foot`` if so."""
 
     head: str
-    line: Callable[[Entry], str]
+    line: Callable[[File], str]
     between: str
     foot: str
     versions: bool = False
 
-    def render(self, entries: Sequence[Entry]) -> bytes:
+    def render(self, entries: Sequence[File]) -> bytes:
         """The page of these entries."""
         body = self.between.join(map(self.line, entries))
         return f"{self.head}{body}".encode() + self._end(map(_version, entries))[0 if body else 1 :]
@@ -109,34 +109,39 @@ class Listing:
             return None
 
 
-def project_html(channel: str) -> Listing:
-    """The project's page in a channel, for installers that read HTML, and for plain file hosting."""
-    title = html.escape(f"{PROJECT} for {channel}")
+def project_html(channel: str, project: str = PROJECT) -> Listing:
+    """A project's page in a channel, for installers that read HTML, and for plain file hosting."""
+    title = html.escape(f"{project} for {channel}")
     head = f"{_HEAD}{_META}<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n"
     return Listing(head, html_line, "\n", _FOOT)
 
 
-def project_json() -> Listing:
-    """The project's page in a channel as JSON."""
-    head = f'{{"meta": {{"api-version": "{_API}"}}, "name": "{PROJECT}", "files": [\n'
+def project_json(project: str = PROJECT) -> Listing:
+    """A project's page in a channel as JSON."""
+    head = f'{{"meta": {{"api-version": "{_API}"}}, "name": "{project}", "files": [\n'
     return Listing(head, json_line, ",\n", '], "versions": ', versions=True)
 
 
-def catalog_json() -> Listing:
+def catalog_json(packages: Sequence[PureWheel]) -> Listing:
     """The catalog's own file, as :func:`scripts.catalog.dump` writes it."""
-    return Listing(catalogs.HEAD, catalogs.line, ",\n", catalogs.FOOT)
+    return Listing(catalogs.head(packages), catalogs.line, ",\n", catalogs.FOOT)
 
 
-def channel_html(channel: str) -> str:
-    """The list of projects of a channel: the one."""
+def projects(channel: str, packages: Iterable[PureWheel]) -> list[str]:
+    """What a channel lists: nvdiffrast where it has CUDA, and the packages without compiled code."""
+    return [*([] if channel == CPU else [PROJECT]), *sorted({package.project for package in packages})]
+
+
+def channel_html(channel: str, listed: Iterable[str]) -> str:
+    """The list of projects of a channel."""
     title = html.escape(channel)
-    link = f'<a href="{PROJECT}/">{PROJECT}</a><br>\n'
-    return f"{_HEAD}{_META}<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{link}{_FOOT}"
+    links = "".join(f'<a href="{html.escape(name)}/">{html.escape(name)}</a><br>\n' for name in listed)
+    return f"{_HEAD}{_META}<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{links}{_FOOT}"
 
 
-def channel_json() -> str:
+def channel_json(listed: Iterable[str]) -> str:
     """The list of projects of a channel as JSON."""
-    return json.dumps({"meta": {"api-version": _API}, "projects": [{"name": PROJECT}]}) + "\n"
+    return json.dumps({"meta": {"api-version": _API}, "projects": [{"name": name} for name in listed]}) + "\n"
 
 
 def channels_html(channels: Iterable[str]) -> str:
@@ -146,7 +151,7 @@ def channels_html(channels: Iterable[str]) -> str:
     return f"{_HEAD}<title>Channels</title>\n</head>\n<body>\n{text}<ul>\n{links}</ul>\n{_FOOT}"
 
 
-def html_line(entry: Entry) -> str:
+def html_line(entry: File) -> str:
     """One link. METADATA is announced under the names of PEP 714 and of PEP 658."""
     announced = f'metadata="sha256={entry.metadata_sha256}"'
     python = entry.requires_python
@@ -157,7 +162,7 @@ def html_line(entry: Entry) -> str:
     return f"<a {href} {names}{requires}{yanked}>{html.escape(entry.name)}</a><br>"
 
 
-def json_line(entry: Entry) -> str:
+def json_line(entry: File) -> str:
     """One file. Only the name of PEP 714: readers that know the old one misread it in JSON."""
     file: dict[str, Any] = {
         "filename": entry.name,
@@ -175,15 +180,15 @@ def json_line(entry: Entry) -> str:
 
 
 def channel_order(channel: str) -> tuple[int, ...]:
-    """A key that sorts "cu130" before "cu130-torch2.9" before "cu130-torch2.10"."""
+    """A key that sorts "cpu" before "cu130" before "cu130-torch2.9" before "cu130-torch2.10"."""
     return tuple(map(int, re.findall(r"\d+", channel)))
 
 
-def _url(entry: Entry) -> str:
+def _url(entry: File) -> str:
     return f"{_FILES}/{entry.sha256}/{entry.name.replace('+', '%2B')}"
 
 
-def _version(entry: Entry) -> Version:
+def _version(entry: File) -> Version:
     return _parsed(entry.name.split("-", 2)[1])
 
 

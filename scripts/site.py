@@ -12,7 +12,7 @@ from typing import Protocol
 
 from scripts import catalog as catalogs
 from scripts import index, matrix, page, simple_pages
-from scripts.catalog import Catalog
+from scripts.catalog import Catalog, Entry
 from scripts.errors import CatalogError
 from scripts.store import Store, writing
 
@@ -87,16 +87,16 @@ def compare(catalog: Catalog, generation: Path) -> Difference:
     """Hold the pages that pip reads in a generation against its catalog: name, sha256, yanked or not."""
     listed = set(_listed(generation))
     expected = {
-        (channel, entry.name, entry.sha256, entry.yanked is not None)
-        for entry in catalog.entries
-        for channel in entry.channels
+        (channel, file.name, file.sha256, file.yanked is not None)
+        for file in catalog.files
+        for channel in (file.channels if isinstance(file, Entry) else catalog.channels)
     }
     missing, unexpected = sorted(expected - listed), sorted(listed - expected)
     return Difference(*(tuple(f"{item[0]}/{item[1]}" for item in items) for items in (missing, unexpected)))
 
 
 def _listed(generation: Path) -> Iterator[tuple[str, str, str, bool]]:
-    for listing in sorted(generation.glob("whl/*/nvdiffrast/index.html")):
+    for listing in sorted(generation.glob("whl/*/*/index.html")):
         links = _Links()
         links.feed(listing.read_text(encoding="utf-8"))
         for name, sha256, yanked in links.found:

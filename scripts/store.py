@@ -24,7 +24,7 @@ from typing import IO, Literal
 from scripts import catalog as catalogs
 from scripts import console, entries
 from scripts.cache import complete_folder, file_sha256
-from scripts.catalog import Catalog, Entry
+from scripts.catalog import Catalog, File
 from scripts.errors import CatalogError, PublishError
 from scripts.ledger import now
 
@@ -153,7 +153,7 @@ class Store:
         if not (folder / catalogs.CATALOG).is_file():
             raise CatalogError(f"{folder} has no {catalogs.CATALOG}", mend="stage again, with a store that is whole")
         catalog = catalogs.read(folder)
-        for entry in catalog.entries:
+        for entry in catalog.files:
             entries.check(entry, str(folder / catalogs.CATALOG))
         return catalog
 
@@ -186,7 +186,7 @@ class Store:
             sync(beside)
             sync(folder)
 
-    def added(self, entry: Entry) -> str:
+    def added(self, entry: File) -> str:
         """When a wheel came into the pool, in UTC: the same however often its staging was interrupted."""
         moment = datetime.fromtimestamp(self.path(entry).stat().st_mtime, UTC)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -215,12 +215,12 @@ class Store:
             return
         for folder in sorted(self.pool.iterdir()):
             _only_files(folder)
-        for entry in catalog.entries:
+        for entry in catalog.files:
             path = self.path(entry)
             if not path.is_file() or path.stat().st_size != entry.size:
                 raise CatalogError(f"{path} is missing or not of {entry.size} bytes", mend="restore it from a copy")
 
-    def path(self, entry: Entry) -> Path:
+    def path(self, entry: File) -> Path:
         """Where the pool has a wheel."""
         return self.pool / entry.sha256 / entry.name
 

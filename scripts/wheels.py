@@ -82,8 +82,8 @@ class Wheel:
         return frozenset(tag for value in self.field("Tag") for tag in parse_tag(value))
 
 
-def unpack(path: Path, folder: Path) -> Wheel:
-    """Unpack the wheel at ``path`` into the empty ``folder``.
+def unpack(path: Path, folder: Path, project: str = "nvdiffrast") -> Wheel:
+    """Unpack the wheel of ``project`` at ``path`` into the empty ``folder``.
 
     Raises:
         AuditError: the file's name is not a wheel's, or of another project.
@@ -93,8 +93,8 @@ def unpack(path: Path, folder: Path) -> Wheel:
         name, version, _, tags = parse_wheel_filename(path.name)
     except InvalidWheelFilename as error:
         raise AuditError(str(error)) from error
-    if name != "nvdiffrast":
-        raise AuditError(f"{path.name} is a wheel of {name}, not of nvdiffrast")
+    if name != project:
+        raise AuditError(f"{path.name} is a wheel of {name}, not of {project}")
     written = unpack_zip(path, folder)
     files = sorted(file.relative_to(folder).as_posix() for file in written)
     return Wheel(path, folder, tuple(files), version, frozenset(tags))

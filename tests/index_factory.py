@@ -6,11 +6,11 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scripts.catalog import Catalog, Entry
+from scripts.catalog import Catalog, Entry, PureWheel
 
 PAGE = b"<!DOCTYPE html><title>The page for people</title>\n"
 METADATA = "Metadata-Version: 2.1\nName: nvdiffrast\nVersion: {version}\nRequires-Python: {python}\n"
@@ -88,3 +88,10 @@ def _sha256(content: bytes) -> str:
 
 def _record_hash(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def pure(project: str = "torch-rasterizer", version: str = "0.1.0", *, requires: Sequence[str] = ()) -> PureWheel:
+    """The entry of a wheel without compiled code, of which no file exists."""
+    name = f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
+    digests = (_sha256(name.encode()), _sha256(name.encode() + b".metadata"))
+    return PureWheel(name, digests[0], 2345, "2026-11-21T10:00:00Z", digests[1], ">=3.10", tuple(requires))
