@@ -21,6 +21,8 @@ from .worker import IMPORT
 # Seconds for everything; a check that hangs ends much earlier.
 _PATIENCE = 3600.0
 _LINES = 6
+# How faulthandler begins.
+_ENDS = ("Fatal Python error", "Timeout (", "Windows fatal exception")
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _one_worker(
     found.read(folder / "results.jsonl")
     if code == 0 and found.names != before:
         return
-    cause = f"the process died: {_ended(code)}: {_last(said.decode('utf-8', 'replace'))}"
+    cause = f"the process died: {_ended(code)}: {_telling(said.decode('utf-8', 'replace'))}"
     known = {check.name: check for check in todo}
     if found.begun in known and found.begun not in found.names:
         check = known[found.begun]
@@ -143,8 +145,13 @@ def _ended(code: int) -> str:
         return f"signal {-code}"
 
 
-def _last(said: str) -> str:
-    return " | ".join([line.strip() for line in said.splitlines() if line.strip()][-_LINES:])
+def _telling(said: str) -> str:
+    """The lines that tell most: where Python was when it was ended, or else the last ones."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for place, line in enumerate(lines):
+        if line.startswith(_ENDS):
+            return " | ".join(lines[place : place + _LINES])
+    return " | ".join(lines[-_LINES:])
 
 
 def _in_order(found: Found, checks: Sequence[Check]) -> list[Result]:

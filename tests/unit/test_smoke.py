@@ -168,7 +168,8 @@ def test_a_check_that_kills_its_process_has_failed(scene: Scene) -> None:
 def test_a_check_that_hangs_has_failed(scene: Scene) -> None:
     made = scene.run(["hangs", "good"])
     assert (_states(made)["hangs"], _states(made)["good"]) == ("failed", "passed")
-    assert "Timeout" in made.checks[2].detail or "File" in made.checks[2].detail
+    assert "the process died: exit status 1: Timeout (0:00:01)! | Thread" in made.checks[2].detail
+    assert "in hangs" in made.checks[2].detail
 
 
 def test_a_process_that_does_not_start(scene: Scene) -> None:
