@@ -1,23 +1,26 @@
 """Builds the pure-Python packages below packages/ as wheels: python -m scripts.packages [NAME...] [--output DIR].
 
 The same sources give the same bytes, whoever builds them and when: times and modes are fixed, and only what the package
-declares is copied before it is built.
+declares is copied before it is built. Each is built twice, in different surroundings; that both gave the same bytes is
+written down beside the wheel, in records/, and lets it be staged.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from scripts import console
+from scripts import console, package_records
 from scripts.build import SOURCE_DATE_EPOCH
 from scripts.cache import file_sha256
 from scripts.errors import BuildError, CommandError, UsageError, run_main
@@ -26,6 +29,11 @@ from scripts.process import call
 
 FOLDER = ROOT / "packages"
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
+# What two builds differ in: where they run, in which order sets come, which time of day it is.
+_SURROUNDINGS: dict[str, dict[str, str]] = {
+    "one": {"PYTHONHASHSEED": "0", "TZ": "UTC"},
+    "another/and/deeper": {"PYTHONHASHSEED": "4711", "TZ": "XYZ-11:30"},
+}
 _NOT = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc")
 
 
@@ -49,29 +57,42 @@ def known(folder: Path = FOLDER) -> tuple[Package, ...]:
 
 
 def build(package: Package, destination: Path) -> Path:
-    """The package's wheel in ``destination``, whole or not at all.
+    """The package's wheel in ``destination``, whole or not at all, and beside it the record that two builds agreed.
 
     Raises:
-        BuildError: it cannot be built, or what comes out is not its wheel with its licence.
+        BuildError: it cannot be built, what comes out is not its wheel with its licence, or two builds differ.
     """
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-package-") as work:
-        tree, out = Path(work) / package.name, Path(work) / "out"
-        _copy(package.folder, tree)
-        command: list[str | os.PathLike[str]] = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
-        command += ["--outdir", out, tree]
-        environment = {"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "PYTHONHASHSEED": "0"}
-        try:
-            call(command, env=environment, quiet=True, umask=0o022)
-        except CommandError as error:
-            raise BuildError(f"{package.name}: {error}", mend=f"look at {package.folder / 'pyproject.toml'}") from error
-        made = [path.name for path in out.iterdir()]
-        if made != [package.wheel]:
-            raise BuildError(f"{package.name}: made {', '.join(made) or 'nothing'} instead of {package.wheel}")
-        _check_licence(out / package.wheel, package)
+        made = [_build(package, Path(work) / place, variables) for place, variables in _SURROUNDINGS.items()]
+        if len({*map(file_sha256, made)}) != 1:
+            raise BuildError(
+                f"{package.name}: two builds of the same sources differ",
+                mend="find what depends on the folder, the time zone or the order of a set",
+            )
+        _check_licence(made[0], package)
         destination.mkdir(parents=True, exist_ok=True)
         beside = destination / f".{package.wheel}.new"
-        shutil.copyfile(out / package.wheel, beside)
-        return beside.replace(destination / package.wheel)
+        shutil.copyfile(made[0], beside)
+        wheel = beside.replace(destination / package.wheel)
+    tools = {"python": platform.python_version(), **{name: version(name) for name in ("build", "setuptools")}}
+    package_records.save(package_records.make(wheel, len(made), tools), destination)
+    return wheel
+
+
+def _build(package: Package, work: Path, variables: Mapping[str, str]) -> Path:
+    """Build once, in the new folder ``work``."""
+    tree, out = work / package.name, work / "out"
+    _copy(package.folder, tree)
+    command: list[str | os.PathLike[str]] = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", out, tree]
+    try:
+        call(command, env={"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), **variables}, quiet=True, umask=0o022)
+    except CommandError as error:
+        raise BuildError(f"{package.name}: {error}", mend=f"look at {package.folder / 'pyproject.toml'}") from error
+    made = [path.name for path in out.iterdir()]
+    if made != [package.wheel]:
+        raise BuildError(f"{package.name}: made {', '.join(made) or 'nothing'} instead of {package.wheel}")
+    return out / package.wheel
 
 
 def _read(folder: Path) -> Iterator[Package]:
@@ -82,7 +103,7 @@ def _read(folder: Path) -> Iterator[Package]:
 
 def _copy(folder: Path, tree: Path) -> None:
     """Copy what belongs into the package, with the modes that the wheel is to have."""
-    tree.mkdir()
+    tree.mkdir(parents=True)
     for name in _SOURCES:
         if (folder / name).is_dir():
             shutil.copytree(folder / name, tree / name, ignore=_NOT)
