@@ -10,6 +10,7 @@ Arguments after `--` go to the stage, e.g. a cell or a glob of cells.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,16 @@ REQUIREMENTS = Path("requirements")
 TORCH_TESTS = ["tests/beside_torch", *sorted(str(folder) for folder in Path("packages").glob("*/tests"))]
 # With more than one, torch stalls where others compute as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+# What is measured, and the requirements it takes.
+BENCHMARKS = {
+    "build": "pipeline",
+    "index": "pipeline",
+    "raster": "packages",
+    "hierarchy": "packages",
+    "blocks": "packages",
+}
 
 
 @nox.session
@@ -165,9 +176,13 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
-    """Measure against plain upstream, side by side, and print the table (half an hour)."""
-    install(session, "pipeline")
-    session.run("python", "-m", "benchmarks.build_time", *session.posargs)
+    """Measure side by side and print tables: build (half an hour), index, raster, hierarchy or blocks."""
+    name, *arguments = session.posargs or ["build"]
+    if name not in BENCHMARKS:
+        session.error(f"{name}: expected one of {', '.join(BENCHMARKS)}")
+    install(session, BENCHMARKS[name])
+    sources = os.pathsep.join(str(folder.resolve()) for folder in sorted(Path("packages").glob("*/src")))
+    session.run("python", "-m", f"benchmarks.{name}_time", *arguments, env={**ONE_THREAD, "PYTHONPATH": sources})
 
 
 @nox.session
