@@ -23,6 +23,7 @@ from scripts.cache import file_sha256
 from scripts.catalog import Entry, File, PureWheel
 from scripts.checks import BUILD_INFO
 from scripts.errors import CatalogError, PipelineError, PublishError
+from scripts.package_records import PackageRecord
 from scripts.records import Record
 from scripts.wheels import Wheel
 
@@ -50,11 +51,11 @@ _REASON = 300
 
 @dataclass(frozen=True)
 class Candidate:
-    """A wheel that may be staged: the file, its audit record, its entry, and its METADATA as it is."""
+    """A wheel that may be staged: the file, its audit's or its builds' record, its entry, and its METADATA as it is."""
 
     path: Path
-    record: Record
-    entry: Entry
+    record: Record | PackageRecord
+    entry: Entry | PureWheel
     metadata: bytes
 
 
@@ -181,10 +182,11 @@ def _disagreements(wheel: Wheel, info: BuildInfo) -> Iterator[str]:
     if required != [f"torch=={_line(info.torch)}.*"]:
         yield f"METADATA requires {', '.join(required) or 'no torch'}, not torch=={_line(info.torch)}.*"
     yield from wheels.record_problems(wheel)
-    yield from _markup(wheel)
+    yield from markup(wheel)
 
 
-def _markup(wheel: Wheel) -> Iterator[str]:
+def markup(wheel: Wheel) -> Iterator[str]:
+    """What of METADATA's headers has markup, which no page must repeat."""
     headers = wheel.read(f"{wheel.dist_info}/METADATA").decode("utf-8", "replace").replace("\r\n", "\n")
     for line in headers.partition("\n\n")[0].splitlines():
         if _MARKUP.search(line):

@@ -15,13 +15,14 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from scripts import entries, records
+from scripts import entries, package_records, records
 from scripts.cache import file_sha256
 from scripts.catalog import Entry
 from scripts.errors import CatalogError, PublishError
 from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.record import GpuRecord
 from scripts.ledger import now
+from scripts.package_records import PackageRecord
 from scripts.records import Record
 from scripts.store import Store, sync, writing
 
@@ -61,6 +62,14 @@ def audit_record(sha256: str, name: str, size: int, folder: Path, *, allow_parti
         mend = "build it without --arch; a rehearsal may stage it: --allow-partial"
         raise PublishError(f"{name} is a partial wheel, built for fewer architectures: it is no release", mend=mend)
     return record
+
+
+def adopt_package(store: Store, record: PackageRecord) -> None:
+    """Keep the record of a package's builds in the store; one that is there already stays."""
+    with writing(store.records):
+        if not package_records.path(record.sha256, store.root).is_file():
+            package_records.save(record, store.root)
+            sync(store.records)
 
 
 def adopt(store: Store, sha256: str, record: Record, folder: Path) -> None:

@@ -20,14 +20,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts import console, entries, evidence, ledger, site, upload
+from scripts import console, entries, evidence, ledger, package_records, packages, pure_wheels, site, upload
 from scripts.cache import file_sha256
-from scripts.catalog import Catalog, Entry
+from scripts.catalog import Catalog, Entry, File, PureWheel
 from scripts.entries import Candidate
 from scripts.errors import CatalogError, PublishError, run_main
 from scripts.export import export
 from scripts.ledger import person
 from scripts.model import ROOT
+from scripts.package_records import PackageRecord
 from scripts.site import Site
 from scripts.store import LINKS, Link, Store, digest
 
@@ -84,7 +85,8 @@ def stage(
 ) -> Staged:
     """Put wheels that passed their audit into the store, and all of it into the staged index.
 
-    The audit record of a wheel lies below ``records``, or beside the wheel. ``replace_staged`` lets a wheel take the
+    The record of a wheel's audit, or of the builds of one without compiled code, lies below ``records``, or beside the
+    wheel. ``replace_staged`` lets a wheel take the
     name of one that was staged and never promoted.
 
     Raises:
@@ -98,7 +100,7 @@ def stage(
         for candidate in candidates:
             _refuse_taken(candidate.entry, current if replace_staged else base)
         candidates = _once(candidates)
-        if any(candidate.entry.partial for candidate in candidates):
+        if any(isinstance(one.entry, Entry) and one.entry.partial for one in candidates):
             place.mark_rehearsal()
         catalog = base
         for candidate in candidates:
@@ -122,23 +124,30 @@ def _candidate(wheel: Path, folder: Path, base: Catalog, allow_partial: bool) ->
     if wheel.is_symlink() or not wheel.is_file():
         raise PublishError(f"{wheel}: no such file, or not a regular one", mend="name wheels that `nox -s build` made")
     sha256 = file_sha256(wheel)
-    record = evidence.audit_record(sha256, wheel.name, wheel.stat().st_size, folder, allow_partial=allow_partial)
-    known = base.named(wheel.name)
-    made = entries.make(wheel, record, known.uploaded if known else ledger.now())
+    known = base.file(wheel.name)
+    uploaded = known.uploaded if known else ledger.now()
+    if pure_wheels.is_pure(wheel):
+        made = pure_wheels.make(wheel, folder, uploaded, {package.name for package in packages.known()})
+    else:
+        record = evidence.audit_record(sha256, wheel.name, wheel.stat().st_size, folder, allow_partial=allow_partial)
+        made = entries.make(wheel, record, uploaded)
     # What happened to it since it was first staged (a waiver, a yank) stays.
     return replace(made, entry=known) if known and known.sha256 == sha256 else made
 
 
-def _keep(store: Store, candidate: Candidate, base: Catalog, folder: Path) -> Entry:
+def _keep(store: Store, candidate: Candidate, base: Catalog, folder: Path) -> Entry | PureWheel:
     """Have a wheel and its records in the store; its entry."""
     entry = candidate.entry
     store.add(candidate.path, entry.sha256, candidate.metadata)
-    evidence.adopt(store, entry.sha256, candidate.record, folder)
-    return entry if entry == base.named(entry.name) else replace(entry, uploaded=store.added(entry))
+    if isinstance(candidate.record, PackageRecord):
+        evidence.adopt_package(store, candidate.record)
+    else:
+        evidence.adopt(store, entry.sha256, candidate.record, folder)
+    return entry if entry == base.file(entry.name) else replace(entry, uploaded=store.added(entry))
 
 
-def _refuse_taken(entry: Entry, catalog: Catalog) -> None:
-    known = catalog.named(entry.name)
+def _refuse_taken(entry: File, catalog: Catalog) -> None:
+    known = catalog.file(entry.name)
     if known and known.sha256 != entry.sha256:
         raise PublishError(
             f"{entry.name} is taken: the index has other bytes under that name, sha256 {known.sha256}",
@@ -170,7 +179,7 @@ def promote(
     """Show readers what was staged and proven.
 
     Every wheel needs a record that a GPU ran it (in the store, or below ``records``), a waiver, or ``waive_gpu``, the
-    reason of a waiver for all that have neither. A yanked wheel needs none.
+    reason of a waiver for all that have neither. A yanked wheel, or one without compiled code, needs none.
 
     Raises:
         PipelineError: something is not proven or not vouched for; nothing changed.
@@ -191,10 +200,10 @@ def promote(
                 mend="run them on a GPU, or answer for it: --waive-gpu REASON",
             )
         waived = {entry.name: evidence.waive(place, entry, reason or "", by) for entry in lacking}
-        catalog = Catalog(tuple(waived.get(entry.name, entry) for entry in judged))
+        catalog = replace(staged, entries=tuple(waived.get(entry.name, entry) for entry in judged))
         _publish(place, catalog, ("current", "staged"), made_by)
         new = _tell_promoted(place, catalog, by)
-    return Promoted(new, tuple(sorted(waived)), len(catalog.entries), digest(catalog))
+    return Promoted(new, tuple(sorted(waived)), len(catalog.files), digest(catalog))
 
 
 def _refuse_unproven(store: Store, staged: Catalog, current: Catalog) -> None:
@@ -210,18 +219,20 @@ def _refuse_unproven(store: Store, staged: Catalog, current: Catalog) -> None:
 def _check_kept(store: Store, staged: Catalog, current: Catalog) -> None:
     """Refuse to lose what readers have, and anything new that is not whole and audited."""
     store.check_pool(staged)
-    for entry in current.entries:
-        kept = staged.named(entry.name)
+    for entry in current.files:
+        kept = staged.file(entry.name)
         if kept is None:
             raise CatalogError(f"what is staged lacks {entry.name}, which readers have", mend="stage that wheel again")
         _refuse_taken(kept, current)
-    known = {entry.sha256 for entry in current.entries}
-    for entry in staged.entries:
+    known = {entry.sha256 for entry in current.files}
+    for entry in staged.files:
         if entry.sha256 not in known:
             store.check_file(entry.sha256, entry.name)
-            evidence.audit_record(
-                entry.sha256, entry.name, entry.size, store.root, allow_partial=store.rehearsal and entry.partial
-            )
+            if isinstance(entry, PureWheel):
+                package_records.load(entry.sha256, entry.name, entry.size, store.root)
+            else:
+                partial = store.rehearsal and entry.partial
+                evidence.audit_record(entry.sha256, entry.name, entry.size, store.root, allow_partial=partial)
 
 
 def _publish(store: Store, catalog: Catalog, links: Iterable[Link], made_by: Site | None) -> None:
@@ -238,7 +249,7 @@ def _tell_promoted(store: Store, catalog: Catalog, by: str) -> tuple[str, ...]:
     """Write a promotion down, unless it is the last that was; the wheels that no promotion had before."""
     events = _events(store, "promoted")
     before = {name for event in events for name in event.details.get("wheels", {})}
-    new = {entry.name: entry.sha256 for entry in catalog.entries if entry.name not in before}
+    new = {entry.name: entry.sha256 for entry in catalog.files if entry.name not in before}
     if not events or not events[-1].says("promoted", catalog=digest(catalog)):
         ledger.append(store.root, "promoted", by=by, catalog=digest(catalog), wheels=new)
     return tuple(sorted(new))
@@ -301,14 +312,14 @@ class _Mark:
 def _mark(store: Store, mark: _Mark, wait: float, made_by: Site | None) -> bool:
     with store.exclusive(mark.by, wait):
         catalogs = {link: store.catalog(link) for link in LINKS if store.generation(link)}
-        if not any(catalog.named(mark.wheel) for catalog in catalogs.values()):
+        if not any(catalog.file(mark.wheel) for catalog in catalogs.values()):
             mend = "`python -m scripts.publish status` tells what there is"
             raise PublishError(f"no wheel {mark.wheel!r} in {store.root}", mend=mend)
         yanked = mark.reason if mark.what == "yanked" else None
         changed = False
         # Readers first.
         for link in reversed(LINKS):
-            entry = catalogs[link].named(mark.wheel) if link in catalogs else None
+            entry = catalogs[link].file(mark.wheel) if link in catalogs else None
             if entry and entry.yanked != yanked:
                 _publish(store, catalogs[link].with_entry(replace(entry, yanked=yanked)), [link], made_by)
                 changed = True
@@ -330,13 +341,13 @@ def status(store: Path) -> Status:
     return Status(
         store=str(store),
         rehearsal=place.rehearsal,
-        staged=len(staged.entries),
-        current=len(current.entries),
-        pending=tuple(entry.name for entry in staged.entries if entry != current.named(entry.name)),
+        staged=len(staged.files),
+        current=len(current.files),
+        pending=tuple(entry.name for entry in staged.files if entry != current.file(entry.name)),
         proven=any(event.says("proved", catalog=digest(staged)) for event in events) or staged == current,
         waiting=tuple(entry.name for entry in judged if entry.gpu == "untested"),
         waived=tuple(entry.name for entry in judged if entry.gpu == "waived"),
-        yanked=tuple(entry.name for entry in staged.entries if entry.yanked is not None),
+        yanked=tuple(entry.name for entry in staged.files if entry.yanked is not None),
         last=tuple(asdict(event) for event in events[-_SHOWN:]),
     )
 
@@ -351,7 +362,7 @@ def send(store: Path, target: upload.Target, *, by: str | None = None, staged: b
     if (staged or place.rehearsal) and not target.loopback:
         raise PublishError("only what was promoted, in a store of releases, leaves this machine", mend="promote first")
     catalog = _staged(place) if staged else place.catalog("current")
-    wanted = [entry for entry in catalog.entries if entry.yanked is None]
+    wanted = [entry for entry in catalog.files if entry.yanked is None]
     if not wanted:
         raise PublishError(f"{store} has nothing to upload", mend="promote wheels first: nox -s promote")
     for entry in wanted:

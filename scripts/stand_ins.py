@@ -25,12 +25,12 @@ def wheel(
     The same arguments give the same bytes. ``folder`` is made if it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    info = f"{name}-{version}.dist-info"
+    info, pure = f"{name}-{version}.dist-info", str(tag == "py3-none-any").lower()
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.9\n"
     members = {
         f"{name}/__init__.py": f"__version__ = {version!r}\n{body}",
         f"{info}/METADATA": metadata + "".join(f"Requires-Dist: {requirement}\n" for requirement in requires),
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: stand-in\nRoot-Is-Purelib: false\nTag: {tag}\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: stand-in\nRoot-Is-Purelib: {pure}\nTag: {tag}\n",
     }
     members[f"{info}/RECORD"] = _record(members) + f"{info}/RECORD,,\n"
     path = folder / f"{name}-{version}-{tag}.whl"

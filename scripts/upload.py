@@ -14,17 +14,19 @@ import re
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from packaging.utils import canonicalize_name
 
 from scripts import console, simple_index
 from scripts.errors import CommandError, PublishError, UsageError
 from scripts.process import call
 from scripts.simple_index import IndexUnreachable
 
-PROJECT = "nvdiffrast"
 ATTEMPTS = 5
 _TIMEOUT = 1800
 _REFUSED = re.compile(r"HTTPError: (\d{3})")
@@ -71,6 +73,11 @@ class Item:
 
     path: Path
     sha256: str
+
+    @property
+    def project(self) -> str:
+        """The project that its name says, as an index lists it."""
+        return canonicalize_name(self.path.name.partition("-")[0])
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def send(
             any more.
     """
     retry = _Retry(to, attempts, pause)
-    there = retry.listing()
+    there = retry.listing({item.project for item in items})
     already = [item for item in items if _is_there(item, there, to)]
     missing = [item for item in items if item not in already]
     for item in already:
@@ -174,19 +181,22 @@ class _Retry:
     attempts: int
     pause: float
 
-    def listing(self) -> dict[str, str | None]:
-        """The sha256 of every file that the target has, by name; None where it does not tell."""
-        return self._patiently(self._listing)
+    def listing(self, projects: Iterable[str]) -> dict[str, str | None]:
+        """The sha256 of every file that the target has of these projects, by name; None where it does not tell."""
+        found: dict[str, str | None] = {}
+        for project in sorted(projects):
+            found |= self._patiently(partial(self._listing, project))
+        return found
 
     def upload(self, item: Item) -> None:
         """Upload one wheel and see that it is there."""
 
         def once() -> None:
             # An answer that got lost: it may be there although the last attempt failed.
-            if _is_there(item, self._listing(), self.to):
+            if _is_there(item, self._listing(item.project), self.to):
                 return
             refused = self._twine(item)
-            if _is_there(item, self._listing(), self.to):
+            if _is_there(item, self._listing(item.project), self.to):
                 return
             if refused is not None:
                 raise refused
@@ -207,8 +217,8 @@ class _Retry:
             wait *= 2
         raise AssertionError("at least one attempt")
 
-    def _listing(self) -> dict[str, str | None]:
-        page = f"{self.to.index}{PROJECT}/"
+    def _listing(self, project: str) -> dict[str, str | None]:
+        page = f"{self.to.index}{project}/"
         try:
             return {file.name: file.sha256 for file in simple_index.files(page, authorization=self._authorization())}
         except IndexUnreachable as error:

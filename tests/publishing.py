@@ -8,12 +8,12 @@ import email.parser
 import email.policy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from scripts import ledger, records
+from scripts import ledger, package_records, records, stand_ins
 from scripts.cache import file_sha256
 from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.bench import State
@@ -46,6 +46,15 @@ def wheel(folder: Path, line: str = CELL.torch.line, text: str = "", parts: Part
         made.members["nvdiffrast/__init__.py"] = text.encode()
     folder.mkdir(parents=True, exist_ok=True)
     return audited(made.write(folder), id_=made.cell.id)
+
+
+def pure_wheel(
+    folder: Path, name: str = "torch_rasterizer", version: str = "0.1.0", requires: Sequence[str] = (), body: str = ""
+) -> Path:
+    """A wheel without compiled code, and the record that two builds made it."""
+    made = stand_ins.wheel(folder, name, version, requires=requires, body=body)
+    package_records.save(package_records.make(made, 2, {"python": "3"}), folder)
+    return made
 
 
 SHEET = b"a contact sheet"

@@ -1,0 +1,163 @@
+"""Wheels without compiled code are staged and promoted with no cell, audit or GPU; what is none of ours is not."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import ledger, package_records, publish, stand_ins, upload
+from scripts.cache import file_sha256
+from scripts.errors import AuditError, PublishError
+from scripts.export import export
+from scripts.store import Store
+from tests.publishing import BY, proved, pure_wheel, tree, upload_server, wheel
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def pure(tmp_path: Path) -> list[Path]:
+    dist = tmp_path / "dist"
+    needs = ["torch>=2.1", "torch-rasterizer>=0.1.0", "wgpu>=0.32; extra == 'webgpu'"]
+    return [pure_wheel(dist, requires=["torch>=2.1", "numpy"]), pure_wheel(dist, "custom_rasterizer", requires=needs)]
+
+
+def test_stage_and_promote(store: Path, pure: list[Path], tmp_path: Path) -> None:
+    done = publish.stage(store, [*pure, wheel(tmp_path / "dist")], by=BY)
+    assert len(done.added) == 3
+    catalog = Store(store).catalog("staged")
+    custom, torch = catalog.packages
+    assert (custom.name, custom.sha256, custom.size) == (
+        pure[1].name,
+        file_sha256(pure[1]),
+        pure[1].stat().st_size,
+    )
+    assert (custom.project, custom.version, custom.requires_python) == ("custom-rasterizer", "0.1.0", ">=3.9")
+    assert custom.requires == ("torch-rasterizer>=0.1.0", "torch>=2.1")
+    assert torch.requires == ("numpy", "torch>=2.1")
+    assert package_records.path(torch.sha256, store).is_file()
+    proved(store)
+    with pytest.raises(PublishError, match="no GPU has run nvdiffrast-") as refused:
+        publish.promote(store, by=BY)
+    assert "rasterizer" not in str(refused.value)
+    promoted = publish.promote(store, waive_gpu="none here", by=BY)
+    assert (len(promoted.new), promoted.wheels, len(promoted.waived)) == (3, 3, 1)
+    assert Store(store).catalog("current").packages == (custom, torch)
+    assert publish.status(store).current == 3
+
+
+def test_packages_alone_need_no_waiver(store: Path, pure: list[Path], tmp_path: Path) -> None:
+    publish.stage(store, pure, by=BY)
+    before = tree(store)
+    assert publish.stage(store, pure, by=BY).added == ()
+    assert tree(store) == before
+    proved(store)
+    assert len(publish.promote(store, by=BY).new) == 2
+    assert [path.name for path in (store / "current" / "whl").iterdir() if path.is_dir()] == ["cpu"]
+    export(store / "current", tmp_path / "site")
+    [listed] = (tmp_path / "site" / "files").glob(f"*/{pure[0].name}")
+    assert listed.read_bytes() == pure[0].read_bytes()
+    assert (tmp_path / "site" / "records" / f"{file_sha256(pure[0])}.package.json").is_file()
+
+
+def test_yank(store: Path, pure: list[Path]) -> None:
+    publish.stage(store, pure, by=BY)
+    assert publish.yank(store, pure[0].name, reason="wrong pixels", by=BY)
+    assert publish.status(store).yanked == (pure[0].name,)
+    page = store / "staged" / "whl" / "cpu" / "torch-rasterizer" / "index.html"
+    assert 'data-yanked="wrong pixels"' in page.read_text()
+    assert publish.unyank(store, pure[0].name, by=BY)
+    assert "data-yanked" not in page.read_text()
+
+
+def test_a_name_never_gets_other_bytes(store: Path, pure: list[Path], tmp_path: Path) -> None:
+    publish.stage(store, pure, by=BY)
+    with pytest.raises(PublishError, match="is taken"):
+        publish.stage(store, [pure_wheel(tmp_path / "again", body="other = True\n")], by=BY)
+
+
+def test_a_record_that_went_missing_stops_a_promotion(store: Path, pure: list[Path]) -> None:
+    publish.stage(store, pure, by=BY)
+    proved(store)
+    package_records.path(file_sha256(pure[0]), store).unlink()
+    with pytest.raises(AuditError, match="has no record of its builds"):
+        publish.promote(store, by=BY)
+    assert not (store / "current").exists()
+
+
+def test_upload_to_a_page_a_project(store: Path, pure: list[Path]) -> None:
+    publish.stage(store, pure, by=BY)
+    proved(store)
+    publish.promote(store, by=BY)
+    with upload_server() as server:
+        secrets = {"TWINE_USERNAME": "publisher", "TWINE_PASSWORD": server.password}
+        to = upload.target(server.url, environment=secrets)
+        assert set(publish.send(store, to, by=BY).uploaded) == {one.name for one in pure}
+        assert set(server.files) == {one.name for one in pure}
+        assert len(publish.send(store, to, by=BY).already) == 2
+    assert len([event for event in ledger.read(store) if event.what == "uploaded"]) == 2
+
+
+def _no_record(wheel: Path) -> Path:
+    shutil.rmtree(wheel.parent / "records")
+    return wheel
+
+
+def _edited(member: str, old: str, new: str) -> Callable[[Path], Path]:
+    """Change a text member, and keep record and RECORD as they would be if somebody took care."""
+
+    def edit(path: Path) -> Path:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name).decode() for name in archive.namelist()}
+        [name] = [name for name in members if name.endswith(member)]
+        assert old in members[name]
+        members[name] = members[name].replace(old, new)
+        record = next(name for name in members if name.endswith("RECORD"))
+        members[record] = stand_ins._record({k: v for k, v in members.items() if k != record}) + f"{record},,\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in members.items():
+                archive.writestr(name, text)
+        package_records.save(package_records.make(path, 2, {}), path.parent)
+        return path
+
+    return edit
+
+
+def _with_library(path: Path) -> Path:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("torch_rasterizer/core.so", b"\x7fELF")
+    package_records.save(package_records.make(path, 2, {}), path.parent)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (_no_record, "has no record of its builds"),
+        (_with_library, r"torch_rasterizer/core\.so is compiled"),
+        (_with_library, r"core\.so is not in RECORD"),
+        (_edited("METADATA", "Name: torch_rasterizer", "Name: torch"), "METADATA says Name: torch"),
+        (_edited("METADATA", "Version: 0.1.0", "Version: 0.2.0"), r"METADATA says Version: 0\.2\.0"),
+        (_edited("METADATA", "Name:", "Summary: <script>\nName:"), "METADATA has markup in Summary"),
+        (_edited("METADATA", "Name:", "Requires-Dist: wgpu @ https://h.invalid/w.whl\nName:"), "a requirement is"),
+        (_edited("WHEEL", "py3-none-any", "py3-none-linux_x86_64"), "WHEEL states"),
+        (_edited("WHEEL", "Purelib: true", "Purelib: false"), "Root-Is-Purelib"),
+    ],
+)
+def test_what_is_not_staged(wrong: Callable[[Path], Path], said: str, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=said):
+        publish.stage(store, [wrong(pure_wheel(tmp_path / "dist"))], by=BY)
+    assert not (store / "staged").exists()
+
+
+@pytest.mark.parametrize("name", ["nvdiffrast", "torch", "numpy"])
+def test_only_our_packages(name: str, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=f"a wheel of {name}; without compiled code there is custom-rasterizer"):
+        publish.stage(store, [pure_wheel(tmp_path / "dist", name)], by=BY)
