@@ -114,6 +114,9 @@ class _Canvas:
         """Take ids <pixels> of a window; owner: the face that each triangle is a part of, None if it is that itself."""
         if owner is not None:
             ids = torch.cat([owner.new_zeros(1), owner + 1]).to(torch.int32).index_select(0, ids)
+        if ids.numel() == self.ids.numel():
+            self.ids = ids.view(self.size)
+            return
         part = self.ids[window.top : window.bottom, window.left : window.right]
         part.copy_(ids.view(window.height, window.width))
 

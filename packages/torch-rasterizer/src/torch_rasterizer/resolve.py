@@ -14,6 +14,8 @@ from torch_rasterizer.triangles import Window
 
 #: Pixels at a time on a CPU: what its cache holds.
 CHUNK = 1 << 15
+#: Pixels that are searched at a time for covered ones.
+BAND = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,29 @@ def resolve(ids: torch.Tensor, surface: Surface, window: Window, *, with_depth: 
 
     The barycentrics of a cut triangle's pixels are those in the face it is a part of. Differentiable by the screen.
     """
-    covered = ids != 0
-    pixel = spans.nonzero(covered)
-    shown = ids.index_select(0, pixel).sub_(1)
-    row = _rows(pixel, window)
-    size = CHUNK if ids.device.type == "cpu" else max(1, len(pixel))
     # Per triangle what every pixel of it needs, unless there are more triangles than pixels.
-    table = _table(surface, surface.mesh.faces) if len(surface.mesh.faces) <= len(pixel) else None
-    for here, triangle, down in zip(pixel.split(size), shown.split(size), row.split(size), strict=True):
+    table = _table(surface, surface.mesh.faces) if len(surface.mesh.faces) <= len(ids) else None
+    rows = max(1, BAND // window.width) if ids.device.type == "cpu" else window.height
+    for top in range(0, window.height, rows):
+        first, end = top * window.width, min(top + rows, window.height) * window.width
+        pixel = spans.nonzero(ids[first:end] != 0).add_(first)
+        if len(pixel):
+            yield from _resolve(ids, pixel, table, surface, window, with_depth=with_depth)
+
+
+def _resolve(
+    ids: torch.Tensor,
+    pixel: torch.Tensor,
+    table: torch.Tensor | None,
+    surface: Surface,
+    window: Window,
+    *,
+    with_depth: bool,
+) -> Iterator[Shown]:
+    """Of the pixels <P> int64, ascending."""
+    size = CHUNK if ids.device.type == "cpu" else len(pixel)
+    for here, down in zip(pixel.split(size), _rows(pixel, window).split(size), strict=True):
+        triangle = ids.index_select(0, here).sub_(1)
         if table is None:
             values = _table(surface, surface.mesh.faces.index_select(0, triangle))
         else:
