@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from scripts import console, interpreters, matrix, toolchain, upstream
@@ -219,7 +220,8 @@ def as_json(planned: Matrix, chosen: Sequence[Row]) -> dict[str, object]:
 def jobs(cells: Sequence[Cell]) -> list[dict[str, object]]:
     """GitHub's jobs. One builds all Pythons and torches of a (release, toolkit, platform): they share the CUDA kernels.
 
-    Each: ``id``, ``os`` (the runner), ``python`` (CPython lines, a list), ``cells`` (their ids, separated by blanks).
+    Each: ``id``, ``os`` (the runner), ``python`` (CPython lines, one a line, as setup-python takes them), ``msvc`` (the
+    newest Visual C++ toolset that the toolkit takes; empty on Linux), ``cells`` (their ids, separated by blanks).
     """
 
     def group(cell: Cell) -> tuple[str, str, str]:
@@ -232,7 +234,8 @@ def jobs(cells: Sequence[Cell]) -> list[dict[str, object]]:
         {
             "id": "-".join(key),
             "os": _RUNNERS[key[2]],
-            "python": list(dict.fromkeys(cell.python for cell in members)),
+            "python": "\n".join(dict.fromkeys(cell.python for cell in members)),
+            "msvc": members[0].toolkit.msvc.maximum or "" if key[2].startswith("win") else "",
             "cells": " ".join(cell.id for cell in members),
         }
         for key, members in grouped.items()
@@ -258,19 +261,46 @@ def chunk(entries: Sequence[dict[str, object]], which: str) -> list[dict[str, ob
     return chosen
 
 
-def main() -> int:
-    """Print the plan."""
+def chunks(entries: Sequence[dict[str, object]]) -> list[str]:
+    """The fewest parts, each as :func:`chunk` takes it ("1/2"), into which GitHub takes the jobs."""
+    count = max(1, -(-len(entries) // _MOST_JOBS))
+    return [f"{part}/{count}" for part in range(1, count + 1)]
+
+
+def hand_over(name: str, value: object, outputs: Path | None) -> None:
+    """Print ``value`` as one line of JSON, or append it to the file of a workflow step's outputs as ``name``."""
+    text = json.dumps(value)
+    if outputs is None:
+        print(text)
+        return
+    with outputs.open("a", encoding="utf-8") as file:
+        file.write(f"{name}={text}\n")
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.plan", description="Show what would be built.")
     parser.add_argument("globs", nargs="*", metavar="GLOB", help="cell ids, e.g. '*-cp312-cu130-*'; default: all")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
     form.add_argument("--github", action="store_true", help="a matrix of GitHub jobs, one line of JSON")
+    form.add_argument("--chunks", action="store_true", help="into how many parts GitHub takes the jobs, as JSON")
     parser.add_argument("--chunk", default="1/1", metavar="K/N", help="with --github: part K of N of the jobs")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--outputs", type=Path, metavar="FILE", help="append matrix=JSON or chunks=JSON to FILE instead"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the plan."""
+    options = _parse()
     planned = matrix.load()
     cells = planned.select(options.globs)
+    if options.chunks:
+        hand_over("chunks", chunks(jobs(cells)), options.outputs)
+        return 0
     if options.github:
-        print(json.dumps({"include": chunk(jobs(cells), options.chunk)}))
+        hand_over("matrix", {"include": chunk(jobs(cells), options.chunk)}, options.outputs)
         return 0
     chosen = rows(cells, this_machine())
     if options.json:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -171,7 +172,31 @@ def test_github(run: object) -> None:
     assert len({job["id"] for job in jobs}) == len(jobs)
     first = next(job for job in jobs if job["id"] == "0.3.3.1-cu130-win_amd64")
     assert first["os"].startswith("windows-")
-    assert first["python"] == ["3.10", "3.11", "3.12", "3.13", "3.14"]
+    assert first["python"] == "3.10\n3.11\n3.12\n3.13\n3.14"
+    assert first["msvc"] == "14.44"
+    assert next(job for job in jobs if job["id"] == "0.3.3.1-cu126-win_amd64")["msvc"] == "14.43"
+    assert next(job for job in jobs if job["id"] == "0.3.3.1-cu126-linux_x86_64")["msvc"] == ""
+
+
+def test_outputs_of_a_workflow_step(run: object, tmp_path: Path) -> None:
+    assert callable(run)
+    outputs = tmp_path / "outputs"
+    outputs.write_text("before=1\n", encoding="utf-8")
+    assert run("--chunks", "--outputs", str(outputs)) == ""
+    run("--github", "*-cp312-cu130-torch2.14-*", "--outputs", str(outputs))
+    before, chunks, jobs = outputs.read_text(encoding="utf-8").splitlines()
+    assert (before, chunks) == ("before=1", 'chunks=["1/1"]')
+    assert (
+        json.loads(jobs.removeprefix("matrix="))["include"][0]["cells"] == "0.3.3.1-cp312-cu130-torch2.14-linux_x86_64"
+    )
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, 1), (255, 1), (256, 2), (511, 3)])
+def test_chunks_are_as_few_as_github_takes(count: int, parts: int) -> None:
+    entries: list[dict[str, object]] = [{"id": str(number)} for number in range(count)]
+    made = plan.chunks(entries)
+    assert len(made) == parts
+    assert [entry for which in made for entry in plan.chunk(entries, which)] == entries
 
 
 def test_chunks_are_a_partition(run: object) -> None:
