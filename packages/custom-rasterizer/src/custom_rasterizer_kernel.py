@@ -6,6 +6,7 @@ from custom_rasterizer import _original
 _original.refuse_to_shadow()
 
 from torch_rasterizer import PyTorchRasterizer, build_hierarchy, build_hierarchy_with_feat  # noqa: E402
+from torch_rasterizer.validation import check_tensor  # noqa: E402
 
 __all__ = ["build_hierarchy", "build_hierarchy_with_feat", "rasterize_image"]
 
@@ -20,5 +21,6 @@ def rasterize_image(
     use_depth_prior: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces + 1 int32 <H,W>, 0 for none, and barycentrics float32 <H,W,3>; see PyTorchRasterizer.rasterize_image."""
+    check_tensor("V", V, "<N,4>", (torch.float32,))
     rasterizer = PyTorchRasterizer(device=V.device)
     return rasterizer.rasterize_image(V, F, D, width, height, occlusion_truncation, use_depth_prior)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch_rasterizer import PyTorchRasterizer
+from torch_rasterizer.validation import check_tensor
 
 _NO_PRIOR = torch.zeros(0)
 
@@ -32,6 +33,7 @@ def rasterize(
     Raises:
         TypeError, ValueError: an argument is not what is said here.
     """
+    check_tensor("pos", pos, "<1,N,4>", (torch.float32,))
     return PyTorchRasterizer(device=pos.device).rasterize(pos, tri, resolution, clamp_depth, use_depth_prior)
 
 
