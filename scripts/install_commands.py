@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.catalog import Entry
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from scripts.catalog import CPU, Entry, PureWheel
 
 PROJECT = "nvdiffrast"
 
@@ -36,6 +40,57 @@ def commands(base_url: str, entry: Entry) -> Commands:
         uv=("uv pip install numpy", f"uv pip install --default-index {channel} {pin}"),
         pyproject=_pyproject(channel, pin, entry),
     )
+
+
+@dataclass(frozen=True)
+class PackageCommands:
+    """Lines for each tool to run one after the other, safe in any shell as they stand."""
+
+    pip: tuple[str, ...]
+    uv: tuple[str, ...]
+
+
+def package_commands(
+    base_url: str, package: PureWheel, packages: Sequence[PureWheel], channel: str = CPU
+) -> PackageCommands:
+    """How to get a package without compiled code from a channel of the index, beside a torch that is there already.
+
+    As for nvdiffrast the line that installs sees our index alone, so that nobody else's package of a name of ours can
+    come of it; what it needs of others has a line of its own. ``packages`` are all that the index has.
+    """
+    others = [_quoted(one) for one in from_others(package, packages)]
+    address = f"{base_url.rstrip('/')}/whl/{channel}/"
+    pin = f"{package.project}=={package.version}"
+    return PackageCommands(
+        pip=(*(f"pip install {' '.join(others)}" for _ in others[:1]), f"pip install --index-url {address} {pin}"),
+        uv=(
+            *(f"uv pip install {' '.join(others)}" for _ in others[:1]),
+            f"uv pip install --default-index {address} {pin}",
+        ),
+    )
+
+
+def ours(package: PureWheel, packages: Sequence[PureWheel]) -> set[str]:
+    """The package's project and those of ours that it needs, and they need."""
+    found, ahead = set[str](), [package]
+    known = {one.project for one in packages}
+    while ahead:
+        one = ahead.pop()
+        found.add(one.project)
+        needed = {canonicalize_name(Requirement(text).name) for text in one.requires} & known - found
+        ahead += [other for other in packages if other.project in needed]
+    return found
+
+
+def from_others(package: PureWheel, packages: Sequence[PureWheel]) -> list[str]:
+    """What the package and those of ours that it needs require of others, torch aside: "numpy", "pillow>=10"."""
+    mine = ours(package, packages)
+    texts = {text for one in (*packages, package) if one.project in mine for text in one.requires}
+    return sorted(text for text in texts if canonicalize_name(Requirement(text).name) not in mine | {"torch"})
+
+
+def _quoted(requirement: str) -> str:
+    return f'"{requirement}"' if Requirement(requirement).specifier else requirement
 
 
 def _pyproject(channel: str, pin: str, entry: Entry) -> str:

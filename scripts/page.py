@@ -13,8 +13,8 @@ from pathlib import Path
 from string import Template
 
 from scripts import page_data, torch_table
-from scripts.catalog import Catalog, Entry
-from scripts.install_commands import commands
+from scripts.catalog import Catalog, Entry, PureWheel
+from scripts.install_commands import commands, package_commands
 from scripts.matrix import Matrix
 from scripts.page_data import Option, cuda_label, newest_first, platform_label
 from scripts.torch_table import TorchTable
@@ -45,6 +45,7 @@ def render(catalog: Catalog, matrix: Matrix) -> bytes:
         without_script=_without_script(catalog),
         count=_count(len(catalog.entries), "wheel"),
         table=_table(catalog.entries),
+        packages=_packages(catalog.packages),
         observed=escape(matrix.table_date),
     )
     return page.encode()
@@ -113,6 +114,41 @@ def _table(entries: Sequence[Entry]) -> str:
     rows = map(_wheel_row, _ordered(entries)) if few else _channel_rows(entries)
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>"
+
+
+def _packages(packages: Sequence[PureWheel]) -> str:
+    """The section of what has no compiled code; nothing where there is none of it."""
+    if not packages:
+        return ""
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Wheel", "Size", "Install", "Evidence"))
+    rows = "\n".join(_package_row(package, packages) for package in _by_project(packages))
+    return (
+        '<section aria-labelledby="pure-title">\n<h2 id="pure-title">Without compiled code</h2>\n'
+        "<p>In plain PyTorch, for every system, with CUDA or without; every channel lists them, and "
+        '<a href="whl/cpu/index.html">whl/cpu/</a> lists nothing else. They are '
+        "under the Apache License 2.0. Install torch first."
+        "<noscript> Put this page's address, less its last slash, for <code>ADDRESS</code>.</noscript></p>\n"
+        f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>\n</section>"
+    )
+
+
+def _by_project(packages: Sequence[PureWheel]) -> list[PureWheel]:
+    """By project, the newest version first."""
+    ranks = {version: rank for rank, version in enumerate(newest_first(one.version for one in packages))}
+    return sorted(packages, key=lambda one: (one.project, ranks[one.version]))
+
+
+def _package_row(package: PureWheel, packages: Sequence[PureWheel]) -> str:
+    file = escape(f"files/{package.sha256}/{package.name}")
+    mark = "" if package.yanked is None else f'<p class="mark"><b>Yanked:</b> {escape(package.yanked)}</p>'
+    lines = escape("\n".join(package_commands("ADDRESS", package, packages).pip))
+    shown = f'<pre class="address">{lines}</pre>' if package.yanked is None else ""
+    return (
+        f'<tr><th scope="row"><a href="{file}">{_breakable(package.name)}</a>{mark}</th>'
+        f"<td>{megabytes(package.size)}</td><td>{shown}</td>"
+        f'<td><a href="records/{package.sha256}.package.json">builds</a><br>'
+        f'sha256 <code class="hash">{escape(package.sha256)}</code></td></tr>'
+    )
 
 
 def _wheel_row(entry: Entry) -> str:

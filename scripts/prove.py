@@ -7,6 +7,9 @@ named torch and numpy, and a nvdiffrast of a higher version that must never be c
     refuse    a torch that has no wheel: fail, name what is supported, change nothing
     import    (--real) beside the real, locked torch: import every plugin with no compiler on PATH
 
+A wheel without compiled code is installed from whl/cpu/ and from the channel of every CUDA, with what it needs of ours
+from there as well; --real imports all its modules.
+
 A wheel for another system, or for a Python that is not here, is untested, which the ledger says.
 """
 
@@ -14,21 +17,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
 from scripts import catalog as catalogs
 from scripts import clean, console, environments, interpreters, ledger, matrix, serve, stand_ins, wheel_policy
-from scripts.catalog import Catalog, Entry
+from scripts.catalog import CPU, Catalog, Entry, PureWheel
 from scripts.checks.imports import PROBE
 from scripts.clean import TOOLS, Environment, Surroundings, Tool
 from scripts.errors import CommandError, PublishError, UntestedError, run_main
-from scripts.install_commands import PROJECT, commands
+from scripts.install_commands import PROJECT, commands, from_others, ours, package_commands
 from scripts.model import ROOT, Cell
 from scripts.plan import host_platform
 from scripts.process import call
@@ -39,6 +48,14 @@ from scripts.store import Store, digest
 # Of no line that has a wheel; higher and lower than all, as installers try to climb and to fall back.
 UNSUPPORTED = ("0.1", "9999.0")
 _DECOY = "9999.0"
+_CPU_TORCH = "2.14.1+cpu"
+# Prints where every module of a project came from.
+_IMPORT = """
+import importlib, importlib.metadata, sys
+files = importlib.metadata.files(sys.argv[1])
+for name in sorted({file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}):
+    print(importlib.import_module(name).__file__)
+"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,17 @@ class Stage:
         """What this machine can install: of its system, for a Python that is here, and not yanked."""
         return tuple(entry for entry in self.catalog.entries if why_not_here(entry) is None)
 
+    @cached_property
+    def packages(self) -> tuple[PureWheel, ...]:
+        """The wheels without compiled code that the Python that runs this can install, less what is yanked."""
+        return tuple(package for package in self.catalog.packages if why_package_not_here(package) is None)
+
+    @cached_property
+    def torches(self) -> dict[str, str]:
+        """The version of the stand-in for torch beside which packages are installed, by channel."""
+        lines = sorted(self.catalog.entries, key=lambda entry: _as_numbers(entry.torch))
+        return {CPU: _CPU_TORCH, **{entry.cuda: stand_in_torch(entry.torch, entry.cuda) for entry in lines}}
+
     def offered(self, like: Entry) -> set[str]:
         """The torch lines that the command for ``like`` can choose from."""
         return {
@@ -84,6 +112,15 @@ def why_not_here(entry: Entry) -> str | None:
     return None if interpreters.find(entry.python) else f"no CPython {entry.python} here"
 
 
+def why_package_not_here(package: PureWheel) -> str | None:
+    """Why a wheel without compiled code cannot be installed with the Python that runs this, or None."""
+    if package.yanked is not None:
+        return f"yanked: {package.yanked}"
+    if package.requires_python and platform.python_version() not in SpecifierSet(package.requires_python):
+        return f"this is Python {platform.python_version()}, it needs {package.requires_python}"
+    return None if interpreters.find(python_line()) else f"no CPython {python_line()} here"
+
+
 def stand_in_torch(line: str, cuda: str) -> str:
     """A version of that line as PyTorch's own channels name it: "2.9.1+cu128"."""
     return f"{line}.1+{cuda}"
@@ -96,10 +133,14 @@ def serving(generation: Path) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-prove-") as temporary:
         scratch = Path(temporary).resolve()
         usual = scratch / "usual"
-        for torch in sorted({stand_in_torch(entry.torch, entry.cuda) for entry in catalog.entries} | {*UNSUPPORTED}):
+        lines = {stand_in_torch(entry.torch, entry.cuda) for entry in catalog.entries}
+        for torch in sorted({*lines, *UNSUPPORTED, _CPU_TORCH}):
             stand_ins.wheel(usual, "torch", torch)
         stand_ins.wheel(usual, "numpy", "2.0")
-        stand_ins.wheel(usual, PROJECT, _DECOY)
+        for name in sorted(_needed(catalog) - {"numpy", "torch"}):
+            stand_ins.wheel(usual, name.replace("-", "_"), _DECOY)
+        for project in sorted({PROJECT, *(package.project for package in catalog.packages)}):
+            stand_ins.wheel(usual, project.replace("-", "_"), _DECOY)
         stand_ins.list_wheels(usual)
         with serve.static(generation) as url, serve.static(usual) as default_index:
             yield Stage(url, catalog, Surroundings(default_index, scratch / "cache"), scratch)
@@ -179,6 +220,81 @@ def imports(stage: Stage, tool: Tool, entry: Entry, cell: Cell) -> str:
     return f"torch {after['torch']}: imported {', '.join(plugins)}"
 
 
+def installs_package(stage: Stage, tool: Tool, package: PureWheel, channel: str) -> str:
+    """A package comes from the channel, what it needs of ours too, and torch stays as it was.
+
+    Raises:
+        PublishError: others were chosen, or something else changed.
+        CommandError: the command failed.
+    """
+    torch = stage.torches[channel]
+    python = interpreters.find(python_line())
+    assert python is not None
+    environment = clean.create(stage.scratch / "environment", python, stage.surroundings, f"torch=={torch}")
+    before = environment.fingerprint("torch")
+    found = _follow_for_package(environment, tool, package, stage, channel)
+    _require(before == environment.fingerprint("torch"), f"torch was touched: now {found.get('torch')}")
+    wanted = {*_names(from_others(package, stage.catalog.packages)), *ours(package, stage.catalog.packages), "torch"}
+    _require(set(found) == wanted, f"{', '.join(sorted(found))} were installed, not {', '.join(sorted(wanted))}")
+    return f"{', '.join(f'{name} {found[name]}' for name in sorted(wanted - {'torch'}))}, torch untouched"
+
+
+def imports_package(stage: Stage, tool: Tool, package: PureWheel) -> str:
+    """Beside the real, locked torch a package is installed, and all its modules are imported; then it goes again.
+
+    Raises:
+        PublishError: another one was chosen, torch was touched, or a module came from elsewhere.
+        CommandError: a command or an import failed.
+    """
+    python = interpreters.find(python_line())
+    assert python is not None
+    lock = ROOT / "requirements" / "packages.txt"
+    folder = environments.create(python, [lock], name=f"prove-packages-{tool}", cache=stage.scratch)
+    environment = Environment(folder, stage.surroundings)
+    before = _canonical(environment.installed())
+    after = _follow_for_package(environment, tool, package, stage, CPU)
+    new = ours(package, stage.catalog.packages)
+    _require({*after.items()} - {*before.items()} == {(name, after.get(name)) for name in new}, "more was installed")
+    command: list[str | Path] = [environment.interpreter, "-I", "-B", "-c", _IMPORT, package.project]
+    said = call(command, env={"PATH": str(stage.scratch)}, cwd=stage.scratch, echo=False, quiet=True, timeout=600)
+    modules = [Path(line) for line in said.splitlines()]
+    outside = [str(module) for module in modules if not module.is_relative_to(environment.site_packages)]
+    _require(bool(modules) and not outside, f"imported from elsewhere: {', '.join(outside) or 'no module'}")
+    environment.run(shlex.join(["uv", "pip", "uninstall", *sorted(new)]))
+    names = [module.parent.name if module.name == "__init__.py" else module.stem for module in modules]
+    return f"torch {after['torch']}: imported {', '.join(names)}"
+
+
+def _follow_for_package(
+    environment: Environment, tool: Tool, package: PureWheel, stage: Stage, channel: str
+) -> dict[str, str]:
+    """Run what the page shows for a package; what is installed then, of which what is ours must be of this index."""
+    shown = package_commands(stage.url, package, stage.catalog.packages, channel)
+    for line in shown.pip if tool == "pip" else shown.uv:
+        environment.run(line)
+    found = _canonical(environment.installed())
+    chosen = found.get(package.project)
+    _require(chosen == package.version, f"{package.project} {chosen} was chosen, not {package.version}")
+    have = {(one.project, one.version) for one in stage.catalog.packages}
+    others = [name for name in ours(package, stage.catalog.packages) if (name, found.get(name)) not in have]
+    _require(not others, f"not from this index: {', '.join(f'{name} {found.get(name)}' for name in others)}")
+    return found
+
+
+def _canonical(installed: Mapping[str, str]) -> dict[str, str]:
+    return {canonicalize_name(name): version for name, version in installed.items()}
+
+
+def _names(requirements: Iterable[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+def _needed(catalog: Catalog) -> set[str]:
+    """Everything that packages require, ours and torch left out."""
+    needed = _names(text for package in catalog.packages for text in package.requires)
+    return needed - {package.project for package in catalog.packages}
+
+
 def _changed(before: Iterable[str], after: Iterable[str]) -> str:
     return ", ".join(sorted({*before} ^ {*after})) or "other versions"
 
@@ -251,10 +367,24 @@ def stand_in_proofs(stage: Stage) -> Iterator[Proof]:
         for tool in TOOLS:
             for torch in UNSUPPORTED:
                 yield proof("refuse", tool, f"torch {torch} ({beside})", partial(refuses, stage, tool, entry, torch))
+    yield from package_proofs(stage)
     for entry in stage.catalog.entries:
         reason = why_not_here(entry)
         if reason and entry.yanked is None:
             yield Proof("install", "-", entry.name, "untested", reason)
+
+
+def package_proofs(stage: Stage) -> Iterator[Proof]:
+    """Every package is installed from the channel of every CUDA and from that of none."""
+    for package in stage.packages:
+        for channel in stage.torches:
+            for tool in TOOLS:
+                make = partial(installs_package, stage, tool, package, channel)
+                yield proof("install", tool, f"{package.name} from {channel}", make)
+    for package in stage.catalog.packages:
+        reason = why_package_not_here(package)
+        if reason and package.yanked is None:
+            yield Proof("install", "-", package.name, "untested", reason)
 
 
 def real_proofs(stage: Stage) -> Iterator[Proof]:
@@ -264,6 +394,9 @@ def real_proofs(stage: Stage) -> Iterator[Proof]:
         if entry.python == python_line() and entry.cell in cells:
             for tool in TOOLS:
                 yield proof("import", tool, entry.name, partial(imports, stage, tool, entry, cells[entry.cell]))
+    for package in stage.packages:
+        for tool in TOOLS:
+            yield proof("import", tool, package.name, partial(imports_package, stage, tool, package))
 
 
 def python_line() -> str:

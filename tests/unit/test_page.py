@@ -17,10 +17,11 @@ import pytest
 from scripts import matrix as matrix_module
 from scripts import page, page_data, torch_table
 from scripts.catalog import Catalog
-from scripts.install_commands import commands
+from scripts.install_commands import commands, package_commands
 from scripts.matrix import Matrix
 from scripts.model import ROOT, Cell
 from tests.catalogs import catalog, entry, many
+from tests.index_factory import pure
 
 HOSTILE = "</script><script>alert(1)</script><!-- & \"'"
 
@@ -273,3 +274,43 @@ def test_commands_show_no_other_index(matrix: Matrix) -> None:
 @pytest.mark.parametrize(("size", "said"), [(950, "0.9 kB"), (99_000, "99.0 kB"), (12_345_678, "12.3 MB")])
 def test_megabytes(size: int, said: str) -> None:
     assert page.megabytes(size) == said
+
+
+PACKAGES = (
+    pure("custom-rasterizer", requires=["torch-rasterizer>=0.1.0", "torch>=2.1"]),
+    replace(pure(), yanked=f"wrong {HOSTILE}", requires=("numpy", "pillow>=10", "torch>=2.1")),
+    pure(version="0.10.0", requires=["numpy", "pillow>=10", "torch>=2.1"]),
+)
+
+
+def test_packages_have_a_section_of_their_own(matrix: Matrix, published: Catalog) -> None:
+    without = page.render(published, matrix)
+    content = page.render(replace(published, packages=PACKAGES), matrix)
+    assert b"Without compiled code" not in without
+    section = content.decode().partition('<section aria-labelledby="pure-title">')[2].partition("</section>")[0]
+    read = Parsed(section.encode())
+    files = [f"files/{PACKAGES[at].sha256}/{PACKAGES[at].name}" for at in (0, 2, 1)]
+    assert [value for value in read.values("a", "href") if value.startswith("files/")] == files
+    assert f"Yanked: wrong {HOSTILE}" in read.text
+    assert "script" not in read.tags
+    # What torch-rasterizer needs of others, custom-rasterizer needs as well.
+    for pin in ("custom-rasterizer==0.1.0", "torch-rasterizer==0.10.0"):
+        lines = f'pip install numpy "pillow>=10"\npip install --index-url ADDRESS/whl/cpu/ {pin}'
+        assert lines in read.text
+    assert "torch-rasterizer==0.1.0" not in read.text
+    # The rest of the page is as it was.
+    assert data_of(content) == data_of(without)
+    assert (
+        content.decode().replace(f'<section aria-labelledby="pure-title">{section}</section>', "") == without.decode()
+    )
+
+
+def test_commands_of_a_package() -> None:
+    packages = (*PACKAGES, alone := pure("nv-diff-render", requires=["torch>=2.1"]))
+    assert package_commands("https://i.example/", alone, packages, "cu130").uv == (
+        "uv pip install --default-index https://i.example/whl/cu130/ nv-diff-render==0.1.0",
+    )
+    assert package_commands("https://i.example", PACKAGES[0], packages).uv == (
+        'uv pip install numpy "pillow>=10"',
+        "uv pip install --default-index https://i.example/whl/cpu/ custom-rasterizer==0.1.0",
+    )

@@ -11,6 +11,7 @@
   const base = new URL(".", location.href).href
     .replace(/[^A-Za-z0-9:/._~%@[\]-]/g, (sign) => "%" + sign.charCodeAt(0).toString(16).toUpperCase())
     .replace(/\/$/, "");
+  for (const lines of document.querySelectorAll("pre.address")) lines.textContent = lines.textContent.replaceAll("ADDRESS", base);
 
   const places = everyPlace();
   const inputs = AXES.map((axis) => [...document.querySelectorAll(`#${axis} input`)]);
