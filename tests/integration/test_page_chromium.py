@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import pytest
 
 from scripts import index, matrix, page
 from scripts.catalog import Catalog, Entry
-from scripts.install_commands import commands
+from scripts.install_commands import commands, package_commands
 from scripts.matrix import Matrix
 from scripts.model import Cell
 from scripts.page_data import DETAILS_UP_TO
 from scripts.serve import static
 from tests.catalogs import catalog, entry, many
+from tests.index_factory import pure
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -r requirements/tests.txt")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -93,6 +94,12 @@ class Browser:
         return str(said.text)
 
 
+PACKAGES = (
+    pure("custom-rasterizer", requires=["torch>=2.1", "torch-rasterizer>=0.1.0"]),
+    pure(requires=["numpy", "torch>=2.1"]),
+)
+
+
 def place(one: Entry) -> list[str]:
     return [one.platform, one.python, one.torch, one.cuda, one.release]
 
@@ -128,7 +135,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def opened(driver: Any, loaded: Matrix, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """An index of the matrix's wheels, less 0.4.0 and what is for Python 3.10."""
     cells = [cell for cell in loaded.cells if cell.release.version != "0.4.0" and cell.python != "3.10"]
-    with _served(driver, loaded, catalog(cells, _changes), tmp_path_factory.mktemp("site")) as browser:
+    made = replace(catalog(cells, _changes), packages=PACKAGES)
+    with _served(driver, loaded, made, tmp_path_factory.mktemp("site")) as browser:
         yield browser
 
 
@@ -185,6 +193,13 @@ def test_a_shell_reads_nothing_into_the_address(browser: Browser) -> None:
     assert "$(site)" in browser.driver.current_url
     browser.choose(one)
     assert browser.raw("pip") == "\n".join(commands(browser.root, one).pip)
+
+
+def test_packages_are_installed_from_this_very_address(browser: Browser) -> None:
+    browser.open()
+    shown = [found.text for found in browser.driver.find_elements(By.CSS_SELECTOR, "pre.address")]
+    assert shown == ["\n".join(package_commands(browser.root, package, PACKAGES).pip) for package in PACKAGES]
+    assert "ADDRESS" not in browser.driver.find_element(By.TAG_NAME, "body").text
 
 
 def test_what_cannot_be_chosen_says_why(browser: Browser) -> None:
@@ -298,7 +313,7 @@ def test_without_script_there_is_the_table(browser: Browser) -> None:
     browser.open(script=False)
     assert not browser.driver.find_element(By.ID, "chooser").is_displayed()
     rows = browser.driver.find_elements(By.CSS_SELECTOR, "tbody tr")
-    assert len(rows) == len({one.channels for one in browser.catalog.entries})
+    assert len(rows) == len({one.channels for one in browser.catalog.entries}) + len(PACKAGES)
     assert all(row.is_displayed() for row in rows)
     assert "ADDRESS/whl/" in browser.driver.find_element(By.TAG_NAME, "noscript").text
     target = rows[0].find_element(By.TAG_NAME, "a").get_attribute("href")
