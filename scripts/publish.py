@@ -100,6 +100,8 @@ def stage(
         for candidate in candidates:
             _refuse_taken(candidate.entry, current if replace_staged else base)
         candidates = _once(candidates)
+        pure = {one.name: one for one in (*base.packages, *(candidate.entry for candidate in candidates))}
+        pure_wheels.check_needs([one for one in pure.values() if isinstance(one, PureWheel)], _projects())
         if any(isinstance(one.entry, Entry) and one.entry.partial for one in candidates):
             place.mark_rehearsal()
         catalog = base
@@ -127,12 +129,17 @@ def _candidate(wheel: Path, folder: Path, base: Catalog, allow_partial: bool) ->
     known = base.file(wheel.name)
     uploaded = known.uploaded if known else ledger.now()
     if pure_wheels.is_pure(wheel):
-        made = pure_wheels.make(wheel, folder, uploaded, {package.name for package in packages.known()})
+        made = pure_wheels.make(wheel, folder, uploaded, _projects())
     else:
         record = evidence.audit_record(sha256, wheel.name, wheel.stat().st_size, folder, allow_partial=allow_partial)
         made = entries.make(wheel, record, uploaded)
     # What happened to it since it was first staged (a waiver, a yank) stays.
     return replace(made, entry=known) if known and known.sha256 == sha256 else made
+
+
+def _projects() -> set[str]:
+    """Whose wheels may be staged without compiled code."""
+    return {package.name for package in packages.known()}
 
 
 def _keep(store: Store, candidate: Candidate, base: Catalog, folder: Path) -> Entry | PureWheel:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from scripts import entries, package_records, wheels
@@ -52,6 +53,25 @@ def make(path: Path, folder: Path, uploaded: str, projects: Collection[str]) -> 
         mend = (error.mend if isinstance(error, PipelineError) else "") or _MEND
         raise PublishError(f"{path.name} cannot be staged: {error}", mend=mend) from error
     return Candidate(path, record, entry, metadata)
+
+
+def check_needs(packages: Collection[PureWheel], projects: Collection[str]) -> None:
+    """Refuse packages that need another of our ``projects`` of which the index has nothing.
+
+    It would have to come from elsewhere, where anybody may have taken its name.
+
+    Raises:
+        PublishError: the first that does.
+    """
+    there = {package.project for package in packages}
+    for package in packages:
+        lacking = {canonicalize_name(Requirement(text).name) for text in package.requires} & {*projects} - there
+        if lacking:
+            named = ", ".join(sorted(lacking))
+            raise PublishError(
+                f"{package.name} cannot be staged: it needs {named}, of which the index has nothing",
+                mend=f"stage it as well: nox -s packages -- {' '.join(sorted(lacking))}",
+            )
 
 
 def _problems(wheel: Wheel, project: str) -> Iterator[str]:

@@ -105,6 +105,15 @@ def test_upload_to_a_page_a_project(store: Path, pure: list[Path]) -> None:
     assert len([event for event in ledger.read(store) if event.what == "uploaded"]) == 2
 
 
+def test_what_needs_another_of_ours_comes_with_it(store: Path, pure: list[Path]) -> None:
+    """Nobody else's torch-rasterizer must fill the gap."""
+    with pytest.raises(PublishError, match="it needs torch-rasterizer, of which the index has nothing"):
+        publish.stage(store, pure[1:], by=BY)
+    assert not (store / "pool").exists()
+    publish.stage(store, pure[:1], by=BY)
+    assert publish.stage(store, pure[1:], by=BY).added == (pure[1].name,)
+
+
 def _no_record(wheel: Path) -> Path:
     shutil.rmtree(wheel.parent / "records")
     return wheel
