@@ -22,7 +22,7 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from scripts import matrix, simple_index, torch_table
+from scripts import adopt, matrix, simple_index, torch_table
 from scripts.console import mark
 from scripts.errors import MatrixError, UntestedError, run_main
 from scripts.simple_index import File, IndexUnreachable
@@ -174,19 +174,38 @@ def _toolkit_tags() -> list[str]:
         return []
 
 
-def main() -> int:
-    """Refresh the table of torch builds."""
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.observe", description="Refresh torch_builds.yaml.")
     parser.add_argument(
         "--index", default=os.environ.get("PIP_INDEX_URL", INDEX), help="a simple index with the plain wheels"
     )
     parser.add_argument("--channels", default=CHANNELS, help="the folder of PyTorch's channels")
-    options = parser.parse_args()
+    parser.add_argument("--add", action="store_true", help="add newer torch lines to the matrix as well")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what changed there, in Markdown")
+    return parser.parse_args()
+
+
+def _follow(before: TorchTable, *, add: bool, told: Path | None) -> None:
+    """Take into the matrix what the new table has, and tell."""
+    adopted = adopt.adopt(matrix.PATH, torch_table.PATH) if add else None
+    if adopted and adopted.additions:
+        matrix.write(matrix.PATH, adopted.text)
+        mark("passed", f"{len(adopted.additions)} torch lines added to the matrix: {len(adopted.cells)} cells")
+    if told:
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.write_text(adopt.report(before, torch_table.load(torch_table.PATH), adopted), encoding="utf-8")
+
+
+def main() -> int:
+    """Refresh the table of torch builds."""
+    options = _parse()
+    before = torch_table.load(torch_table.PATH)
     report = observe(torch_table.PATH, index=options.index.rstrip("/"), channels=options.channels.rstrip("/"))
     for line in report.observed:
         mark("passed", line)
     for line in report.kept:
         mark("untested", f"{line}; kept as it was")
+    _follow(before, add=options.add, told=options.report)
     return 0
 
 

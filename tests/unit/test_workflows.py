@@ -1,0 +1,170 @@
+"""What the workflows may be: calls of nox that exist, pinned actions, least permissions, no GPU for pull requests."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from scripts import matrix, plan
+from scripts.model import ROOT
+from tests import workflows
+from tests.workflows import Step
+
+JOBS = plan.jobs(matrix.load().cells)
+# What GitHub would fill in, as far as a command line sees it.
+CONTEXT: dict[str, Any] = {
+    "inputs": {"cells": "*", "chunk": "1/1", "engine": "auto"},
+    "matrix": JOBS[0],
+    "vars": {"STORE": "store", "WAIVE_GPU": "no GPU for Windows"},
+}
+RUNNER = {"GITHUB_ACTOR": "somebody", "GITHUB_OUTPUT": "outputs"}
+COMMANDS = [step for name in workflows.names() for step in workflows.steps(name) if step.command]
+ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
+
+
+def named(step: Step) -> str:
+    return f"{step.workflow}:{step.job}:{step.command}"
+
+
+def test_all_workflows_are_there() -> None:
+    assert workflows.names() == ["build.yml", "ci.yml", "observe.yml", "rehearse.yml", "release.yml"]
+
+
+@pytest.mark.parametrize("step", COMMANDS, ids=named)
+def test_a_step_calls_nox_and_nothing_else(step: Step) -> None:
+    assert step.command is not None
+    assert re.fullmatch(r"nox -s [^\n;&|`]*", step.command), "one line, one command"
+    assert "${{" not in step.command, "inputs come through env"
+
+
+@pytest.mark.parametrize("step", COMMANDS, ids=named)
+def test_every_call_names_a_session_and_arguments_that_exist(step: Step) -> None:
+    assert step.command is not None
+    made = workflows.calls(step.command, {**RUNNER, **step.variables(CONTEXT)})
+    assert len(made) == 1
+    assert workflows.problem(made[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong"),
+    [
+        ("nox -s biuld", "no session biuld"),
+        ("nox -s build -- --arc 9.0 --no-such", "build: unrecognized arguments: --no-such"),
+        ("nox -s build -- --engine docker", "build: argument --engine: invalid choice: 'docker'"),
+        ("nox -s plan -- --json --github", "plan: argument --github: not allowed with argument --json"),
+        ("nox -s verify", "verify: the following arguments are required: WHEEL"),
+        ("nox -s publish -- yank X", "publish: the following arguments are required: --reason"),
+        ("nox -l", "not a call of sessions: -l"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_said(call: str, wrong: str) -> None:
+    (arguments,) = workflows.calls(call, {})
+    said = workflows.problem(arguments)
+    assert said is not None
+    assert said.startswith(wrong)
+
+
+def test_a_waiver_is_only_given_where_there_is_a_reason() -> None:
+    step = next(step for step in workflows.steps("release.yml", "promote") if step.command)
+    assert step.command is not None
+    (with_reason,) = workflows.calls(step.command, {**RUNNER, "STORE": "my store", "REASON": "no GPU"})
+    (without,) = workflows.calls(step.command, {**RUNNER, "STORE": "my store", "REASON": ""})
+    assert with_reason[-2:] == ["--waive-gpu", "no GPU"]
+    assert "--waive-gpu" not in without
+    assert "my store" in without
+
+
+def test_actions_are_pinned_by_commit_with_one_version_each() -> None:
+    known: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for path in [*workflows.FOLDER.glob("*.yml"), *ACTIONS]:
+        for number, action, reference, comment in workflows.pinned(path):
+            assert re.fullmatch(r"[0-9a-f]{40}", reference), f"{path.name}:{number}"
+            assert re.fullmatch(r"v\d+\.\d+\.\d+", comment), f"{path.name}:{number}"
+            # actions/cache/save is of actions/cache.
+            known["/".join(action.split("/")[:2])].add((reference, comment))
+    assert len(known) >= 6
+    assert {action: pins for action, pins in known.items() if len(pins) > 1} == {}
+
+
+def test_images_are_pinned_by_digest_and_the_same_everywhere() -> None:
+    images = {
+        document["env"]["IMAGE"]
+        for document in map(workflows.load, workflows.names())
+        if "IMAGE" in document.get("env", {})
+    }
+    assert len(images) == 1
+    assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", images.pop())
+
+
+@pytest.mark.parametrize("name", workflows.names())
+def test_permissions_are_least(name: str) -> None:
+    document = workflows.load(name)
+    assert document["permissions"] == {}
+    for job in document["jobs"].values():
+        assert "permissions" in job
+        writes = {scope for scope, how in job["permissions"].items() if how == "write"}
+        actions = " ".join(step.get("uses", "") for step in job.get("steps", ()))
+        assert writes <= {"attestations", "id-token"} or "create-pull-request" in actions
+        assert not ("id-token" in writes and any("run" in step for step in job["steps"])), "a token beside our own code"
+
+
+def triggers(name: str) -> Mapping[str, Any]:
+    document = workflows.load(name)["on"]
+    assert isinstance(document, Mapping)
+    return document
+
+
+@pytest.mark.parametrize("name", workflows.names())
+def test_pull_requests_reach_no_runner_of_ours(name: str) -> None:
+    for job in workflows.load(name)["jobs"].values():
+        if "self-hosted" in job.get("runs-on", ()):
+            assert set(triggers(name)) <= {"push", "workflow_dispatch"}
+            assert set(triggers(name)["push"]) == {"tags"}
+    assert "pull_request_target" not in triggers(name)
+
+
+def test_promotion_is_protected_and_comes_after_the_gpu_and_the_proof() -> None:
+    jobs = workflows.load("release.yml")["jobs"]
+    assert jobs["promote"]["environment"] == "index"
+    assert "gpu" in jobs["smoke"]["runs-on"]
+    order = ["plan", "build", "smoke", "stage", "promote", "attest"]
+    assert list(jobs) == order
+    assert [jobs[name].get("needs") for name in order] == [None, *order[:-1]]
+
+
+def test_build_takes_its_matrix_and_its_parts_from_the_plan() -> None:
+    cells = workflows.load("build.yml")["jobs"]["cells"]
+    assert cells["strategy"]["matrix"] == "${{ fromJSON(needs.plan.outputs.matrix) }}"
+    chunk = workflows.load("release.yml")["jobs"]["build"]
+    assert chunk["strategy"]["matrix"]["chunk"] == "${{ fromJSON(needs.plan.outputs.chunks) }}"
+    assert chunk["with"]["chunk"] == "${{ matrix.chunk }}"
+    for job in JOBS:
+        used = set(re.findall(r"[{ ]matrix\.(\w+)", json.dumps(cells)))
+        assert used <= set(job)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: str(job["id"]))
+def test_every_job_of_the_matrix_is_a_call_that_exists(job: dict[str, object]) -> None:
+    step = next(step for step in workflows.steps("build.yml", "cells") if "build" in (step.command or ""))
+    assert step.command is not None
+    (arguments,) = workflows.calls(step.command, {**RUNNER, **step.variables({**CONTEXT, "matrix": job})})
+    assert arguments[3 : 3 + len(str(job["cells"]).split())] == str(job["cells"]).split()
+    assert workflows.problem(arguments) is None
+
+
+def test_windows_gets_the_toolset_that_its_cuda_takes() -> None:
+    """What can be seen of it here; the toolset itself is the runner's."""
+    step = next(step for step in workflows.steps("build.yml", "cells") if "msvc" in step.document.get("uses", ""))
+    assert step.document["with"]["toolset"] == "${{ matrix.msvc }}"
+    assert step.runs({"runner": {"os": "Windows"}})
+    assert not step.runs({"runner": {"os": "Linux"}})
+    for job in JOBS:
+        windows = str(job["os"]).startswith("windows")
+        toolkit = matrix.load().toolkit(str(job["id"]).split("-")[1])
+        assert job["msvc"] == (toolkit.msvc.maximum if windows else "")
+    assert workflows.load("build.yml")["defaults"]["run"]["shell"] == "bash", "no PowerShell"
