@@ -25,6 +25,8 @@ nox.options.sessions = ["lint", "tests"]
 
 REQUIREMENTS = Path("requirements")
 TORCH_TESTS = ["tests/beside_torch", *sorted(str(folder) for folder in Path("packages").glob("*/tests"))]
+WORKFLOWS = sorted(str(path) for path in Path(".github").glob("workflows/*.yml"))
+ACTIONS = sorted(str(path) for path in Path(".github").glob("actions/*/action.yml"))
 # With more than one, torch stalls where others compute as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -96,7 +98,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session
 def observe(session: nox.Session) -> None:
-    """Refresh the table of torch builds from a package index: [--index URL]."""
+    """Refresh the table of torch builds from a package index: [--index URL] [--add] [--report FILE]."""
     stage(session, "observe")
 
 
@@ -187,12 +189,17 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, and that what is generated and locked is up to date."""
+    """Check style, types, workflows, the matrix, and that what is generated and locked is up to date."""
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("python", "-m", "scripts.locks", "--check")
+    session.run("check-jsonschema", "--schemafile", "build_matrix.schema.json", "build_matrix.yaml")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", *ACTIONS)
+    session.run("zizmor", "--offline", "--no-progress", "--strict-collection", "--min-severity=low", ".github")
+    session.run("python", "-m", "pytest", "-q", "tests/unit/test_workflows.py")
 
 
 @nox.session
