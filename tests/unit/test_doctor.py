@@ -262,6 +262,17 @@ class TestVerdicts:
         assert site.run("--fox").returncode == 2
 
 
+@pytest.mark.skipif(not (OVERLAY / "_installation.py").exists(), reason="the overlay has no _installation.py yet")
+def test_with_what_really_looks_at_the_machine(site: Site) -> None:
+    for file in OVERLAY.glob("*.py"):
+        shutil.copy(file, site.package)
+    (site.package / "torch" / "nvdiffrast_plugin.py").unlink()
+    (site.package / "build_info.json").write_text(json.dumps({**INFO, "plugins": ["nvdiffrast_plugin"]}))
+    found = site.lines()
+    assert {line["section"] for line in found} >= {"Python and system", "torch", "driver and GPUs", "nvdiffrast"}
+    assert [line["text"] for line in found if "0.3.3.1 for cp311, torch 2.14.1" in line["text"]]
+
+
 class TestEnvironment:
     @pytest.mark.parametrize(
         ("name", "value", "state"),
