@@ -1,0 +1,92 @@
+"""One cell through build.yml as GitHub would do it: planned, its job expanded, its steps in order, to a real wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import records
+from scripts.cache import file_sha256
+from scripts.model import ROOT, Cell
+from tests import workflows
+from tests.workflows import Step
+
+pytestmark = pytest.mark.integration
+# What GitHub's own actions do is not ours to run; whatever else is used must be run, so it must be a nox call.
+_ACTIONS = ("actions/checkout@", "actions/cache/", "actions/upload-artifact@", "./.github/actions/nox")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This tree as a runner would check it out: what git tracks, and nothing that was ever built."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: clone the repository")
+    folder = tmp_path_factory.mktemp("runner") / "checkout"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run(step: Step, context: Mapping[str, Any], checkout: Path) -> str:
+    """Run a step as the runner does, with nox of this environment; what it printed."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_OUTPUT": str(checkout.parent / "outputs"),
+        **step.variables(context),
+    }
+    script = checkout.parent / "step.sh"
+    script.write_text(step.command or "", encoding="utf-8")
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
+    done = subprocess.run(shell, cwd=checkout, env=environment, stdout=-1, stderr=subprocess.STDOUT, check=False)
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, f"{step.command}\n{said[-4000:]}"
+    return said
+
+
+def run_job(name: str, context: Mapping[str, Any], checkout: Path) -> list[str]:
+    """Every step of one job in order; the commands that ran."""
+    ran = []
+    for step in workflows.steps("build.yml", name):
+        if step.command:
+            run(step, context, checkout)
+            ran.append(step.command)
+        elif step.runs(context):
+            assert step.document["uses"].startswith(_ACTIONS)
+    return ran
+
+
+def test_one_cell_through_the_workflow(host_cell: Cell, checkout: Path) -> None:
+    inputs = {"cells": host_cell.id, "chunk": "1/1", "engine": "host"}
+    context: dict[str, Any] = {"inputs": inputs, "runner": {"os": "Linux"}}
+    assert len(run_job("plan", context, checkout)) == 1
+    outputs = dict(line.split("=", 1) for line in (checkout.parent / "outputs").read_text().splitlines())
+    (job,) = json.loads(outputs["matrix"])["include"]
+    assert job["cells"] == host_cell.id
+
+    (command,) = run_job("cells", {**context, "matrix": job}, checkout)
+    assert command.startswith("nox -s build ")
+    upload = list(workflows.steps("build.yml", "cells"))[-1].document["with"]["path"]
+    (wheel,) = (checkout / upload).glob("*.whl")
+    assert wheel.name == host_cell.wheel
+    record = records.find(file_sha256(wheel), checkout / upload)
+    assert record is not None
+    assert record.outcome == "passed"
+
+    # The same job again, as after an interruption: the finished wheel comes out of the cache.
+    before = wheel.read_bytes()
+    shutil.rmtree(checkout / upload)
+    build = next(step for step in workflows.steps("build.yml", "cells") if "build" in (step.command or ""))
+    assert "the wheel is kept" in run(build, {**context, "matrix": job}, checkout)
+    assert wheel.read_bytes() == before
