@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ import uv
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from scripts import console, lockfile, redist
+from scripts import console, lockfile, redist, torch_table
 from scripts.errors import PipelineError, ToolchainError, UsageError, run_main
 from scripts.model import ROOT
 from scripts.process import call
 
 PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
 _TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu(?P<major>\d\d)(?P<minor>\d))(?P<windows>-win_amd64)?")
+# From CUDA 13 on the compiler is on the package index.
+_CUDA_NAME = re.compile(r"cu(?P<major>1[3-9])(?P<minor>\d)")
 _WINDOWS = "-win_amd64"
 
 
@@ -58,16 +60,40 @@ Lock = RequirementsLock | ArchivesLock
 
 
 def known_locks(root: Path = ROOT) -> dict[str, Lock]:
-    """Every lock that can be made, by name: ``pipeline``, ``cu130``, ``2.14.1-cu130``, ``cu124-redist``."""
+    """Every lock that is listed or there, by name: ``pipeline``, ``cu130``, ``2.14.1-cu130``, ``cu124-redist``."""
     folder = root / "requirements"
     table = _table(root)
+    toolkits = dict.fromkeys([*table["toolkits"]["cuda"], *_made(folder / "toolkits", _CUDA_NAME, _cuda)])
+    torches = dict.fromkeys([*table["torch"], *_made(folder / "torch", _TORCH_NAME, lambda match: match[0])])
     locks: list[Lock] = [_plain_lock(folder, name, table["plain"]["python"]) for name in table["plain"]["names"]]
-    locks += [_toolkit_lock(folder, cuda, table["toolkits"]["components"]) for cuda in table["toolkits"]["cuda"]]
-    locks += [torch_lock(folder, name, options) for name, options in table["torch"].items()]
+    locks += [_toolkit_lock(folder, cuda, table["toolkits"]["components"]) for cuda in toolkits]
+    locks += [torch_lock(folder, name, _torch_options(name, table["torch"])) for name in torches]
     for cuda in redist.pinned_manifests(folder / "toolkits" / "manifests.json").versions():
         name = f"cu{cuda.rpartition('.')[0].replace('.', '')}-redist"
         locks.append(ArchivesLock(name, folder / "toolkits" / f"{name}.json", cuda))
     return {lock.name: lock for lock in locks}
+
+
+def _made(folder: Path, pattern: re.Pattern[str], spell: Callable[[re.Match[str]], str]) -> list[str]:
+    """The locks that are in ``folder``: what was made without being listed is held to its inputs as well."""
+    matches = (pattern.fullmatch(path.stem) for path in sorted(folder.glob("*.txt")))
+    return [spell(match) for match in matches if match]
+
+
+def _cuda(match: re.Match[str]) -> str:
+    return f"{match['major']}.{match['minor']}"
+
+
+def _torch_options(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A torch's options: those that are listed, else who publishes it and its oldest Python, as they were observed."""
+    linux = name.removesuffix(_WINDOWS)
+    match = _TORCH_NAME.fullmatch(name)
+    if match is None or linux in listed:
+        return listed.get(linux, {})
+    builds, cuda = torch_table.load(), _cuda(match)
+    pythons = builds.pythons(cuda, match["version"], "linux_x86_64")
+    origins = {builds.origin(cuda, match["version"], "linux_x86_64", python) for python in pythons}
+    return {"origin": "pypi" if "pypi" in origins else "pytorch", "python": pythons[0]} if pythons else {}
 
 
 def _table(root: Path) -> dict[str, Any]:
@@ -113,10 +139,11 @@ def _runtime_package(major: int) -> str:
 def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
     """The locks that ``names`` ask for; none asks for all. ``cu124`` also finds ``cu124-redist``.
 
-    A torch that locks.toml does not list is locked with default options, one for Windows with those of the same torch.
+    A torch that locks.toml does not list is locked as the table of torch builds has it, one for Windows with what goes
+    for Linux, and a toolkit that it does not list with the components of all.
     """
     locks = known_locks(root)
-    options = _table(root)["torch"]
+    folder, table = root / "requirements", _table(root)
     chosen: list[Lock] = []
     for name in names:
         if name in locks:
@@ -124,7 +151,9 @@ def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
         elif f"{name}-redist" in locks:
             chosen.append(locks[f"{name}-redist"])
         elif _TORCH_NAME.fullmatch(name):
-            chosen.append(torch_lock(root / "requirements", name, options.get(name.removesuffix(_WINDOWS), {})))
+            chosen.append(torch_lock(folder, name, _torch_options(name, table["torch"])))
+        elif match := _CUDA_NAME.fullmatch(name):
+            chosen.append(_toolkit_lock(folder, _cuda(match), table["toolkits"]["components"]))
         else:
             raise UsageError(f"no lock is called {name}", mend=f"choose from: {', '.join(sorted(locks))}")
     return chosen or list(locks.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import lockfile, locks
+from scripts import lockfile, locks, torch_table
 from scripts.errors import CommandError, ToolchainError, UsageError
 from scripts.model import ROOT
 
@@ -216,3 +216,29 @@ def test_other_lines_are_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.txt").write_text(f"foo==1 {HASH}\n{line}\n")
     with pytest.raises(ToolchainError, match=r"a\.txt:2"):
         lockfile.read_lock(tmp_path / "a.txt")
+
+
+def test_what_is_not_listed_is_locked_as_it_was_observed(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = torch_table.load()
+    channel = torch_table.Channel({"2.16.0": {"linux_x86_64": ("3.12", "3.13")}}, observed="2027-01-01")
+    plain = {**builds.pypi, "2.16.1": torch_table.Plain("13.3.1", ("3.11", "3.12"))}
+    newer = torch_table.TorchTable({**builds.channels, "cu133": channel}, plain, "2027-01-01")
+    monkeypatch.setattr(torch_table, "load", lambda: newer)
+    from_channel, from_index = lock(root, "2.16.0-cu133"), lock(root, "2.16.1-cu133")
+    assert (from_channel.channel, from_channel.python) == ("https://download.pytorch.org/whl/cu133", "3.12")
+    assert (from_index.channel, from_index.python) == (None, "3.11")
+    toolkit = lock(root, "cu133")
+    assert toolkit.output == root / "requirements" / "toolkits" / "cu133.txt"
+    assert "nvidia-cuda-nvcc==13.3.*" in toolkit.lines
+    with pytest.raises(UsageError):
+        lock(root, "cu121")
+
+
+def test_a_lock_that_is_there_but_not_listed_is_checked(root: Root) -> None:
+    folder = root / "requirements"
+    shutil.copy(folder / "toolkits" / "cu132.txt", folder / "toolkits" / "cu133.txt")
+    shutil.copy(folder / "torch" / "2.14.1-cu130.txt", folder / "torch" / "2.14.0-cu130.txt")
+    known = locks.known_locks(root)
+    assert "nvidia-cuda-nvcc==13.3.*" in str(known["cu133"])
+    assert any("torch==2.14.0" in said for said in locks.problems(known["2.14.0-cu130"]))
+    assert any("13.3" in said for said in locks.problems(known["cu133"]))
