@@ -22,9 +22,11 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from scripts import adopt, matrix, simple_index, torch_table
+from scripts import adopt, located, matrix, simple_index, torch_table
 from scripts.console import mark
-from scripts.errors import MatrixError, UntestedError, run_main
+from scripts.errors import UntestedError, run_main
+from scripts.matrix_expand import to_toolkit
+from scripts.matrix_schema import parse
 from scripts.simple_index import File, IndexUnreachable
 from scripts.torch_table import Channel, Plain, TorchTable
 
@@ -167,11 +169,9 @@ def observe(path: Path, *, index: str, channels: str) -> Report:
 
 
 def _toolkit_tags() -> list[str]:
-    try:
-        return [toolkit.tag for toolkit in matrix.load().toolkits]
-    except MatrixError:
-        # A torch that the table does not know yet is what sends a maintainer here.
-        return []
+    """The toolkits that the matrix asks for, even where their torch is not in the table yet."""
+    raw, _ = parse(located.read(matrix.PATH))
+    return [to_toolkit(cuda, toolkit).tag for cuda, toolkit in raw.toolkits.items()] if raw else []
 
 
 def _parse() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import observe, simple_index, torch_table
+from scripts import matrix, observe, simple_index, torch_table
 from scripts.errors import UntestedError
 from scripts.simple_index import IndexUnreachable
 from scripts.torch_table import Channel, Plain, TorchTable
@@ -222,3 +222,16 @@ def test_only_the_web_is_read(tmp_path: Path) -> None:
 )
 def test_cuda_of(requirement: str, cuda: str | None) -> None:
     assert observe.cuda_of(METADATA.format(requirement)) == cuda
+
+
+def test_the_channel_of_a_toolkit_that_is_new_in_the_matrix_is_read(
+    server: Server, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The matrix as a whole is wrong until the table knows its torch: that must not keep the table from being read."""
+    path = tmp_path / "build_matrix.yaml"
+    text = matrix.PATH.read_text(encoding="utf-8")
+    path.write_text(text.replace('  "13.2":\n', '  "13.3":\n'), encoding="utf-8")
+    monkeypatch.setattr(matrix, "PATH", path)
+    server.page("/whl/cu133/torch/", [CHANNEL[0].replace("cu130", "cu133")])
+    run(server, table)
+    assert torch_table.load(table).channels["cu133"].builds == {"2.9.1": {"linux_x86_64": ("3.10",)}}
