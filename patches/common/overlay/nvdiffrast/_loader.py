@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import importlib.util
+import json
 import logging
 import os
 import sys
@@ -17,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_PACKAGE = Path(__file__).resolve().parent
+# Not resolved: Wine, for one, resolves no path of more than 260 characters.
+PACKAGE = Path(__file__).absolute().parent
 _lock = threading.Lock()
 _warned: set[str] = set()
 # Windows takes a folder from the search path again when its handle is collected.
@@ -30,12 +33,15 @@ def load_precompiled(gl: bool) -> ModuleType | None:
     None is said once per plugin, to the logger "nvdiffrast"; NVDIFFRAST_FORCE_JIT=1 gives None at once.
 
     Raises:
-        ImportError: the plugin is there and cannot be imported; the message says why and what to do.
+        ImportError: the plugin is there and cannot be imported, or it is not and NVDIFFRAST_NO_JIT=1 or a zip file
+            forbids to compile it; the message says why and what to do.
     """
     if os.environ.get("NVDIFFRAST_FORCE_JIT") == "1":
         return None
     name = "nvdiffrast_plugin_gl" if gl else "nvdiffrast_plugin"
-    present = _present(_PACKAGE / "torch", name)
+    present = _present(PACKAGE / "torch", name)
+    if not present and (not PACKAGE.is_dir() or os.environ.get("NVDIFFRAST_NO_JIT") == "1"):
+        raise _refusal(name)
     if not present:
         _warn_once(name, "%s is not compiled in this installation; compiling it just in time", name)
         return None
@@ -68,7 +74,7 @@ def load_extension(name: str) -> ModuleType:
     Raises:
         ImportError: it is not there, or cannot be imported; the message says why and what to do.
     """
-    present = _present(_PACKAGE.parent, name)
+    present = _present(PACKAGE.parent, name)
     if present:
         return _load(name, present)
     try:  # An editable installation keeps it elsewhere on the path.
@@ -76,10 +82,62 @@ def load_extension(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        message = (
-            f"nvdiffrast: this installation holds no compiled {name}; install a wheel that was built for this Python"
-        )
-        raise ImportError(message, name=name) from error
+        raise _refusal(name) from error
+
+
+def dll_folders() -> list[Path]:
+    """Where Windows is told to look for DLLs, in this order: folders that exist, named by a whole path.
+
+    NVDIFFRAST_DLL_DIRS; what the wheel brings; torch's own; the nvidia-* wheels'; CUDA_PATH's; toolkits of the CUDA
+    major that the wheel was built for. On other systems none, for there the files themselves say where.
+    """
+    if not hasattr(os, "add_dll_directory"):
+        return []
+    listed = os.environ.get("NVDIFFRAST_DLL_DIRS", "").split(os.pathsep)
+    folders = [*map(Path, filter(None, listed)), PACKAGE.parent / "nvdiffrast.libs"]
+    torch = _torch_folder()
+    if torch is not None:
+        folders += [
+            torch / "lib",
+            *sorted(torch.parent.glob("nvidia/*/bin")),
+            *sorted(torch.parent.glob("nvidia/*/bin/*")),
+        ]
+    homes = [os.environ.get("CUDA_PATH", ""), *_toolkits()]
+    folders += [Path(home, *parts) for home in homes if home for parts in (("bin",), ("bin", "x64"))]
+    # A relative folder would be found from wherever the program was started.
+    found = [folder for folder in folders if folder.is_absolute() and folder.is_dir()]
+    return list(dict.fromkeys(found))
+
+
+def _torch_folder() -> Path | None:
+    """torch's folder, without importing it."""
+    module = sys.modules.get("torch")
+    file = getattr(module, "__file__", None)
+    if file is None:
+        try:
+            spec = importlib.util.find_spec("torch")
+        except (ImportError, ValueError):
+            return None
+        file = spec.origin if spec is not None else None
+    return Path(file).parent if file else None
+
+
+def _toolkits() -> list[str]:
+    """Installed toolkits of the major that this wheel was built for, by the variables that their installers set."""
+    try:
+        info = json.loads((PACKAGE / "build_info.json").read_text(encoding="utf-8"))
+        major = str(info["cuda"]).partition(".")[0]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    named = [name for name in os.environ if name.upper().startswith(f"CUDA_PATH_V{major}_")]
+    return [os.environ[name] for name in sorted(named, reverse=True)]
+
+
+def _refusal(name: str) -> ImportError:
+    """Why there is no module of that name, where nothing may be compiled in its place."""
+    from . import _diagnosis  # noqa: PLC0415 - only a failure pays for it
+
+    return ImportError(_diagnosis.explain_absence(name), name=name)
 
 
 def _present(folder: Path, name: str) -> list[Path]:
@@ -96,6 +154,7 @@ def _load(module: str, present: list[Path]) -> ModuleType:
     """Import ``module``; every failure becomes one ImportError with a diagnosis."""
     file = present[0]
     try:
+        _check_whole(file)
         if not _takes(file, module.rpartition(".")[2]):
             raise ImportError("compiled for another Python")
         _add_dll_folders()
@@ -106,18 +165,26 @@ def _load(module: str, present: list[Path]) -> ModuleType:
         raise ImportError(_diagnosis.explain(file, error), name=module, path=str(file)) from error
 
 
+def _check_whole(file: Path) -> None:
+    """A truncated ELF file would not fail to load, but end the process when what is missing is touched."""
+    with file.open("rb") as stream:
+        header = stream.read(64)
+    if header[:4] != b"\x7fELF":
+        return
+    # A linker writes the table of sections last.
+    sections = int.from_bytes(header[40:48], "little")
+    end = sections + int.from_bytes(header[58:60], "little") * int.from_bytes(header[60:62], "little")
+    if len(header) < 64 or file.stat().st_size < end:
+        raise ImportError(f"{file.name}: file too short")
+
+
 def _add_dll_folders() -> None:
-    """On Windows, let the loader find torch's libraries, those bundled with the wheel, and an installed toolkit's."""
+    """On Windows, let the loader find the libraries; once, and for as long as the process lives."""
     if not hasattr(os, "add_dll_directory"):
         return
-    torch = sys.modules.get("torch")
-    folders = [Path(str(torch.__file__)).parent / "lib"] if torch is not None else []
-    folders.append(_PACKAGE.parent / "nvdiffrast.libs")
-    if os.environ.get("CUDA_PATH"):
-        folders.append(Path(os.environ["CUDA_PATH"]) / "bin")
     with _lock:
         if not _dll_handles:
-            _dll_handles.extend(os.add_dll_directory(str(folder)) for folder in folders if folder.is_dir())
+            _dll_handles.extend(os.add_dll_directory(str(folder)) for folder in dll_folders())
 
 
 def _warn_once(name: str, message: str, *arguments: str) -> None:

@@ -1,0 +1,305 @@
+"""Reads what PE and ELF libraries need, and follows it through the folders of the system; read only after a failure."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_PE_MACHINES = {0x8664: "x86_64", 0x14C: "i386", 0xAA64: "aarch64"}
+_ELF_MACHINES = {62: "x86_64", 3: "i386", 183: "aarch64"}
+# Sets of functions that Windows provides under such names, with no file behind them.
+_VIRTUAL = ("api-ms-win-", "ext-ms-")
+_SYSTEM_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
+
+
+class DamagedError(ValueError):
+    """A file is no library, or not all of it is there."""
+
+
+class Binary(NamedTuple):
+    """What a library says of itself.
+
+    ``format`` is "pe" or "elf", ``machine`` e.g. "x86_64"; ``needed`` the libraries that it needs; ``imports`` what it
+    takes from each by name, and ``exports`` what it has (PE only); ``paths`` where an ELF file wants them looked for.
+    """
+
+    format: str
+    machine: str
+    needed: tuple[str, ...]
+    imports: Mapping[str, tuple[str, ...]]
+    exports: frozenset[str]
+    paths: tuple[str, ...]
+
+
+class Fault(NamedTuple):
+    """Why a library cannot be loaded: ``kind`` is "missing", "damaged", "foreign" or "symbol".
+
+    ``library`` is its name or its file, ``needed_by`` the file that asks for it, ``detail`` what is wrong.
+    """
+
+    kind: str
+    library: str
+    needed_by: Path
+    detail: str
+
+
+def read(path: Path) -> Binary:
+    """Read a library.
+
+    Raises:
+        DamagedError: it is none, or truncated.
+        OSError: it cannot be read.
+    """
+    if not path.stat().st_size:
+        raise DamagedError("it is empty")
+    # Libraries of torch are gigabytes, of which little is looked at.
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            if data[:2] == b"MZ":
+                return _read_pe(data)
+            if data[:4] == b"\x7fELF":
+                return _read_elf(data)
+        except (struct.error, IndexError, ValueError) as error:
+            raise error if isinstance(error, DamagedError) else DamagedError("it is truncated or altered") from error
+    raise DamagedError("it is no shared library")
+
+
+def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path] = ()) -> list[Fault]:
+    """What keeps ``module`` from being loaded, as far as files tell; nearest to it first.
+
+    ``folders`` are searched in their order before the system's own; ``loaded`` are libraries of this process already.
+    """
+    try:
+        first = read(module)
+    except (DamagedError, OSError) as error:
+        return [Fault("damaged", str(module), module, str(error))]
+    here = {file.name.lower() if first.format == "pe" else file.name: file for file in loaded}
+    search = _Search(first.format, tuple(folders), here)
+    found: dict[tuple[str, str], Fault] = {}
+    seen: set[Path] = set()
+    queue = [(module, first, first.paths)]
+    while queue:
+        file, binary, paths = queue.pop(0)
+        for name in binary.needed:
+            place = search(name, file, paths)
+            if place is None:
+                inner, fault = None, None if _provided(name, first.format) else Fault("missing", name, file, "")
+            else:
+                fault, inner = _examined(name, place, file, binary, first.machine)
+            if fault is not None:
+                found.setdefault((fault.library, fault.detail), fault)
+            if inner is not None and place is not None and place not in seen and not search.is_system(place):
+                seen.add(place)
+                queue.append((place, inner, (*inner.paths, *paths)))
+    return list(found.values())
+
+
+def _examined(name: str, place: Path, file: Path, binary: Binary, machine: str) -> tuple[Fault | None, Binary | None]:
+    """What is wrong with a library that was found, and what it says if it can be read."""
+    try:
+        inner = read(place)
+    except (DamagedError, OSError) as error:
+        return Fault("damaged", str(place), file, str(error)), None
+    if inner.machine != machine:
+        return Fault("foreign", str(place), file, f"it is for {inner.machine}, not for {machine}"), None
+    absent = sorted(set(binary.imports.get(name, ())) - inner.exports)
+    if binary.format == "pe" and absent and not _provided(name, "pe"):
+        return Fault("symbol", str(place), file, f"it has no {absent[0]}"), inner
+    return None, inner
+
+
+class _Search:
+    """Where a system's loader finds a library."""
+
+    def __init__(self, format_: str, folders: tuple[Path, ...], loaded: Mapping[str, Path]) -> None:
+        self._format, self._folders, self._loaded = format_, folders, loaded
+        self._own = _windows_folders() if format_ == "pe" else _linux_folders()
+
+    def __call__(self, name: str, needed_by: Path, paths: tuple[str, ...]) -> Path | None:
+        """The file of a name, None if there is none."""
+        asked = name.lower() if self._format == "pe" else name
+        if asked in self._loaded:
+            return self._loaded[asked]
+        if self._format == "pe":
+            places: Iterable[Path] = (needed_by.parent, *self._folders, *self._own)
+        else:
+            places = (*_expanded(paths, needed_by), *_listed("LD_LIBRARY_PATH"), *self._folders, *self._own)
+        return next((folder / name for folder in places if _is_file(folder / name)), None)
+
+    def is_system(self, place: Path) -> bool:
+        """Whether the file came from the system itself, whose own needs are its own matter."""
+        return place.parent in self._own
+
+
+def _provided(name: str, format_: str) -> bool:
+    """Whether the system has the library under no file of that name."""
+    if format_ == "pe":
+        return name.lower().startswith(_VIRTUAL)
+    return name.startswith(("ld-linux", "linux-vdso"))
+
+
+def _expanded(paths: Iterable[str], origin: Path) -> Iterator[Path]:
+    for path in paths:
+        for part in filter(None, path.split(":")):
+            yield Path(part.replace("${ORIGIN}", str(origin.parent)).replace("$ORIGIN", str(origin.parent)))
+
+
+def _listed(variable: str) -> list[Path]:
+    return [Path(part) for part in os.environ.get(variable, "").split(os.pathsep) if part]
+
+
+def _windows_folders() -> tuple[Path, ...]:
+    root = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"))
+    return (Path(sys.executable).parent, Path(sys.base_prefix), Path(sys.base_prefix, "DLLs"), root / "System32", root)
+
+
+def _linux_folders() -> tuple[Path, ...]:
+    found: list[str | Path] = [*_configured(Path("/etc/ld.so.conf")), *_SYSTEM_FOLDERS]
+    found += [folder for root in ("/lib", "/usr/lib") for folder in sorted(Path(root).glob("*-linux-*"))]
+    return tuple(dict.fromkeys(map(Path, found)))
+
+
+def _configured(file: Path, depth: int = 4) -> Iterator[str]:
+    """The folders that ld.so.conf names."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in (line.partition("#")[0].strip() for line in lines):
+        included = re.match(r"include\s+(.+)", line)
+        if included and depth:
+            pattern = included[1].strip()
+            root, inner = (Path("/"), pattern[1:]) if pattern.startswith("/") else (file.parent, pattern)
+            for name in sorted(root.glob(inner)):
+                yield from _configured(name, depth - 1)
+        elif line.startswith("/"):
+            yield line
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+class _Pe:
+    """A PE image's sections, and values at addresses in memory."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        (start,) = struct.unpack_from("<I", data, 0x3C)
+        if data[start : start + 4] != b"PE\0\0":
+            raise DamagedError("it is no PE file")
+        machine, count, _, _, _, size, _ = struct.unpack_from("<HHIIIHH", data, start + 4)
+        self.machine = _PE_MACHINES.get(machine, f"machine {machine:#x}")
+        optional = start + 24
+        (magic,) = struct.unpack_from("<H", data, optional)
+        self.wide = magic == 0x20B
+        self._directories = optional + (112 if self.wide else 96)
+        self._sections = []
+        for number in range(count):
+            _, _, memory, length, place = struct.unpack_from("<8sIIII", data, optional + size + 40 * number)
+            if place + length > len(data):
+                raise DamagedError(f"it is truncated: {len(data)} bytes of at least {place + length}")
+            self._sections.append((memory, length, place))
+
+    def directory(self, number: int) -> int:
+        """Where a table is, 0 if there is none."""
+        return int(struct.unpack_from("<I", self.data, self._directories + 8 * number)[0])
+
+    def at(self, address: int) -> int:
+        """The place in the file of an address in memory."""
+        for memory, length, place in self._sections:
+            if memory <= address < memory + length:
+                return place + address - memory
+        raise DamagedError("it refers to what it does not hold")
+
+    def text(self, address: int) -> str:
+        place = self.at(address)
+        return self.data[place : self._end(place)].decode("ascii")
+
+    def _end(self, place: int) -> int:
+        end = self.data.find(b"\0", place)
+        if end < 0:
+            raise DamagedError("a name in it does not end")
+        return end
+
+    def numbers(self, address: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"<{count}I", self.data, self.at(address))
+
+
+def _read_pe(data: mmap.mmap) -> Binary:
+    image = _Pe(data)
+    imports: dict[str, tuple[str, ...]] = {}
+    table = image.directory(1)
+    while table:
+        names, _, _, name, first = image.numbers(table, 5)
+        if not name:
+            break
+        imports[image.text(name)] = tuple(_thunks(image, names or first))
+        table += 20
+    exports: frozenset[str] = frozenset()
+    if image.directory(0):
+        values = image.numbers(image.directory(0), 10)
+        count, place = values[6], values[8]
+        exports = frozenset(image.text(address) for address in image.numbers(place, count)) if count else frozenset()
+    return Binary("pe", image.machine, tuple(imports), imports, exports, ())
+
+
+def _thunks(image: _Pe, table: int) -> Iterator[str]:
+    """The names of what is imported from one DLL; what is imported by number has none."""
+    size, flag = (8, 1 << 63) if image.wide else (4, 1 << 31)
+    place = image.at(table)
+    while True:
+        value = int.from_bytes(image.data[place : place + size], "little")
+        if not value:
+            return
+        if not value & flag:
+            yield image.text((value & 0x7FFFFFFF) + 2)
+        place += size
+
+
+def _read_elf(data: mmap.mmap) -> Binary:
+    if data[4] != 2 or data[5] != 1:
+        raise DamagedError("it is no 64-bit little-endian ELF file")
+    machine = _ELF_MACHINES.get(struct.unpack_from("<H", data, 18)[0], "another machine")
+    program, sections = struct.unpack_from("<QQ", data, 32)
+    size, count, section_size, section_count = struct.unpack_from("<HHHH", data, 54)
+    end = sections + section_size * section_count if sections else 0
+    loads, dynamic = [], None
+    for number in range(count):
+        kind, _, place, memory, _, length, _, _ = struct.unpack_from("<IIQQQQQQ", data, program + size * number)
+        end = max(end, place + length)
+        if kind == 1:
+            loads.append((memory, length, place))
+        elif kind == 2:
+            dynamic = place, length
+    if end > len(data):
+        raise DamagedError(f"it is truncated: {len(data)} bytes of at least {end}")
+    needed, paths = _dynamic(data, dynamic, loads) if dynamic else ([], [])
+    return Binary("elf", machine, tuple(needed), {}, frozenset(), tuple(paths))
+
+
+def _dynamic(data: mmap.mmap, table: tuple[int, int], loads: list[tuple[int, int, int]]) -> tuple[list[str], list[str]]:
+    """The needed libraries, and where they are to be looked for."""
+    entries = list(struct.iter_unpack("<QQ", data[table[0] : table[0] + table[1] // 16 * 16]))
+    strings = next((value for tag, value in entries if tag == 5), None)
+    if strings is None:
+        return [], []
+    where = [place + strings - memory for memory, length, place in loads if memory <= strings < memory + length]
+    if not where:
+        return [], []
+
+    def text(offset: int) -> str:
+        place = where[0] + offset
+        return data[place : data.find(b"\0", place)].decode("utf-8", "surrogateescape")
+
+    needed = [text(value) for tag, value in entries if tag == 1]
+    return needed, [text(value) for tag, value in entries if tag in (15, 29)]
