@@ -70,15 +70,18 @@ def read(path: Path) -> Binary:
     raise DamagedError("it is no shared library")
 
 
-def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path] = ()) -> list[Fault]:
+def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machine: str) -> list[Fault]:
     """What keeps ``module`` from being loaded, as far as files tell; nearest to it first.
 
-    ``folders`` are searched in their order before the system's own; ``loaded`` are libraries of this process already.
+    ``folders`` are searched in their order before the system's own; ``loaded`` are libraries of this process already,
+    which is for ``machine``.
     """
     try:
         first = read(module)
     except (DamagedError, OSError) as error:
         return [Fault("damaged", str(module), module, str(error))]
+    if first.machine != machine:
+        return [Fault("foreign", str(module), module, f"it is for {first.machine}, not for {machine}")]
     here = {file.name.lower() if first.format == "pe" else file.name: file for file in loaded}
     search = _Search(first.format, tuple(folders), here)
     found: dict[tuple[str, str], Fault] = {}
@@ -91,7 +94,7 @@ def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path] = ()) -
             if place is None:
                 inner, fault = None, None if _provided(name, first.format) else Fault("missing", name, file, "")
             else:
-                fault, inner = _examined(name, place, file, binary, first.machine)
+                fault, inner = _examined(name, place, file, binary, machine)
             if fault is not None:
                 found.setdefault((fault.library, fault.detail), fault)
             if inner is not None and place is not None and place not in seen and not search.is_system(place):

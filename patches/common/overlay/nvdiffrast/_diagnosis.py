@@ -100,7 +100,9 @@ def _case(file: Path, error: BaseException | None) -> _Case:
 
 
 def _examined(case: _Case, *, device: bool) -> list[Problem]:
-    finders: list[Callable[[_Case], Iterator[Problem]]] = [_python, _torch, _files, _symbols, _info, _mixed, _copies]
+    # What explains most comes first; a file that is missing explains a torch that is broken.
+    finders: list[Callable[[_Case], Iterator[Problem]]]
+    finders = [_python, _torch, _files, _broken_torch, _mixed, _symbols, _info, _copies]
     found = [problem for finder in finders for problem in finder(case)]
     if device:
         found += _devices(case)
@@ -131,11 +133,7 @@ def _torch(case: _Case) -> Iterator[Problem]:
             f'pip install "torch=={line}.*"' if line else "pip install torch",
         )
         return
-    if case.torch.get("error"):
-        details = (f"{case.torch['path']}: {case.torch['error']}",)
-        yield Problem("torch-broken", f"torch cannot be imported ({case.torch['error']})", details, "reinstall torch")
-        return
-    if case.info is None:
+    if case.torch.get("error") or case.info is None:
         return
     built, here = str(case.info["torch"]), str(case.torch["version"])
     cuda, found = str(case.info["cuda"]), case.torch.get("cuda")
@@ -151,16 +149,22 @@ def _torch(case: _Case) -> Iterator[Problem]:
         yield Problem("cuda-other-major", f"it was built for CUDA {cuda}, this torch is for CUDA {found}", (), mend)
 
 
+def _broken_torch(case: _Case) -> Iterator[Problem]:
+    if case.torch is not None and case.torch.get("error"):
+        summary = f"torch cannot be imported ({case.torch['error']})"
+        yield Problem("torch-broken", summary, (str(case.torch["path"]),), "reinstall torch")
+
+
 def _files(case: _Case) -> Iterator[Problem]:
     """What the files themselves tell, and what the system said of them."""
     folders = _searched(case)
-    for fault in _binaries.faults(case.file, folders, _installation.loaded_libraries()):
-        yield _of_fault(fault, folders)
+    found = _binaries.faults(case.file, folders, _installation.loaded_libraries(), _installation.machine())
+    yield from (_of_fault(fault, folders) for fault in found)
     named = _MISSING_LIBRARY.search(case.text)
-    if named:
-        library = named["library"] or named["musl"]
+    library = (named["library"] or named["musl"]) if named else None
+    if library and not str(case.file).endswith(library) and all(fault.library != library for fault in found):
         yield _missing(library, case.file, folders)
-    if any(sign in case.text for sign in _DAMAGED):
+    if any(sign in case.text for sign in _DAMAGED) and not any(fault.kind == "damaged" for fault in found):
         yield Problem("library-damaged", f"the system refuses a file: {case.text}", (), REINSTALL)
     old = _TOO_OLD.search(case.text)
     if old:

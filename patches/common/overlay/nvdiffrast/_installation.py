@@ -48,6 +48,12 @@ def python_tag() -> str:
     return f"cp{sys.version_info[0]}{sys.version_info[1]}{free}"
 
 
+def machine() -> str:
+    """As in the names of wheels for Linux: x86_64, aarch64."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
 def build_info() -> tuple[dict[str, Any] | None, str | None]:
     """What build_info.json says, or None and why it says nothing."""
     try:

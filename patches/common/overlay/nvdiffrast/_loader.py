@@ -154,7 +154,8 @@ def _load(module: str, present: list[Path]) -> ModuleType:
     """Import ``module``; every failure becomes one ImportError with a diagnosis."""
     file = present[0]
     try:
-        _check_whole(file)
+        for part in (file, *sorted((PACKAGE.parent / "nvdiffrast.libs").glob("*"))):
+            _check_whole(part)
         if not _takes(file, module.rpartition(".")[2]):
             raise ImportError("compiled for another Python")
         _add_dll_folders()

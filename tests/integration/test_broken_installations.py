@@ -1,0 +1,467 @@
+"""Broken installations, and what each is told: a code, the file or version at fault, and the next step.
+
+Modules for Linux are compiled here; those for Windows are made from nothing and followed as files, without Windows.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.unit import pe_factory
+from tests.unit.test_loader import INFO, SUFFIX, THIS, Site
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("gcc") is None or os.name != "posix", reason="needs gcc: apt install gcc"),
+]
+
+PLUGIN = f"nvdiffrast_plugin{SUFFIX}"
+PYD = f"nvdiffrast_plugin.{THIS}-win_amd64.pyd"
+RUNTIME = "libcudart-0a1b2c3d.so.13"
+LOAD = "load(False)"
+EXAMINE = """
+import pathlib
+from nvdiffrast import _diagnosis, _installation
+file = next(pathlib.Path(nvdiffrast.__file__).parent.joinpath("torch").glob("nvdiffrast_plugin.*"))
+{before}
+for problem in _diagnosis.examine(file, {error}, device={device}):
+    print(f"[{{problem.code}}] {{problem.summary}}", *problem.details, "next: " + problem.mend, sep="\\n")
+"""
+
+
+def examine(*, error: str = "ImportError('DLL load failed')", device: bool = False, before: str = "") -> str:
+    return EXAMINE.format(error=error, device=device, before=before)
+
+
+def made(site: Site) -> Path:
+    """The plugin as a wheel has it: with a runtime that it needs and finds in nvdiffrast.libs."""
+    libraries = site.folder / "nvdiffrast.libs"
+    libraries.mkdir()
+    library(site, libraries / RUNTIME)
+    return site.compile(
+        "nvdiffrast_plugin",
+        str(libraries / RUNTIME),
+        "-Wl,-rpath,$ORIGIN/../../nvdiffrast.libs",
+        declare="int from_library(void);",
+        value="from_library()",
+    )
+
+
+def library(site: Site, path: Path, *flags: str, body: str = "return 1;", declare: str = "") -> None:
+    source = site.folder / "library.c"
+    source.write_text(f"{declare}\nint from_library(void) {{ {body} }}\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", source, f"-Wl,-soname,{path.name}", "-o", path, *flags], check=True)
+
+
+def foreign(path: Path) -> None:
+    """As if compiled for aarch64."""
+    content = bytearray(path.read_bytes())
+    content[18:20] = (183).to_bytes(2, "little")
+    path.write_bytes(content)
+
+
+def halved(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def without_runtime(site: Site) -> None:
+    made(site)
+    (site.folder / "nvdiffrast.libs" / RUNTIME).unlink()
+
+
+def truncated_runtime(site: Site) -> None:
+    made(site)
+    halved(site.folder / "nvdiffrast.libs" / RUNTIME)
+
+
+def empty_runtime(site: Site) -> None:
+    made(site)
+    (site.folder / "nvdiffrast.libs" / RUNTIME).write_bytes(b"")
+
+
+def foreign_runtime(site: Site) -> None:
+    made(site)
+    foreign(site.folder / "nvdiffrast.libs" / RUNTIME)
+
+
+def without_inner(site: Site) -> None:
+    made(site)
+    inner = site.folder / "libinner-of-none.so"
+    library(site, inner)
+    libraries = site.folder / "nvdiffrast.libs"
+    outer = libraries / RUNTIME
+    source = site.folder / "outer.c"
+    source.write_text("int from_library(void);\nint outer(void) { return from_library(); }\n")
+    options = ["-shared", "-fPIC", source, inner, f"-Wl,-soname,{RUNTIME}", "-o", outer]
+    subprocess.run(["gcc", *options], check=True)
+    inner.unlink()
+
+
+def needing(name: str) -> Callable[[Site], None]:
+    def broken(site: Site) -> None:
+        flags = site.library(name)
+        site.compile("nvdiffrast_plugin", *flags, declare="int from_library(void);", value="from_library()")
+        (site.folder / "gone.so").unlink()
+
+    return broken
+
+
+def truncated_plugin(site: Site) -> None:
+    halved(site.compile("nvdiffrast_plugin"))
+
+
+def empty_plugin(site: Site) -> None:
+    site.compile("nvdiffrast_plugin").write_bytes(b"")
+
+
+def text_plugin(site: Site) -> None:
+    site.compile("nvdiffrast_plugin").write_bytes(b"<html>404</html>" * 10)
+
+
+def foreign_plugin(site: Site) -> None:
+    foreign(site.compile("nvdiffrast_plugin"))
+
+
+def undefined(site: Site) -> None:
+    site.compile("nvdiffrast_plugin", declare="int of_torch(void);", value="of_torch()", init="of_torch();")
+
+
+def other_torch(site: Site) -> None:
+    site.torch("2.12.1+cu130", "13.0")
+    undefined(site)
+
+
+def cpu_torch(site: Site) -> None:
+    site.torch("2.11.0+cpu", None)
+    needing("libc10_cuda.so")(site)
+
+
+def other_cuda(site: Site) -> None:
+    site.torch("2.11.0+cu126", "12.6")
+    needing("libcudart.so.13.none")(site)
+
+
+def broken_torch(site: Site) -> None:
+    undefined(site)
+    (site.folder / "torch" / "__init__.py").write_text("raise OSError('libtorch_cpu.so: bad')\n")
+    (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
+
+
+def no_torch(site: Site) -> None:
+    needing("libc10.so.none")(site)
+    shutil.rmtree(site.folder / "torch")
+    (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
+
+
+def other_python(site: Site) -> None:
+    site.compile("nvdiffrast_plugin", suffix=".cpython-27-x86_64-linux-gnu.so")
+
+
+def told_nothing(content: str | None) -> Callable[[Site], None]:
+    def broken(site: Site) -> None:
+        empty_plugin(site)
+        if content is None:
+            (site.package / "build_info.json").unlink()
+        else:
+            (site.package / "build_info.json").write_text(content)
+
+    return broken
+
+
+def two_wheels(site: Site) -> None:
+    undefined(site)
+    for version in ("0.3.3.1+cu130.torch2.11", "0.3.5+cu126.torch2.9"):
+        (site.folder / f"nvdiffrast-{version}.dist-info").mkdir()
+
+
+def changed_file(site: Site) -> None:
+    undefined(site)
+    folder = site.folder / "nvdiffrast-0.3.3.1.dist-info"
+    folder.mkdir()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"another").digest()).rstrip(b"=").decode()
+    (folder / "RECORD").write_text(f"nvdiffrast/torch/{PLUGIN},sha256={digest},7\n")
+
+
+def second_copy(site: Site) -> None:
+    undefined(site)
+    (site.folder / "more" / "nvdiffrast").mkdir(parents=True)
+    (site.folder / "more" / "nvdiffrast" / "__init__.py").touch()
+
+
+def windows(plugin: bytes | None = None, runtime: bytes | None = None, **torch: bytes) -> Callable[[Site], None]:
+    """Files of a Windows wheel and of torch; ``torch`` by the DLLs' names without .dll."""
+
+    def broken(site: Site) -> None:
+        needs = {"cudart64_13-0a1b.dll": ["cudaGetDevice"], "c10.dll": ["allocate"]}
+        (site.package / "torch" / PYD).write_bytes(plugin or pe_factory.library(needs, name=PYD))
+        (site.folder / "nvdiffrast.libs").mkdir()
+        if runtime is not None:
+            (site.folder / "nvdiffrast.libs" / "cudart64_13-0a1b.dll").write_bytes(runtime)
+        (site.folder / "torch" / "lib").mkdir()
+        for name, content in torch.items():
+            (site.folder / "torch" / "lib" / f"{name}.dll").write_bytes(content)
+
+    return broken
+
+
+GOOD_RUNTIME = pe_factory.library(exports=["cudaGetDevice"], name="cudart64_13-0a1b.dll")
+GOOD_C10 = pe_factory.library(exports=["allocate"], name="c10.dll")
+
+
+def drawn_on(driver: str, devices: str = "[]") -> str:
+    before = f"_installation.driver = lambda: {driver}\n_installation.devices = lambda: {devices}"
+    return examine(error="None", device=True, before=before)
+
+
+def gpu(capability: str) -> str:
+    return drawn_on(
+        '{"version": "580.1", "cuda": "13.0"}', f'[{{"name": "GPU X", "capability": "{capability}", "memory": 1}}]'
+    )
+
+
+def for_architectures(sass: list[str], ptx: list[str]) -> Callable[[Site], None]:
+    def plain(site: Site) -> None:
+        site.compile("nvdiffrast_plugin")
+        site.info({**INFO, "architectures": {"sass": sass, "ptx": ptx}})  # type: ignore[dict-item]
+
+    return plain
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is broken, what must be said, and by which code in a fresh interpreter."""
+
+    name: str
+    broken: Callable[[Site], None]
+    code: str
+    said: tuple[str, ...]
+    run: str = LOAD
+
+
+CASES = [
+    Case(
+        "runtime removed",
+        without_runtime,
+        "library-missing",
+        (RUNTIME, "needed by", PLUGIN, "searched", "nvdiffrast.libs"),
+    ),
+    Case("runtime truncated", truncated_runtime, "library-damaged", (f"nvdiffrast.libs/{RUNTIME}: it is truncated",)),
+    Case("runtime empty", empty_runtime, "library-damaged", (f"nvdiffrast.libs/{RUNTIME}: it is empty",)),
+    Case(
+        "runtime of another architecture",
+        foreign_runtime,
+        "library-damaged",
+        (RUNTIME, "it is for aarch64, not for x86_64"),
+    ),
+    Case(
+        "library of the runtime removed",
+        without_inner,
+        "library-missing",
+        ("libinner-of-none.so", f"nvdiffrast.libs/{RUNTIME}"),
+    ),
+    Case("c10 removed", needing("libc10.so.none"), "library-missing", ("libc10.so.none", "belongs to torch")),
+    Case(
+        "driver's library removed",
+        needing("libcuda.so.none"),
+        "library-missing",
+        ("libcuda.so.none", "install the driver"),
+    ),
+    Case("GL removed", needing("libGL.so.none"), "library-missing", ("libGL.so.none", "apt install libgl1")),
+    Case("plugin truncated", truncated_plugin, "library-damaged", (PLUGIN, "it is truncated")),
+    Case("plugin empty", empty_plugin, "library-damaged", (PLUGIN, "it is empty")),
+    Case("plugin is a web page", text_plugin, "library-damaged", (PLUGIN, "it is no shared library")),
+    Case("plugin of another architecture", foreign_plugin, "library-damaged", (PLUGIN, "it is for aarch64")),
+    Case("plugin of another Python", other_python, "wrong-python", ("is for cp27", f"this Python is {THIS}")),
+    Case(
+        "torch of another version",
+        other_torch,
+        "torch-other-version",
+        ("built for torch 2.11.0, here is 2.12.1", 'pip install "torch==2.11.*"'),
+    ),
+    Case("torch for the CPU", cpu_torch, "torch-cpu-only", ("2.11.0+cpu", "built for CUDA 13.0")),
+    Case(
+        "torch of another CUDA", other_cuda, "cuda-other-major", ("built for CUDA 13.0, this torch is for CUDA 12.6",)
+    ),
+    Case("no torch", no_torch, "torch-absent", ("torch is not installed", 'pip install "torch==2.11.*"')),
+    Case("broken torch", broken_torch, "torch-broken", ("libtorch_cpu.so: bad", "reinstall torch")),
+    Case("undefined symbol", undefined, "symbol-missing", ("of_torch", "reinstall torch and nvdiffrast together")),
+    Case("build_info removed", told_nothing(None), "build-info", ("build_info.json cannot be read",)),
+    Case("build_info empty", told_nothing(""), "build-info", ("build_info.json is not JSON",)),
+    Case("build_info malformed", told_nothing('{"python": '), "build-info", ("build_info.json is not JSON",)),
+    Case("build_info a list", told_nothing("[]"), "build-info", ("build_info.json holds a list",)),
+    Case(
+        "build_info without CUDA", told_nothing('{"python": "x", "torch": "2"}'), "build-info", ("does not say cuda",)
+    ),
+    Case("two wheels", two_wheels, "mixed-wheels", ("nvdiffrast-0.3.5+cu126.torch2.9.dist-info", "pip uninstall")),
+    Case(
+        "file of another wheel",
+        changed_file,
+        "mixed-wheels",
+        (PLUGIN, "is not the file of nvdiffrast-0.3.3.1.dist-info"),
+    ),
+    Case(
+        "two copies",
+        second_copy,
+        "two-copies",
+        ("more/nvdiffrast",),
+        "import sys; sys.path.append({more!r})\nload(False)",
+    ),
+    Case(
+        "system too old",
+        undefined,
+        "system-too-old",
+        ("GLIBC_2.99", "use a newer system"),
+        examine(error='ImportError("/lib/libc.so.6: version `GLIBC_2.99\' not found (required by /a/plugin.so)")'),
+    ),
+    Case("no driver", for_architectures([], []), "driver-missing", ("no NVIDIA driver",), drawn_on("None")),
+    Case(
+        "old driver",
+        for_architectures(["9.0"], []),
+        "driver-too-old",
+        ("550.1", "CUDA up to 12.4", "built for 13.0", "install a driver 580"),
+        drawn_on('{"version": "550.1", "cuda": "12.4"}'),
+    ),
+    Case("GPU too old", for_architectures(["8.0"], ["9.0"]), "no-kernel", ("GPU X", "7.5", "8.0", "9.0"), gpu("7.5")),
+    Case("GPU too new", for_architectures(["9.0"], []), "no-kernel", ("GPU X", "12.0", "PTX for nothing"), gpu("12.0")),
+    Case(
+        "Windows: runtime removed",
+        windows(c10=GOOD_C10),
+        "library-missing",
+        ("cudart64_13-0a1b.dll", PYD, "nvdiffrast.libs"),
+        examine(),
+    ),
+    Case(
+        "Windows: c10 removed",
+        windows(runtime=GOOD_RUNTIME),
+        "library-missing",
+        ("c10.dll", PYD, "torch/lib"),
+        examine(),
+    ),
+    Case(
+        "Windows: DLL of a DLL removed",
+        windows(runtime=GOOD_RUNTIME, c10=pe_factory.library(["uv.dll"], exports=["allocate"])),
+        "library-missing",
+        ("uv.dll", "torch/lib/c10.dll", "belongs to torch"),
+        examine(),
+    ),
+    Case(
+        "Windows: Visual C++ removed",
+        windows(runtime=pe_factory.library(["VCRUNTIME140_1.dll"], exports=["cudaGetDevice"]), c10=GOOD_C10),
+        "library-missing",
+        ("VCRUNTIME140_1.dll", "vc_redist.x64.exe"),
+        examine(),
+    ),
+    Case(
+        "Windows: runtime truncated",
+        windows(runtime=GOOD_RUNTIME[:700], c10=GOOD_C10),
+        "library-damaged",
+        ("cudart64_13-0a1b.dll", "truncated"),
+        examine(),
+    ),
+    Case(
+        "Windows: runtime of 32 bits",
+        windows(runtime=pe_factory.library(machine=pe_factory.I386), c10=GOOD_C10),
+        "library-damaged",
+        ("cudart64_13-0a1b.dll", "it is for i386, not for x86_64"),
+        examine(),
+    ),
+    Case(
+        "Windows: plugin truncated",
+        windows(plugin=GOOD_RUNTIME[:600]),
+        "library-damaged",
+        (PYD, "truncated"),
+        examine(),
+    ),
+    Case(
+        "Windows: older c10",
+        windows(runtime=GOOD_RUNTIME, c10=pe_factory.library(exports=["other"])),
+        "symbol-missing",
+        ("torch/lib/c10.dll", "it has no allocate", PYD),
+        examine(),
+    ),
+]
+
+
+def test_enough() -> None:
+    assert len(CASES) >= 25
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_names_what_is_at_fault(case: Case, tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    case.broken(site)
+    told = site.run(case.run.replace("{more!r}", repr(str(tmp_path / "more"))))
+    assert f"[{case.code}]" in told, told
+    for part in case.said:
+        assert part in told, told
+    assert "next: " in told
+
+
+def test_most_telling_comes_first(tmp_path: Path) -> None:
+    """Not the library that another torch does not have, but that it is another torch."""
+    site = Site(tmp_path)
+    cpu_torch(site)
+    codes = [line.split("]")[0] for line in site.run(LOAD).splitlines() if line.startswith(("[", "also ["))]
+    assert codes[0] == "[torch-cpu-only"
+    assert "also [library-missing" in codes
+
+
+def test_in_a_zip_file_it_is_refused(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site")
+    archive = tmp_path / "nvdiffrast.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in site.package.rglob("*.py"):
+            file.write(path, path.relative_to(site.folder))
+        file.write(site.folder / "torch" / "__init__.py", "torch/__init__.py")
+    shutil.rmtree(site.package)
+    code = f"import sys; sys.path.insert(0, {str(archive)!r})\nimport nvdiffrast.torch\n"
+    code += "nvdiffrast.torch._loader.load_precompiled(False)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert "[path-refused]" in done.stderr
+    assert str(archive) in done.stderr
+
+
+def test_nothing_is_compiled_where_that_is_forbidden(tmp_path: Path) -> None:
+    told = Site(tmp_path).run(LOAD, NVDIFFRAST_NO_JIT="1")
+    assert "this installation holds no compiled nvdiffrast_plugin" in told
+    assert f"next: install a wheel that was built for this Python, {THIS}" in told
+
+
+@pytest.mark.parametrize("name", ["Grüße 日本 é", "a b", "long"])
+def test_strange_places_work_and_are_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    while name == "long" and len(str(folder)) < 600:
+        folder /= "0123456789" * 10
+    folder.mkdir(parents=True)
+    site = Site(folder)
+    made(site)
+    assert site.run("print(load(False).answer())") == "1\n"
+    (folder / "nvdiffrast.libs" / RUNTIME).unlink()
+    told = site.run(LOAD)
+    assert f"searched {folder / 'nvdiffrast.libs'}" in told
+
+
+def test_a_read_only_installation_works(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    made(site)
+    paths = [tmp_path, *tmp_path.rglob("*")]
+    for path in paths:
+        path.chmod(path.stat().st_mode & ~0o222)
+    try:
+        assert site.run("print(load(False).answer())") == "1\n"
+    finally:
+        for path in paths:
+            path.chmod(path.stat().st_mode | 0o200)
