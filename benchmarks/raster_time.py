@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -105,8 +106,10 @@ def compare(work: Workload, rasterizer: PyTorchRasterizer, yardstick: Yardstick,
 def growth(rasterizer: PyTorchRasterizer, rounds: int) -> list[str]:
     """What ten times the faces on the same area and twice the resolution cost, by medians."""
     few, many = meshes.sphere(10_000), meshes.sphere(100_000)
-    runs = [(few, 1024), (many, 1024), (few, 2048)]
-    actions = [lambda run=run: rasterizer.rasterize_image(*run[0], None, run[1], run[1]) for run in runs]
+    actions: list[Callable[[], object]] = [
+        partial(rasterizer.rasterize_image, mesh[0], mesh[1], None, size, size)
+        for mesh, size in ((few, 1024), (many, 1024), (few, 2048))
+    ]
     base, faces, pixels = (statistics.median(times) for times in turns(actions, rounds))
     return [
         f"10 times the faces on the same area: {faces / base:.1f} times the time (bar 10)",

@@ -104,7 +104,7 @@ def without_inner(site: Site) -> None:
     outer = libraries / RUNTIME
     source = site.folder / "outer.c"
     source.write_text("int from_library(void);\nint outer(void) { return from_library(); }\n")
-    options = ["-shared", "-fPIC", source, inner, f"-Wl,-soname,{RUNTIME}", "-o", outer]
+    options: list[str | Path] = ["-shared", "-fPIC", source, inner, f"-Wl,-soname,{RUNTIME}", "-o", outer]
     subprocess.run(["gcc", *options], check=True)
     inner.unlink()
 

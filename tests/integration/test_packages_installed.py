@@ -33,7 +33,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build(package, wheels)
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [environment / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
+    pip: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
     # The CPU's torch where pip is told of one, else whichever the index has.
     folders = os.environ.get("PIP_FIND_LINKS", "")
     subprocess.run(
@@ -54,6 +54,6 @@ def test_import_as_hunyuan_does(python: Path, tmp_path: Path) -> None:
 
 
 def test_command_line(python: Path, tmp_path: Path) -> None:
-    command = [python, "-I", "-m", "torch_rasterizer", "--device", "cpu", "--size", "128"]
+    command: list[str | Path] = [python, "-I", "-m", "torch_rasterizer", "--device", "cpu", "--size", "128"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "All checks passed." in done.stdout
