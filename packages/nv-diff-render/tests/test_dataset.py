@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nv_diff_render import capture, dataset, metrics, pictures, test_render, worlds
+from nv_diff_render import DifferentiableBlockWorld, capture, dataset, metrics, pictures, test_render, worlds
 from nv_diff_render.maps import save_map
 from nv_diff_render.scene import Materials
 from PIL import Image
@@ -94,7 +94,27 @@ def test_embedded_pictures(home: Path) -> None:
 
 def test_gradients(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(home, "--test_gradients") == 0
-    assert "Gradients reach exactly the blocks in sight." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Gradients reach exactly the blocks in sight." in out
+    assert "Rendering view" not in out
+
+
+@pytest.mark.parametrize(("reached", "equal"), [(True, True), (True, False), (False, True)])
+def test_gradients_and_pictures(
+    reached: bool, equal: bool, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are tested, gradients first; the status is 1 if either fails."""
+    if not reached:
+        render = DifferentiableBlockWorld.render
+        monkeypatch.setattr(DifferentiableBlockWorld, "render", lambda *given: 0 * render(*given))
+    if not equal:
+        (path,) = (home / "datasets" / "1" / "images").glob("000*")
+        path.write_bytes(dataset.png(np.zeros((_SIZE, _SIZE, 3), np.uint8)))
+    assert _run(home, "--test_gradients", "--compare") == (0 if reached and equal else 1)
+    out = capsys.readouterr().out
+    gradients = "Gradients reach exactly" if reached else "FAILED: gradients do not reach exactly"
+    verdict = "Every view reaches the bars" if equal else "FAILED: views 0 miss the bars"
+    assert 0 <= out.index(gradients) < out.index("=== Rendering view 0 ===") < out.index(verdict)
 
 
 @pytest.mark.parametrize(

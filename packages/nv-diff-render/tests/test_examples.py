@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +17,9 @@ from nv_diff_render import (
     create_perspective_matrix,
     material_name_to_index,
 )
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_basic_rendering() -> None:
@@ -68,4 +76,21 @@ def test_training(target: tuple[float, float, float], rate: float, factor: float
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] * factor <= losses[0]
-    print(losses[0], losses[-1])
+
+
+@pytest.mark.parametrize(("name", "size"), [("basic_rendering", (512, 512)), ("training", (256, 512))])
+def test_scripts(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """The files of examples/ run as they are, and make the pictures that lie beside them."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, EXAMPLES / f"{name}.py", "made.png"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made, shown = (np.asarray(Image.open(path)) for path in (tmp_path / "made.png", EXAMPLES / f"{name}.png"))
+    assert made.shape == shown.shape == (*size, 3)
+    # Another machine may round a learned colour otherwise.
+    assert np.abs(made.astype(int) - shown).max() <= 2
+    if name == "training":
+        first, *_, last = (float(line.rpartition(" ")[2]) for line in done.stdout.splitlines())
+        assert last * 10 <= first
+        green = made[:, 256:].reshape(-1, 3).mean(axis=0) / 255
+        assert np.abs(green - (0.38, 0.80, 0.44)).max() < 0.02

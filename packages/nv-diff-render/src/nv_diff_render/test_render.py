@@ -37,11 +37,12 @@ def _run(options: argparse.Namespace) -> int:
     world = load_world(path, options.device, options.backend)
     views = list(range(len(data.views))) if options.all_views else [options.view_index]
     print(f"Initializing renderer ({world.renderer.backend})...")
-    if options.test_gradients:
-        return _gradients(world, data, views[0])
+    status = _gradients(world, data, views[0]) if options.test_gradients else 0
+    if options.test_gradients and not options.compare:
+        return status
     results = list(_render(world, data, views, options))
     print(f"\n=== Done! Rendered {len(views)} view(s) ===")
-    return _verdict(results) if options.compare else 0
+    return max(status, _verdict(results)) if options.compare else 0
 
 
 def load_world(path: Path, device: str = "cpu", backend: str = "auto") -> DifferentiableBlockWorld:
