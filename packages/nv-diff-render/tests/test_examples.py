@@ -82,7 +82,7 @@ def test_training(target: tuple[float, float, float], rate: float, factor: float
 def test_scripts(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     """The files of examples/ run as they are, and make the pictures that lie beside them."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, EXAMPLES / f"{name}.py", "made.png"]
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "made.png"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made, shown = (np.asarray(Image.open(path)) for path in (tmp_path / "made.png", EXAMPLES / f"{name}.png"))
