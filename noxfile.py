@@ -34,6 +34,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # What is measured, and the requirements it takes.
 BENCHMARKS = {
     "build": "pipeline",
+    "import": "pipeline",
     "index": "pipeline",
     "raster": "packages",
     "hierarchy": "packages",
@@ -178,7 +179,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
-    """Measure side by side and print tables: build (half an hour), index, raster, hierarchy or blocks."""
+    """Measure side by side and print tables: build (half an hour), import, index, raster, hierarchy or blocks."""
     name, *arguments = session.posargs or ["build"]
     if name not in BENCHMARKS:
         session.error(f"{name}: expected one of {', '.join(BENCHMARKS)}")

@@ -83,7 +83,8 @@ class Bench:
         assert self.inputs.compiler is not None
         self.compiler = self.inputs.compiler.path
 
-    def _variables(self, architectures: Sequence[str]) -> dict[str, str]:
+    def variables(self, architectures: Sequence[str]) -> dict[str, str]:
+        """What upstream's way needs in its environment."""
         headers = sorted((self.environment / "lib").glob("python*/site-packages/nvidia/*/include"))
         return {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
@@ -96,14 +97,14 @@ class Bench:
 
     def upstream_jit(self, architectures: Sequence[str]) -> Cost:
         """Both plugins, just in time, from nothing."""
-        variables = self._variables(architectures)
+        variables = self.variables(architectures)
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             variables["TORCH_EXTENSIONS_DIR"] = folder
             return cost([self.python, _UPSTREAM, "jit", self.inputs.pristine], env=variables)
 
     def upstream_wheel(self, architectures: Sequence[str]) -> tuple[Cost, int]:
         """The wheel of plain CUDAExtensions: what it costs, and its size in bytes."""
-        variables = self._variables(architectures)
+        variables = self.variables(architectures)
         tree = self.work / "plain"
         shutil.copytree(self.inputs.pristine, tree)
         taken = cost([self.python, _UPSTREAM, "wheel", "bdist_wheel"], cwd=tree, env=variables)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import uv
 
+from benchmarks.build_time import Bench
+from benchmarks.import_time import first_import, unpacked
 from scripts import build, environments, interpreters, matrix, records, upstream
 from scripts.cache import file_sha256
 from scripts.model import Cell, GitPin, Release
@@ -104,6 +106,18 @@ def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_pa
         assert file.startswith(folder)
         assert expected in names
     assert "just-in-time" not in result.stderr
+
+
+@pytest.mark.slow
+def test_still_compiles_just_in_time(cell: Cell, tmp_path: Path) -> None:
+    """The CUDA plugin, for real, from the sources in the wheel; the precompiled one is not taken."""
+    bench = Bench(cell, tmp_path)
+    site = unpacked(bench)
+    folder = tmp_path / "compiled"
+    _, file = first_import(bench, site, folder, just_in_time=True)
+    assert folder in file.parents
+    _, file = first_import(bench, site, folder, just_in_time=False)
+    assert site in file.parents
 
 
 def _neighbours(cell: Cell, differs: str) -> list[Cell]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -304,3 +305,10 @@ def test_what_is_compiled_just_in_time_can_be_imported_by_name(site: Site) -> No
         "print('other' in sys.modules)"
     )
     assert told.startswith("True\nFalse\n")
+
+
+def test_every_code_has_a_heading() -> None:
+    codes = set(re.findall(r'Problem\(\s*"([a-z-]+)"', (OVERLAY / "_diagnosis.py").read_text())) | {"path-refused"}
+    headings = set(re.findall(r"^#### `([a-z-]+)`$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert len(codes) >= 18
+    assert codes == headings
