@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lockfile import read_lock
 from scripts.model import ROOT
 from scripts.packages import build, known
 
 pytestmark = pytest.mark.integration
+
+Command = list[str | Path]
 
 _DRAW = """
 import torch, custom_rasterizer as cr
@@ -20,6 +23,17 @@ V = torch.tensor([[[-1.0, -1, 0, 1], [1, -1, 0, 1], [0, 1, 0, 1]]])
 F = torch.tensor([[0, 1, 2]], dtype=torch.int32)
 ids, weights = cr.rasterize(V, F, (64, 64))
 print(int(ids.sum()), tuple(cr.interpolate(V, ids, weights, F).shape), cr.__file__)
+"""
+
+_GOLDEN = ROOT / "packages" / "nv-diff-render" / "tests" / "golden"
+# The maps of the worlds that the goldens were drawn from: a golden's captureId is "NAME XxYxZ seed SEED".
+_MAPS = """
+import json, pathlib, sys
+from nv_diff_render import capture, maps
+for path in pathlib.Path(sys.argv[1]).glob("*/metadata.json"):
+    name, size, _, seed = json.loads(path.read_text())["captureId"].split(" ")[:4]
+    world = capture.generate(name, tuple(map(int, size.split("x"))), int(seed))
+    maps.save_map(pathlib.Path(sys.argv[2]) / path.parent.name / "map.json", world)
 """
 
 
@@ -57,3 +71,16 @@ def test_command_line(python: Path, tmp_path: Path) -> None:
     command: list[str | Path] = [python, "-I", "-m", "torch_rasterizer", "--device", "cpu", "--size", "128"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "All checks passed." in done.stdout
+
+
+def _validate(python: Path, folder: Path, datasets: Path, number: str) -> None:
+    """Run the validation command on all views of a dataset, whose map is in ``folder``: every bar is reached."""
+    arguments = ["--dataset_id", "1", "--world", "terrain", "--size", "256"]
+    command: Command = [python, "-m", "nv_diff_render.capture", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "wgpu")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip(f"needs WebGPU: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    assert "Drew 4 views" in done.stdout
+    _validate(python, tmp_path, tmp_path / "datasets", "1")
