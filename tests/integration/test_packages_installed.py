@@ -47,7 +47,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build(package, wheels)
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip: list[str | Path] = [environment / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
+    pip: Command = [environment / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
     # The CPU's torch where pip is told of one, else whichever the index has.
     folders = os.environ.get("PIP_FIND_LINKS", "")
     subprocess.run(
@@ -68,13 +68,39 @@ def test_import_as_hunyuan_does(python: Path, tmp_path: Path) -> None:
 
 
 def test_command_line(python: Path, tmp_path: Path) -> None:
-    command: list[str | Path] = [python, "-I", "-m", "torch_rasterizer", "--device", "cpu", "--size", "128"]
+    command: Command = [python, "-I", "-m", "torch_rasterizer", "--device", "cpu", "--size", "128"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "All checks passed." in done.stdout
 
 
 def _validate(python: Path, folder: Path, datasets: Path, number: str) -> None:
     """Run the validation command on all views of a dataset, whose map is in ``folder``: every bar is reached."""
+    command: Command = [python, "-I", "-m", "nv_diff_render.test_render", "--all_views", "--compare"]
+    folders: Command = ["--datasets", datasets, "--maps", folder / "maps", "--out", folder / "out"]
+    run = [*command, "--dataset_id", number, *folders]
+    done = subprocess.run(run, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Every view reaches the bars" in done.stdout
+    assert all(float(line.split()[-2]) > 40 for line in done.stdout.splitlines() if "PSNR: " in line)
+
+
+def test_blocks_equal_what_webgpu_drew(python: Path, tmp_path: Path) -> None:
+    """The validation command on the datasets in the repository, which WebGPU drew."""
+    subprocess.run([python, "-I", "-c", _MAPS, _GOLDEN, tmp_path / "maps"], check=True)
+    numbers = sorted(path.parent.name for path in _GOLDEN.glob("*/metadata.json"))
+    assert len(numbers) == 4
+    for number in numbers:
+        _validate(python, tmp_path, _GOLDEN, number)
+
+
+def test_blocks_equal_what_webgpu_draws(python: Path, tmp_path: Path) -> None:
+    """The validation command on a dataset captured now; only the capture has wgpu."""
+    wanted = {"wgpu", "rendercanvas", "cffi", "pycparser"}
+    pins = [pin for pin in read_lock(ROOT / "requirements" / "packages.txt") if pin.name in wanted]
+    lines = [" ".join((f"{pin.name}=={pin.version}", *(f"--hash=sha256:{of}" for of in pin.hashes))) for pin in pins]
+    (tmp_path / "wgpu.txt").write_text("\n".join(lines))
+    pip: Command = [python, "-m", "pip", "install", "-q", "--only-binary", ":all:", "--no-deps", "--require-hashes"]
+    subprocess.run([*pip, "--target", tmp_path / "wgpu", "-r", tmp_path / "wgpu.txt"], check=True)
     arguments = ["--dataset_id", "1", "--world", "terrain", "--size", "256"]
     command: Command = [python, "-m", "nv_diff_render.capture", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "wgpu")}
