@@ -231,10 +231,10 @@ def gpu(capability: str) -> str:
     )
 
 
-def for_architectures(sass: list[str], ptx: list[str]) -> Callable[[Site], None]:
+def for_architectures(sass: list[str], ptx: list[str], nvcc: str = "13.0.88") -> Callable[[Site], None]:
     def plain(site: Site) -> None:
         site.compile("nvdiffrast_plugin")
-        site.info({**INFO, "architectures": {"sass": sass, "ptx": ptx}})  # type: ignore[dict-item]
+        site.info({**INFO, "architectures": {"sass": sass, "ptx": ptx}, "compiler": {"nvcc": nvcc}})
 
     return plain
 
@@ -333,6 +333,13 @@ CASES = [
         ("550.1", "CUDA up to 12.4", "built for 13.0", "install a driver 580"),
         drawn_on('{"version": "550.1", "cuda": "12.4"}'),
     ),
+    Case(
+        "driver too old for the PTX",
+        for_architectures(["9.0"], ["9.0"], nvcc="13.2.51"),
+        "driver-too-old",
+        ("GPU X needs the wheel's PTX, of CUDA 13.2.51", "up to 13.0"),
+        gpu("12.0"),
+    ),
     Case("GPU too old", for_architectures(["8.0"], ["9.0"]), "no-kernel", ("GPU X", "7.5", "8.0", "9.0"), gpu("7.5")),
     Case("GPU too new", for_architectures(["9.0"], []), "no-kernel", ("GPU X", "12.0", "PTX for nothing"), gpu("12.0")),
     Case(
@@ -408,6 +415,23 @@ def test_names_what_is_at_fault(case: Case, tmp_path: Path) -> None:
     for part in case.said:
         assert part in told, told
     assert "next: " in told
+
+
+@pytest.mark.parametrize(
+    ("sass", "ptx", "nvcc", "capability"),
+    [
+        (["8.0"], [], "13.0.88", "8.6"),  # compiled for an older one of its generation
+        (["8.0"], ["9.0"], "13.0.88", "12.0"),  # translated
+        (["9.0"], ["9.0"], "13.2.51", "9.0"),  # compiled by a newer CUDA of the driver's major
+    ],
+)
+def test_a_gpu_that_the_wheel_serves(
+    sass: list[str], ptx: list[str], nvcc: str, capability: str, tmp_path: Path
+) -> None:
+    site = Site(tmp_path)
+    for_architectures(sass, ptx, nvcc)(site)
+    told = site.run(gpu(capability).replace("ImportError('DLL load failed')", "None"))
+    assert told == ""
 
 
 def test_most_telling_comes_first(tmp_path: Path) -> None:

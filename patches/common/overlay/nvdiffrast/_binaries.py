@@ -206,7 +206,7 @@ class _Pe:
         (magic,) = struct.unpack_from("<H", data, optional)
         self.wide = magic == 0x20B
         self._directories = optional + (112 if self.wide else 96)
-        self._sections = []
+        self._sections: list[tuple[int, int, int]] = []
         for number in range(count):
             _, _, memory, length, place = struct.unpack_from("<8sIIII", data, optional + size + 40 * number)
             if place + length > len(data):
@@ -235,7 +235,8 @@ class _Pe:
         return end
 
     def numbers(self, address: int, count: int) -> tuple[int, ...]:
-        return struct.unpack_from(f"<{count}I", self.data, self.at(address))
+        found: tuple[int, ...] = struct.unpack_from(f"<{count}I", self.data, self.at(address))
+        return found
 
 
 def _read_pe(data: mmap.mmap) -> Binary:

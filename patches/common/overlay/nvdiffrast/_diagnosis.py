@@ -292,21 +292,35 @@ def _devices(case: _Case) -> list[Problem]:
         summary = f"the driver {driver.get('version') or ''} runs CUDA up to {runs}, the wheel is built for {cuda}"
         mend = f"install a driver {oldest} or newer" if oldest else "install a newer driver"
         return [Problem("driver-too-old", summary.replace("  ", " "), (), f"{mend}, or a wheel for CUDA {runs}")]
-    return [problem for device in _installation.devices() for problem in _kernels(device, case.info)]
+    return [problem for device in _installation.devices() for problem in _kernels(device, case.info, runs)]
 
 
-def _kernels(device: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Problem]:
-    """Whether the wheel has kernels for a GPU: of its generation, or PTX that the driver can translate."""
+def _kernels(device: Mapping[str, Any], info: Mapping[str, Any], runs: str | None) -> Iterator[Problem]:
+    """Whether the wheel has kernels for a GPU: of its generation, or PTX that a driver for CUDA ``runs`` translates."""
     built = info.get("architectures")
     if not isinstance(built, dict):
         return
     sass, ptx = ([_pair(one) for one in built.get(kind) or ()] for kind in ("sass", "ptx"))
     here = _pair(device["capability"])
-    if any(one[0] == here[0] and one <= here for one in sass) or any(one <= here for one in ptx):
+    if any(one[0] == here[0] and one <= here for one in sass):
+        return
+    if any(one <= here for one in ptx):
+        yield from _translation(device, info, runs)
         return
     listed = f"compiled for {_shown(sass)}; PTX for {_shown(ptx)}, which only newer GPUs can take"
     summary = f"the wheel has no kernel for {device['name']}, compute capability {device['capability']}"
     yield Problem("no-kernel", summary, (listed,), f"install a wheel that is built for {device['capability']}")
+
+
+def _translation(device: Mapping[str, Any], info: Mapping[str, Any], runs: str | None) -> Iterator[Problem]:
+    """Compiled kernels run on every driver of their CUDA major; PTX wants one as new as the compiler that wrote it."""
+    compiler = info.get("compiler")
+    nvcc = compiler.get("nvcc") if isinstance(compiler, dict) else None
+    written = str(nvcc or info["cuda"])
+    if runs and _pair(runs) < _pair(written):
+        summary = f"{device['name']} needs the wheel's PTX, of CUDA {written}; the driver translates it up to {runs}"
+        mend = f"install a newer driver, or a wheel that is built for {device['capability']}"
+        yield Problem("driver-too-old", summary, (), mend)
 
 
 def _pair(capability: Any) -> tuple[int, ...]:

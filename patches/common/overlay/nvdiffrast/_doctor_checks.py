@@ -141,8 +141,10 @@ def _driver(patient: Patient, found: Mapping[str, list[Line]]) -> Iterator[Line]
         yield Line(DRIVER, "failed", "there is no NVIDIA driver", mend=mend, code="driver-missing")
     yield from problems
     devices = list(patient.facts.get("devices") or ())
+    # Such a driver runs none of the kernels that would fit.
+    built = None if any(one.code == "driver-too-old" for one in problems) else patient.facts.get("build_info")
     for device in devices:
-        yield _device(device, patient.facts.get("build_info"))
+        yield _device(device, built)
     if driver and not devices:
         mend = "check CUDA_VISIBLE_DEVICES, and the container's GPU access (--gpus all)"
         yield Line(DRIVER, "failed", "the driver shows no GPU", mend=mend)

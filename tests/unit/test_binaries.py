@@ -1,0 +1,116 @@
+"""What is read from PE and ELF files, and that no damage to them makes the reader do anything but say so."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scripts.model import ROOT
+from tests.unit import pe_factory
+
+OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
+IMAGE = pe_factory.library(
+    {"a.dll": ["one", "two"], "b.dll": ["three"]}, exports=["y", "x"], delayed=["late.dll"], name="m.dll"
+)
+SYSTEM = Path(sys.executable).resolve()
+
+
+@pytest.fixture(scope="module")
+def binaries() -> Iterator[ModuleType]:
+    """The module by itself, under a name beside which no installed nvdiffrast is in the way."""
+    package = ModuleType("readers")
+    package.__path__ = [str(OVERLAY)]
+    sys.modules["readers"] = package
+    yield importlib.import_module("readers._binaries")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "readers"]:
+        del sys.modules[name]
+
+
+def test_a_pe_file(binaries: Any, tmp_path: Path) -> None:
+    """A DLL that is loaded only when it is called keeps nothing from being imported."""
+    (tmp_path / "m.dll").write_bytes(IMAGE)
+    assert binaries.read(tmp_path / "m.dll") == (
+        "pe",
+        "x86_64",
+        ("a.dll", "b.dll"),
+        {"a.dll": ("one", "two"), "b.dll": ("three",)},
+        frozenset({"x", "y"}),
+        (),
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a program for Linux")
+def test_an_elf_file(binaries: Any) -> None:
+    found = binaries.read(SYSTEM)
+    assert found.format == "elf"
+    assert any(name.startswith("libc.so") for name in found.needed)
+
+
+def test_names_of_dlls_know_no_case(binaries: Any, tmp_path: Path) -> None:
+    """A DLL of this process serves whatever its folder."""
+    (tmp_path / "m.dll").write_bytes(pe_factory.library(["A.dll"]))
+    (tmp_path / "elsewhere").mkdir()
+    loaded = tmp_path / "elsewhere" / "a.DLL"
+    loaded.write_bytes(pe_factory.library(exports=["function"]))
+    assert binaries.faults(tmp_path / "m.dll", [], [loaded], "x86_64") == []
+    (fault,) = binaries.faults(tmp_path / "m.dll", [], [], "x86_64")
+    assert (fault.kind, fault.library, fault.needed_by) == ("missing", "A.dll", tmp_path / "m.dll")
+
+
+def test_circles_end(binaries: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.dll").write_bytes(pe_factory.library(["b.dll"], exports=["function"]))
+    (tmp_path / "b.dll").write_bytes(pe_factory.library(["a.dll"], exports=["function"]))
+    assert binaries.faults(tmp_path / "a.dll", [], [], "x86_64") == []
+
+
+def test_the_first_folder_wins(binaries: Any, tmp_path: Path) -> None:
+    (tmp_path / "m.dll").write_bytes(pe_factory.library(["a.dll"]))
+    for name, exports in (("good", ["function"]), ("bad", ["other"])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.dll").write_bytes(pe_factory.library(exports=exports))
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    assert binaries.faults(tmp_path / "m.dll", [good, bad], [], "x86_64") == []
+    assert [one.kind for one in binaries.faults(tmp_path / "m.dll", [bad, good], [], "x86_64")] == ["symbol"]
+
+
+def _survives(binaries: Any, path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    try:
+        binaries.read(path)
+    except binaries.DamagedError as error:
+        assert str(error)
+    # One that can be read may ask for anything; that must end, too.
+    binaries.faults(path, [], [], "x86_64")
+
+
+def _elf() -> bytes:
+    """The start of a program for Linux: what is referred to further on is cut off."""
+    return SYSTEM.read_bytes()[:4096] if sys.platform.startswith("linux") else b"\x7fELF"
+
+
+@pytest.mark.parametrize("whole", [IMAGE, _elf()], ids=["pe", "elf"])
+def test_every_truncation(binaries: Any, tmp_path: Path, whole: bytes) -> None:
+    for length in [*range(0, min(len(whole), 1200), 7), len(whole) - 1]:
+        _survives(binaries, tmp_path / "m", whole[:length])
+        with pytest.raises(binaries.DamagedError):
+            binaries.read(tmp_path / "m")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    whole=st.sampled_from([IMAGE, _elf()]),
+    changes=st.lists(st.tuples(st.integers(0, 2**16), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
+)
+def test_any_change(binaries: Any, tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]) -> None:
+    content = bytearray(whole)
+    for place, new in changes:
+        content[place % len(whole) : place % len(whole) + len(new)] = new
+    _survives(binaries, tmp_path / "m", bytes(content))
