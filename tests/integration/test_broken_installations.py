@@ -443,6 +443,15 @@ def test_most_telling_comes_first(tmp_path: Path) -> None:
     assert "also [library-missing" in codes
 
 
+def test_a_diagnosis_that_fails_hides_nothing(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    without_runtime(site)
+    told = site.run(f"from nvdiffrast import _binaries\n_binaries.faults = None\n{LOAD}")
+    assert f"{RUNTIME}: cannot open shared object file" in told
+    assert "[unknown]" in told and "'NoneType' object is not callable" in told
+    assert "ImportError: nvdiffrast: " in told and "next: " in told
+
+
 def test_in_a_zip_file_it_is_refused(tmp_path: Path) -> None:
     site = Site(tmp_path / "site")
     archive = tmp_path / "nvdiffrast.zip"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,18 @@ def test_every_truncation(binaries: Any, tmp_path: Path, whole: bytes) -> None:
         _survives(binaries, tmp_path / "m", whole[:length])
         with pytest.raises(binaries.DamagedError):
             binaries.read(tmp_path / "m")
+
+
+@pytest.mark.parametrize(("program", "name"), [(64, 2**64 - 1), (2**64 - 1, 1)], ids=["name", "table"])
+def test_addresses_beyond_any_file(binaries: Any, tmp_path: Path, program: int, name: int) -> None:
+    """What is too large for an index is an error of its own in Python."""
+    header = struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, program, 0, 0, 64, 56, 2, 0, 0, 0)
+    dynamic = struct.pack("<IIQQQQQQ", 2, 0, 176, 0, 0, 48, 48, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 0, 0, 0, 0, 224, 224, 0)
+    strings = struct.pack("<6Q", 5, 0, 1, name, 0, 0)
+    (tmp_path / "m").write_bytes(b"\x7fELF\2\1\1" + bytes(9) + header + dynamic + load + strings)
+    with pytest.raises(binaries.DamagedError):
+        binaries.read(tmp_path / "m")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

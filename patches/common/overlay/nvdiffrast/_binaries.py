@@ -65,7 +65,7 @@ def read(path: Path) -> Binary:
                 return _read_pe(data)
             if data[:4] == b"\x7fELF":
                 return _read_elf(data)
-        except (struct.error, IndexError, ValueError) as error:
+        except (struct.error, IndexError, OverflowError, ValueError) as error:
             raise error if isinstance(error, DamagedError) else DamagedError("it is truncated or altered") from error
     raise DamagedError("it is no shared library")
 

@@ -56,7 +56,7 @@ class _Case(NamedTuple):
 def explain(file: Path, error: BaseException) -> str:
     """The whole message: the file, what went wrong, what it was built for, what is here, and the next step."""
     case = _case(file, error)
-    problems = _examined(case, device=False)
+    problems = _told(case, device=False)
     first = problems[0]
     lines = [f"nvdiffrast: {file} is there but cannot be imported: {error}", f"[{first.code}] {first.summary}"]
     lines += [f"  {detail}" for detail in first.details]
@@ -87,16 +87,20 @@ def examine(file: Path, error: BaseException | None = None, *, device: bool = Tr
 
     error: what importing it said, None if it was imported; device: whether the driver and the GPUs matter.
     """
-    try:
-        return _examined(_case(file, error), device=device)
-    except Exception as failure:  # a diagnosis that fails must not hide what it was asked about
-        return [Problem("unknown", f"{file} cannot be examined: {failure!r}", (), REINSTALL)]
+    return _told(_case(file, error), device=device)
 
 
 def _case(file: Path, error: BaseException | None) -> _Case:
     info, info_error = _installation.build_info()
     torch = _installation.torch_facts(imported=True)
     return _Case(file, error, info, info_error, torch, _installation.python_tag())
+
+
+def _told(case: _Case, *, device: bool) -> list[Problem]:
+    try:
+        return _examined(case, device=device)
+    except Exception as failure:  # a diagnosis that fails must not hide what it was asked about
+        return [Problem("unknown", f"{case.file} cannot be examined: {failure!r}", (case.text,), REINSTALL)]
 
 
 def _examined(case: _Case, *, device: bool) -> list[Problem]:
