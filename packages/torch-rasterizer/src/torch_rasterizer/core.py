@@ -89,7 +89,9 @@ def draw(
     mesh = clipping.clip(positions, faces, convention)
     if pairs and len(mesh.faces) >= EXACT:
         raise ValueError(f"faces: without int64 minima expected fewer than {EXACT}, found {len(mesh.faces)}")
-    surface = resolve.Surface(mesh, screen.project(mesh.positions, height, width, convention), convention, not pairs)
+    seen = screen.project(mesh.positions, height, width, convention)
+    flat = not seen.w.requires_grad and bool((seen.w == 1).all())
+    surface = resolve.Surface(mesh, seen, convention, not pairs, flat)
     canvas = _Canvas(positions, height, width, with_depth=with_depth)
     for window in _windows(height, width, limits.tile):
         with torch.no_grad():

@@ -30,12 +30,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Surface:
-    """What of a mesh can be seen: its triangles on the screen."""
+    """What of a mesh can be seen: its triangles on the screen.
+
+    doubles: whether the device has float64; flat: whether every w is 1 and has no gradient, as of orthographic cameras.
+    """
 
     mesh: clipping.Mesh
     screen: Screen
     convention: Convention
     doubles: bool
+    flat: bool
 
 
 def resolve(ids: torch.Tensor, surface: Surface, window: Window, *, with_depth: bool) -> Iterator[Shown]:
@@ -44,7 +48,7 @@ def resolve(ids: torch.Tensor, surface: Surface, window: Window, *, with_depth: 
     The barycentrics of a cut triangle's pixels are those in the face it is a part of. Differentiable by the screen.
     """
     # Per triangle what every pixel of it needs, unless there are more triangles than pixels.
-    table = _table(surface, surface.mesh.faces) if len(surface.mesh.faces) <= len(ids) else None
+    table = _table(surface, surface.mesh.faces, with_depth=with_depth) if len(surface.mesh.faces) <= len(ids) else None
     rows = max(1, BAND // window.width) if ids.device.type == "cpu" else window.height
     for top in range(0, window.height, rows):
         first, end = top * window.width, min(top + rows, window.height) * window.width
@@ -67,7 +71,7 @@ def _resolve(
     for here, down in zip(pixel.split(size), _rows(pixel, window).split(size), strict=True):
         triangle = ids.index_select(0, here).sub_(1)
         if table is None:
-            values = _table(surface, surface.mesh.faces.index_select(0, triangle))
+            values = _table(surface, surface.mesh.faces.index_select(0, triangle), with_depth=with_depth)
         else:
             values = table.index_select(1, triangle)
         across = here - (down - window.top) * window.width + window.left
@@ -81,14 +85,23 @@ def _rows(pixel: torch.Tensor, window: Window) -> torch.Tensor:
     return spans.repeat(torch.arange(window.top, window.bottom, device=pixel.device), count, len(pixel))
 
 
-def _table(surface: Surface, faces: torch.Tensor) -> torch.Tensor:
-    """x0, y0, w and depth of three corners, six values of the edges: <14,T>."""
+def _table(surface: Surface, faces: torch.Tensor, *, with_depth: bool) -> torch.Tensor:
+    """What the pixels of a triangle need, <R,T>: x0, y0, five values of the edges, then what is asked for.
+
+    That is the area on a grid, three depths, and three w unless they are 1: dividing by 1 changes nothing.
+    """
     index = faces.T.contiguous()
     screen = surface.screen
-    x, y, w, z = ([values.index_select(0, i) for i in index] for values in (screen.x, screen.y, screen.w, screen.z))
+    x, y = ([values.index_select(0, i) for i in index] for values in (screen.x, screen.y))
     edges = triangles.edges_of(x, y)
-    shape = [edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.inverse, edges.area]
-    return torch.stack([edges.x0, edges.y0, *w, *z, *shape])
+    rows = [edges.x0, edges.y0, edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.inverse]
+    if surface.convention.exact:
+        rows.append(edges.area)
+    if with_depth:
+        rows += [screen.z.index_select(0, i) for i in index]
+    if not surface.flat:
+        rows += [screen.w.index_select(0, i) for i in index]
+    return torch.stack(rows)
 
 
 def _shown(
@@ -101,18 +114,22 @@ def _shown(
     with_depth: bool,
 ) -> Shown:
     """At rows and columns int64 <P>."""
-    x0, y0, w, z, shape = values[0], values[1], values[2:5], values[5:8], values[8:]
+    x0, y0, *rest = values
+    shape, rest = (rest[:6], rest[6:]) if surface.convention.exact else (rest[:5], rest[5:])
     dx, dy = at[1].to(x0.dtype).add_(0.5).sub(x0), at[0].to(y0.dtype).add_(0.5).sub(y0)
     if surface.convention.exact:
-        flat = coverage.exact_barycentrics(dx, dy, *shape)
+        found = list(coverage.exact_barycentrics(dx, dy, *shape))
     else:
-        flat = coverage.rounded_barycentrics(dx, dy, *shape[:5], doubles=surface.doubles)
-    dtype = surface.mesh.positions.dtype
-    depth = (flat[0] * z[0] + flat[1] * z[1] + flat[2] * z[2]).to(dtype) if with_depth else None
+        found = list(coverage.rounded_barycentrics(dx, dy, *shape, doubles=surface.doubles))
+    dtype, depth = surface.mesh.positions.dtype, None
+    if with_depth:
+        depth = (found[0] * rest[0] + found[1] * rest[1] + found[2] * rest[2]).to(dtype)
+        rest = rest[3:]
     # Each divided by its w, times one over their sum.
-    divided = [value / each for value, each in zip(flat, w, strict=True)]
-    scale = 1.0 / (divided[0] + divided[1] + divided[2])
-    found = [value * scale for value in divided]
+    if rest:
+        found = [value / w for value, w in zip(found, rest, strict=True)]
+    scale = 1.0 / (found[0] + found[1] + found[2])
+    found = [value * scale for value in found]
     if surface.mesh.weights is not None:
         weights = surface.mesh.weights.index_select(0, triangle)
         found = list((torch.stack(found, dim=1)[:, :, None] * weights).sum(dim=1).unbind(1))
