@@ -1,4 +1,4 @@
-"""The doctor against installations as H1's facts and problems would tell them; nothing of torch is needed."""
+"""The doctor against installations as stated facts and problems tell them; nothing of torch is needed."""
 
 from __future__ import annotations
 
