@@ -130,9 +130,10 @@ class PyTorchRasterizer:
             TypeError, ValueError: an argument is not what is said here.
         """
         check_tensor("pos", pos, "<B,N,4>", FLOATS)
-        if not isinstance(resolution, Sequence | torch.Tensor | torch.Size) or len(resolution) != 2:
-            raise ValueError(f"resolution: expected height and width, found {resolution!r}")
-        height, width = resolution
+        try:
+            height, width = resolution
+        except (TypeError, ValueError):
+            raise ValueError(f"resolution: expected height and width, found {resolution!r}") from None
         drawn = [self.rasterize_image(each, tri, clamp_depth, width, height, 1e-6, use_depth_prior) for each in pos]
         if len(drawn) == 1:
             return drawn[0]
