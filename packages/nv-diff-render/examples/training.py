@@ -1,7 +1,7 @@
 """Learns the materials of 25 blocks for a colour of the whole picture: python training.py [PICTURE].
 
-The picture shows the blocks before, and after 100 steps. No mixture of materials makes this colour, least of all with so
-much sky around: the loss stops at the distance to what there is. In training_to_green.py it can fall.
+The picture shows the blocks before, and after 100 steps. No mixture of materials makes this colour, least of all with
+so much sky around: the loss stops at the distance to what there is. In training_to_green.py it can fall.
 """
 
 import sys
