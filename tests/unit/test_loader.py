@@ -308,28 +308,13 @@ def test_what_is_compiled_just_in_time_can_be_imported_by_name(site: Site) -> No
     assert told.startswith("True\nFalse\n")
 
 
-def test_a_module_that_loads_is_loaded_at_once(site: Site) -> None:
-    """Within 2 ms, the loader's own import included; torch has imported what of Python's library it needs."""
+def test_a_module_that_loads_needs_nothing_of_the_diagnosis(site: Site) -> None:
+    """What explains failures is large, and read only then."""
     site.compile("nvdiffrast_plugin")
-    code = (
-        f"import sys; sys.path.insert(0, {str(site.folder)!r})\n"
-        "import importlib.util, json, logging, pathlib, threading, time, typing\n"
-        "import nvdiffrast, torch\n"
-        "start = time.perf_counter()\n"
-        "from nvdiffrast import _loader\n"
-        "_loader.load_precompiled(False)\n"
-        "print(time.perf_counter() - start, 'nvdiffrast._diagnosis' in sys.modules)\n"
+    told = site.run(
+        "load(False); import sys; print(sorted(name for name in sys.modules if name.startswith('nvdiffrast._')))"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    times = []
-    # The first one compiles the loader; others share the machine with who knows what.
-    for _ in range(10):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
-        ).stdout.split()
-        assert done[1] == "False"
-        times.append(float(done[0]))
-    assert min(times) <= 0.002
+    assert told == "['nvdiffrast._loader']\n"
 
 
 def test_imports_without_site_packages(site: Site) -> None:
