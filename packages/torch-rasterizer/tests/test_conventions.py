@@ -111,6 +111,27 @@ def test_clipped_faces_keep_their_barycentrics(convention: Convention) -> None:
 
 
 @BY_NAME
+def test_cut_faces_keep_their_place_among_the_others(convention: Convention) -> None:
+    """Which settles ties; and each keeps its own barycentrics."""
+    convention = replace(convention, cull="none")
+    floor = [[-30.0, -1, 20, 20], [30, -1, 20, 20], [0, -1, -25, -20]]
+    aside = [[-0.9, 0.5, 0.4, 1], [-0.5, 0.5, 0.4, 1], [-0.9, 0.9, 0.4, 1]]
+    vertices = torch.tensor([*floor, *aside])
+    faces = torch.arange(6).int().reshape(2, 3)
+    owner = clipping.clip(vertices, faces, convention).owner
+    assert len(owner) > 2
+    assert torch.equal(owner, owner.sort().values)
+    ids, weights, _ = core.rasterize(vertices[None], faces, (32, 32), convention)
+    assert ids.unique().tolist() == [0, 1, 2]
+    row, column = (ids[0] > 0).nonzero().unbind(1)
+    corners = vertices[faces.long()[ids[0, row, column].long() - 1]]
+    seen = (weights[0, row, column][:, :, None] * corners).sum(dim=1)
+    step = 4 / 32 / 2.0 ** (convention.subpixel_bits or 0)
+    assert float((seen[:, 0] / seen[:, 3] - ((column + 0.5) / 16 - 1)).abs().max()) < 2 * step
+    assert float((seen[:, 1] / seen[:, 3] - ((row + 0.5) / 16 - 1) * -convention.row_zero).abs().max()) < 2 * step
+
+
+@BY_NAME
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_cut_meshes_have_no_seams(convention: Convention, seed: int) -> None:

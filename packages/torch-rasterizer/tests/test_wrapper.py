@@ -320,17 +320,17 @@ def test_an_active_depth_prior_is_refused():
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"pos": torch.zeros(3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found \(3, 4\)"),
-        ({"pos": torch.zeros(2, 3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found \(2, 3, 4\)"),
+        ({"pos": torch.zeros(3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found <3,4>"),
+        ({"pos": torch.zeros(2, 3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found <2,3,4>"),
         ({"pos": torch.zeros(1, 3, 4).double()}, TypeError, r"pos: expected torch\.float32, found torch\.float64"),
-        ({"pos": np.zeros((1, 3, 4))}, TypeError, r"pos: expected a torch\.Tensor, found ndarray"),
+        ({"pos": np.zeros((1, 3, 4))}, TypeError, r"pos: expected a torch\.float32 tensor <1,N,4>, found ndarray"),
         ({"pos": torch.zeros(1, 3, 4, device="meta")}, ValueError, "pos: expected a tensor on cpu, found one on meta"),
         ({"tri": torch.zeros(1, 3).long()}, TypeError, r"tri: expected torch\.int32, found torch\.int64"),
-        ({"tri": torch.zeros(3).int()}, ValueError, r"tri: expected shape <M,3>, found \(3,\)"),
-        ({"tri": torch.tensor([[0, 1, 3]]).int()}, ValueError, "tri: expected vertex indices 0 to 2, found 0 to 3"),
-        ({"tri": torch.tensor([[0, -1, 2]]).int()}, ValueError, "tri: expected vertex indices 0 to 2, found -1 to 2"),
-        ({"resolution": (0, 4)}, ValueError, r"resolution: expected \(height, width\).*found \(0, 4\)"),
-        ({"resolution": (4,)}, ValueError, r"resolution: expected \(height, width\).*found \(4,\)"),
+        ({"tri": torch.zeros(3).int()}, ValueError, r"tri: expected shape <M,3>, found <3>"),
+        ({"tri": torch.tensor([[0, 1, 3]]).int()}, ValueError, "tri: expected indices 0 to 2, found 3"),
+        ({"tri": torch.tensor([[0, -1, 2]]).int()}, ValueError, "tri: expected indices 0 to 2, found -1"),
+        ({"resolution": (0, 4)}, ValueError, "height: expected at least 1 pixel, found 0"),
+        ({"resolution": (4,)}, ValueError, r"resolution: expected height and width, found \(4,\)"),
     ],
 )
 def test_other_backends_get_no_wrong_arguments(original, changes, error, words):

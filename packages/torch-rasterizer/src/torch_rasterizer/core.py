@@ -81,7 +81,8 @@ def draw(
     """
     if positions.device.type == "mps" and convention.exact:
         # Exact coverage takes float64, which MPS does not have.
-        picture = draw(positions.cpu(), faces.cpu(), size, convention, limits, with_depth=with_depth)
+        least = None if threshold is None else threshold.cpu()
+        picture = draw(positions.cpu(), faces.cpu(), size, convention, limits, least, with_depth=with_depth)
         depth = None if picture.depth is None else picture.depth.to(positions.device)
         return Picture(picture.ids.to(positions.device), picture.barycentrics.to(positions.device), depth)
     height, width = size

@@ -9,11 +9,13 @@ import torch
 
 from torch_rasterizer import core, interpolation, memory
 from torch_rasterizer.convention import CUSTOM_RASTERIZER
+from torch_rasterizer.devices import as_device, best_device
 from torch_rasterizer.validation import (
     FLOATS,
     check_count,
     check_device,
     check_faces,
+    check_resolution,
     check_size,
     check_tensor,
     shape_of,
@@ -56,7 +58,7 @@ class PyTorchRasterizer:
                 raise ValueError(
                     f"{name}: expected None with mode={mode!r}, since only {user!r} has one, found {value}"
                 )
-        self._given = None if device is None else _device(device)
+        self._given = None if device is None else as_device(device)
         self.device = self._given or best_device()
         self.mode, self.tile_size, self.batch_size = mode, tile_size, batch_size
         self.compile, self.emulate_mps = compile, emulate_mps
@@ -130,10 +132,7 @@ class PyTorchRasterizer:
             TypeError, ValueError: an argument is not what is said here.
         """
         check_tensor("pos", pos, "<B,N,4>", FLOATS)
-        try:
-            height, width = resolution
-        except (TypeError, ValueError):
-            raise ValueError(f"resolution: expected height and width, found {resolution!r}") from None
+        height, width = check_resolution(resolution)
         drawn = [self.rasterize_image(each, tri, clamp_depth, width, height, 1e-6, use_depth_prior) for each in pos]
         if len(drawn) == 1:
             return drawn[0]
@@ -218,20 +217,6 @@ def rasterize_large_mesh(
     """As PyTorchRasterizer.rasterize_image without a prior, with chunk_size triangles at a time."""
     rasterizer = PyTorchRasterizer(mode="batched", batch_size=chunk_size)
     return rasterizer.rasterize_image(vertices, faces, None, width, height)
-
-
-def best_device() -> torch.device:
-    """CUDA or ROCm, else MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device: expected a torch.device or its name, found {device!r}") from error
 
 
 def _batched(name: str, value: torch.Tensor, dimensions: int) -> torch.Tensor:

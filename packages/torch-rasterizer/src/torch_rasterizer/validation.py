@@ -72,6 +72,19 @@ def check_size(width: Any, height: Any) -> tuple[int, int]:
     return height.__index__(), width.__index__()
 
 
+def check_resolution(resolution: Any) -> tuple[int, int]:
+    """Height and width, of whatever holds two.
+
+    Raises:
+        TypeError, ValueError: it does not, or they are not whole numbers from 1.
+    """
+    try:
+        height, width = resolution
+    except (TypeError, ValueError):
+        raise ValueError(f"resolution: expected height and width, found {resolution!r}") from None
+    return check_size(width, height)
+
+
 def check_count(name: str, value: Any) -> None:
     """A whole number from 1, or None.
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from torch_rasterizer.devices import as_device, best_device
 from torch_rasterizer.foreign_arguments import check_rasterize
 
 # In the order in which they are tried.
@@ -67,7 +68,7 @@ class RasterizerWrapper:
         if backend not in ("auto", *BACKENDS):
             names = ", ".join(repr(name) for name in ("auto", *BACKENDS))
             raise ValueError(f"backend: expected one of {names}, found {backend!r}")
-        chosen = _device(device)
+        chosen = best_device() if device is None else as_device(device)
         opened, self.rejected = _first(BACKENDS if backend == "auto" else (backend,), chosen)
         if opened is None:
             raise BackendUnavailableError(_complaint(backend, chosen, self.rejected), self.rejected)
@@ -103,17 +104,6 @@ class RasterizerWrapper:
     ) -> torch.Tensor:
         """Attributes float32 <1,N,C> of the vertices at the pixels, <1,H,W,C>; background is 0."""
         return self._implementation.interpolate(col, findices, barycentric, tri)
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device: expected a torch.device or its name, found {device!r}") from error
 
 
 def _first(names: tuple[str, ...], device: torch.device) -> tuple[_Opened | None, dict[str, str]]:

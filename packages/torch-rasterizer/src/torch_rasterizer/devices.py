@@ -1,0 +1,24 @@
+"""Which device is meant, and which is best."""
+
+from __future__ import annotations
+
+import torch
+
+
+def best_device() -> torch.device:
+    """CUDA or ROCm, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: it is no name of a device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: expected a torch.device or its name, found {device!r}") from error
