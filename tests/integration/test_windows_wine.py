@@ -162,11 +162,6 @@ def replaced(path: Path, content: bytes) -> Iterator[None]:
         yield
 
 
-diagnoses = pytest.mark.skipif(
-    not (_OVERLAY / "_binaries.py").exists(), reason="the loader does not follow a module's imports yet"
-)
-
-
 @pytest.fixture(scope="module")
 def diagnosed(installed: Installation) -> Iterator[Installation]:
     """A package index has torch for Windows for the CPU alone; what is genuine about it says CUDA meanwhile."""
@@ -178,7 +173,6 @@ def diagnosed(installed: Installation) -> Iterator[Installation]:
         yield installed
 
 
-@diagnoses
 def test_torch_need_not_be_imported_first(diagnosed: Installation) -> None:
     assert diagnosed.probe(first="pass").splitlines()[-1].strip() == GOOD
 
@@ -192,7 +186,6 @@ def _names(message: str, *parts: str | Path) -> None:
     assert "next:" in message, message
 
 
-@diagnoses
 def test_without_the_bundled_runtime_it_is_named(diagnosed: Installation) -> None:
     with without(diagnosed.bundled):
         message = diagnosed.probe()
@@ -200,7 +193,6 @@ def test_without_the_bundled_runtime_it_is_named(diagnosed: Installation) -> Non
     _names(message, diagnosed.torch_libraries)
 
 
-@diagnoses
 @pytest.mark.parametrize("dll", ["c10.dll", "torch_python.dll", "uv.dll"])
 def test_without_a_dll_of_torch_it_is_named(diagnosed: Installation, dll: str) -> None:
     """uv.dll is needed by torch_cpu.dll, which torch_python.dll needs."""
@@ -210,7 +202,6 @@ def test_without_a_dll_of_torch_it_is_named(diagnosed: Installation, dll: str) -
     _names(message, dll, needing, diagnosed.torch_libraries)
 
 
-@diagnoses
 def test_a_truncated_runtime_is_named(diagnosed: Installation) -> None:
     content = diagnosed.bundled.read_bytes()
     with replaced(diagnosed.bundled, content[: len(content) // 2]):
@@ -218,7 +209,6 @@ def test_a_truncated_runtime_is_named(diagnosed: Installation) -> None:
     _names(message, "[library-damaged]", diagnosed.bundled)
 
 
-@diagnoses
 def test_a_runtime_of_32_bits_is_named(diagnosed: Installation) -> None:
     content = (diagnosed.python.site_packages / "setuptools" / "cli-32.exe").read_bytes()
     with replaced(diagnosed.bundled, content):
@@ -226,7 +216,6 @@ def test_a_runtime_of_32_bits_is_named(diagnosed: Installation) -> None:
     _names(message, "[library-damaged]", diagnosed.bundled)
 
 
-@diagnoses
 def test_a_truncated_plugin_is_named(diagnosed: Installation) -> None:
     plugin = diagnosed.python.site_packages / "nvdiffrast" / "torch" / PLUGIN
     content = plugin.read_bytes()
@@ -235,14 +224,12 @@ def test_a_truncated_plugin_is_named(diagnosed: Installation) -> None:
     _names(message, "[library-damaged]", plugin)
 
 
-@diagnoses
 def test_without_torch_it_says_so(diagnosed: Installation) -> None:
     with without(diagnosed.python.site_packages / "torch"):
         message = diagnosed.probe(first="pass")
     _names(message, "[torch-absent]", "torch")
 
 
-@diagnoses
 def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, toolkit: Path, tmp_path: Path) -> None:
     """Under the name that the module asks for; the folder is found by the variable that names it."""
     (genuine,) = toolkit.rglob("cudart64_12.dll")
@@ -255,7 +242,6 @@ def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, too
     assert found.splitlines()[-1].strip() == GOOD
 
 
-@diagnoses
 @pytest.mark.parametrize("name", ["Grüße 日本 é", "long"])
 def test_a_strange_place_works_and_is_named(diagnosed: Installation, wheel: Path, tmp_path: Path, name: str) -> None:
     """Not ASCII, or long enough that the paths have more characters than the 260 that Windows once stopped at."""
