@@ -1,4 +1,7 @@
-"""Every check of what pixels get passes where nothing is wrong, and fails for the fault that it is there for."""
+"""Every check of the gate passes where nothing is wrong, and fails for the fault that it is there for.
+
+Those of what is drawn are in test_gate_raster, for they differ by release.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,18 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch: nox -s test_packages")
 
-from scripts.gpu_gate import checks_render_sampling
+from scripts.gpu_gate import (
+    checks_render,
+    checks_render_gradients,
+    checks_render_process,
+    checks_render_sampling,
+)
 from scripts.gpu_gate.reference import BOUNDARY_MODES, FILTER_MODES
 from tests import gate_stand_in
 
-CHECKS = {check.name: check.run for check in checks_render_sampling.CHECKS}
-FAULTS = [
+MODULES = (checks_render_sampling, checks_render_gradients, checks_render_process)
+CHECKS = {check.name: check.run for module in MODULES for check in module.CHECKS}
+SAMPLING = [
     ("interpolate", "third-corner-twice"),
     ("interpolate", "background-not-0"),
     ("interpolate", "attributes-of-first-image"),
@@ -35,6 +44,30 @@ FAULTS = [
     ("antialias", "no-antialias"),
     ("antialias", "antialias-away"),
 ]
+GRADIENTS = [
+    ("gradients-rasterize", "gradient-rasterize"),
+    ("gradients-rasterize", "gradient-z"),
+    ("gradients-rasterize", "grad-db-ignored"),
+    *(("gradients-interpolate", f"gradient-{name}") for name in ("attributes", "barycentrics", "slopes")),
+    *(("gradients-texture", f"gradient-{name}") for name in ("texture", "uv", "uv_da", "bias", "mip")),
+    *(("gradients-antialias", f"gradient-{name}") for name in ("color", "silhouettes")),
+    ("gradients-antialias", "no-boost"),
+    *(("gradients-large-triangles", f"race-{name}") for name in ("attributes", "barycentrics", "texture", "uv")),
+    ("gradients-large-triangles", "race-silhouettes"),
+    ("gradients-on-the-device", "gradient-rasterize"),
+    ("gradients-on-the-device", "race-barycentrics"),
+]
+PROCESS = [
+    ("contexts", "outputs-shared"),
+    ("contexts", "one-pixel-off"),
+    ("streams", "stream-ignored"),
+    ("threads", "threads"),
+    ("errors", "swallows-errors"),
+    ("errors", "broken-by-errors"),
+    ("memory", "leaks-tensors"),
+    ("memory", "leaks-buffers"),
+]
+FAULTS = [*SAMPLING, *GRADIENTS, *PROCESS]
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -58,3 +91,8 @@ def test_fails_for_its_fault(name: str, fault: str) -> None:
 
 def test_every_check_has_a_fault() -> None:
     assert {name for name, _ in FAULTS} == set(CHECKS)
+
+
+def test_no_two_checks_share_a_name() -> None:
+    names = [check.name for check in checks_render.CHECKS]
+    assert len(names) == len(set(names))
