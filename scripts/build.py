@@ -37,6 +37,7 @@ from scripts import (
     sbom,
     toolchain,
     upstream,
+    wheel_policy,
     wheels,
 )
 from scripts.build_info import BuildInfo
@@ -54,7 +55,7 @@ SOURCE_DATE_EPOCH = 1_577_836_800
 # Variables by which a shell could change what the compilers make.
 _UNSET = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS")
 # Raise when the same inputs give other bytes because this module or one it calls has changed.
-_RECIPE = "2"
+_RECIPE = "3"
 # How much of a failed build is shown: lines, and characters of each.
 _LINES, _LINE = 25, 300
 
@@ -207,6 +208,7 @@ def _environment(cell: Cell, inputs: Inputs, options: Options) -> dict[str, str]
         "CC": str(inputs.compiler.path),
         "NVDIFFRAST_CELL": cell.id,
         "NVDIFFRAST_PARTIAL": str(int(not cell.toolkit.is_whole(options.for_cell(cell)))),
+        "NVDIFFRAST_SYMBOL_LIMITS": wheel_policy.newest_symbols(cell),
         "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
         "PYTHONHASHSEED": "0",
     }

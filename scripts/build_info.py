@@ -16,9 +16,15 @@ class _Model(BaseModel):
 
 
 class Compiler(_Model):
-    """Versions of the host compiler and of nvcc: "12.2.0", "13.0.88"."""
+    """Versions of the host compiler and of nvcc: "12.2.0", "13.0.88".
+
+    ``cxx_build`` and ``linker`` are the first lines that the compiler and the linker print about themselves, such as
+    "g++ (Debian 12.2.0-14+deb12u1) 12.2.0"; the same sources give the same bytes with the same builds of both.
+    """
 
     cxx: str = Field(min_length=1)
+    cxx_build: str | None = None
+    linker: str | None = None
     nvcc: str = Field(pattern=r"^\d+\.\d+")
 
 

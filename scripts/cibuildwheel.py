@@ -22,7 +22,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 import uv
 
-from scripts import audit, compilers, matrix, process
+from scripts import audit, compilers, matrix, process, wheel_policy
 from scripts.errors import AuditError, BuildError, CommandError, ToolchainError, run_main
 from scripts.model import ROOT, Cell
 
@@ -93,6 +93,7 @@ def _environment(
         # torch takes the compiler of the developer shell that this runs in, and refuses to guess.
         return {**values, "CUDA_PATH": cuda_home.as_posix(), "DISTUTILS_USE_SDK": "1"}
     values["CXX"] = "g++"
+    values["NVDIFFRAST_SYMBOL_LIMITS"] = wheel_policy.newest_symbols(cell)
     if compiler := _older_gcc(cell):
         values["PATH"] = f"/opt/rh/gcc-toolset-{compiler}/root/usr/bin:$PATH"
     return values

@@ -42,9 +42,12 @@ def check_host(toolkit: Toolkit, needs_gl: bool, *, platform: str = sys.platform
     ``needs_gl`` also asks for what the GL plugin includes and links.
 
     Raises:
-        ToolchainError: no compiler within the bounds, or no GL or EGL headers; it names the package to install.
+        ToolchainError: no compiler within the bounds, no static C++ library, or no GL or EGL headers; it names the package
+            to install.
     """
     compiler = _msvc(toolkit) if platform == "win32" else _gcc(toolkit)
+    if compiler.name == "g++":
+        _check_static_library(compiler)
     if needs_gl and compiler.name == "g++":
         _check_gl(compiler)
     return compiler
@@ -131,6 +134,18 @@ def _spoken(bounds: Bounds) -> str:
     if bounds.minimum and bounds.maximum:
         return f"{bounds.minimum} to {bounds.maximum}"
     return f"{bounds.minimum} or newer" if bounds.minimum else f"{bounds.maximum or 'of any version'} or older"
+
+
+def _check_static_library(compiler: HostCompiler) -> None:
+    """Require libstdc++.a: a plugin links what the platform tag does not permit it to take from the system."""
+    answer = call([compiler.path, "-print-file-name=libstdc++.a"], echo=False, quiet=True).strip()
+    # For a library that it does not have, g++ repeats the name.
+    if answer == "libstdc++.a":
+        package = f"libstdc++-{compiler.version.partition('.')[0]}-dev"
+        raise ToolchainError(
+            f"{compiler.path} has no libstdc++.a, the static C++ library",
+            mend=f"apt-get install {package}",
+        )
 
 
 def _check_gl(compiler: HostCompiler) -> None:

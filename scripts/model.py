@@ -112,6 +112,11 @@ class Platform:
     wheel_tag: str
     image: str | None = None
 
+    @property
+    def is_windows(self) -> bool:
+        """Return whether wheels of this platform are for Windows."""
+        return self.name.startswith("win")
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -11,10 +11,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from auditwheel.architecture import Architecture  # type: ignore[import-untyped]
+from auditwheel.libc import Libc  # type: ignore[import-untyped]
+from auditwheel.policy import WheelPolicies  # type: ignore[import-untyped]
+from packaging.version import Version
+
 from scripts.model import Cell
 
 _PATH = Path(__file__).parent / "resources" / "wheel_policy.toml"
 LIBRARY_FOLDER = "nvdiffrast.libs"
+# Prefixes of the versions of libstdc++'s symbols.
+_CXX_PREFIXES = ("CXXABI", "GLIBCXX")
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,30 @@ def runtime_pattern(cell: Cell) -> str:
     """The CUDA runtime's file name before it is bundled, with wildcards."""
     pattern: str = _load()["platform"][cell.platform.name]["cuda_runtime"]
     return pattern
+
+
+def symbol_limits(cell: Cell) -> dict[str, frozenset[str]]:
+    """Return the symbol versions that the platform tag permits, by prefix: {"GLIBCXX": {"3.4", ..., "3.4.24"}, ...}.
+
+    The source is auditwheel's table of policies; the result is empty for Windows, whose tag states no limit.
+    """
+    if cell.platform.is_windows:
+        return {}
+    policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
+    return dict(policies.get_policy_by_name(cell.platform.wheel_tag).symbol_versions)
+
+
+def newest_symbols(cell: Cell) -> str:
+    """Return the newest version of the C++ runtime's symbols that the platform tag permits, separated by blanks.
+
+    For manylinux_2_28 that is "CXXABI_1.3.11 GLIBCXX_3.4.24".
+    """
+    limits = symbol_limits(cell)
+    newest = {
+        prefix: max((version for version in limits.get(prefix, ()) if version[0].isdigit()), key=Version, default=None)
+        for prefix in _CXX_PREFIXES
+    }
+    return " ".join(f"{prefix}_{version}" for prefix, version in newest.items() if version)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

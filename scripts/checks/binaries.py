@@ -5,11 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from auditwheel.architecture import Architecture  # type: ignore[import-untyped]
-from auditwheel.libc import Libc  # type: ignore[import-untyped]
-from auditwheel.policy import WheelPolicies  # type: ignore[import-untyped]
-
-from scripts import fatbin, libraries
+from scripts import fatbin, libraries, wheel_policy
 from scripts.checks import BUILD_INFO, Subject
 from scripts.fatbin import Entry
 from scripts.wheel_policy import LIBRARY_FOLDER, matches
@@ -45,9 +41,8 @@ def run_paths(subject: Subject) -> Iterator[str]:
 
 
 def symbol_versions(subject: Subject) -> Iterator[str]:
-    """No symbol is newer than the glibc and libstdc++ of the platform tag."""
-    policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
-    ceiling = policies.get_policy_by_name(subject.cell.platform.wheel_tag).symbol_versions
+    """Yield a message for each module that needs symbols newer than the glibc and libstdc++ of the platform tag."""
+    ceiling = wheel_policy.symbol_limits(subject.cell)
     for name, binary in subject.binaries.items():
         for prefix, versions in sorted(binary.versions.items()):
             if prefix in ceiling and (newer := sorted(versions - ceiling[prefix])):

@@ -77,6 +77,16 @@ def test_none(fake: Fake) -> None:
     assert raised.value.mend == "apt-get install g++"
 
 
+def test_no_static_library(fake: Fake, tmp_path: Path) -> None:
+    program = fake("g++", "14.2.0")
+    program.write_text(
+        program.read_text().replace("exit 0", '[ "$1" = -print-file-name=libstdc++.a ] && echo libstdc++.a')
+    )
+    with pytest.raises(ToolchainError, match=r"has no libstdc\+\+\.a") as raised:
+        compilers.check_host(toolkit(Bounds("9", "15")), needs_gl=False)
+    assert raised.value.mend == "apt-get install libstdc++-14-dev"
+
+
 @pytest.mark.parametrize(("version", "package"), [("14.2.0", "g++-13"), ("8.3.0", "g++-9")])
 def test_out_of_bounds(fake: Fake, version: str, package: str) -> None:
     path = fake("g++", version)

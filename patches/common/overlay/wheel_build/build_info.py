@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from layout import Layout
-from objects import Nvcc
+from objects import Nvcc, first_line
 
 
 def architectures(flags: Sequence[str]) -> dict[str, list[str]]:
@@ -48,7 +48,12 @@ def write(build_lib: Path, layout: Layout, nvcc: Nvcc, host_flags: Sequence[str]
         "python": f"cp{sys.version_info.major}{sys.version_info.minor}",
         "torch": torch.__version__.split("+")[0],
         "cuda": torch.version.cuda,
-        "compiler": {"cxx": _number(nvcc.host_version), "nvcc": _number(nvcc.version)},
+        "compiler": {
+            "cxx": _number(nvcc.host_version),
+            "cxx_build": nvcc.host_version,
+            "linker": first_line(["ld", "--version"]) if os.name == "posix" else None,
+            "nvcc": _number(nvcc.version),
+        },
         "architectures": architectures(nvcc.flags),
         "flags": {"cxx": list(host_flags), "nvcc": list(nvcc.flags)},
         "partial": os.environ.get("NVDIFFRAST_PARTIAL") == "1",

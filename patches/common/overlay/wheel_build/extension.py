@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import build_info
+import libstdcxx
 import objects
 import torch
 from layout import Layout, Plugin
@@ -122,6 +123,7 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
     tree: Path
     layout: Layout
     _compiled: Compiled | None
+    _runtime_inputs: list[str]
 
     def build_extensions(self) -> None:
         """Replace what this Python was built with by flags of ours, then let torch add its own."""
@@ -150,8 +152,11 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
             return
         if self._compiled is None:
             self._compiled = self._compile(ext)
+            self._runtime_inputs = _runtime_inputs(Path(self.build_temp).absolute() / "libstdcxx")
         plugin = next(plugin for plugin in self.layout.plugins if plugin.module == ext.name)
         made = [*self._compiled.units, *(str(self._compiled.kernels[source]) for source in plugin.kernels)]
+        # Before torch's libraries: what those lack must not be taken from the static library as well.
+        made += self._runtime_inputs
         export = Path(self.build_temp) / f"{plugin.name}.map"
         # One symbol is enough for Python; with the others local the linker can tell what is not used.
         export.write_text(f"{{ global: PyInit_{plugin.name}; local: *; }};\n", encoding="ascii")
@@ -210,6 +215,14 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
         for name in units:
             progress.finished(f"{name}.cpp", "kept" if name == "host" and have_host else "compiled")
         return [str(kept), *made] if have_host else list(made)
+
+
+def _runtime_inputs(folder: Path) -> list[str]:
+    """Return what limits the C++ runtime to NVDIFFRAST_SYMBOL_LIMITS (see libstdcxx.py); nothing if that is not set."""
+    limits = os.environ.get("NVDIFFRAST_SYMBOL_LIMITS")
+    if not limits:
+        return []
+    return libstdcxx.link_inputs(_host_compiler()[0], libstdcxx.parse_limits(limits), folder)
 
 
 def _store_root() -> Path | None:

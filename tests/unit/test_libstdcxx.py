@@ -1,0 +1,106 @@
+"""wheel_build/libstdcxx.py of the overlay: which symbols of the C++ runtime a plugin may take from the system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from scripts import wheel_policy
+from scripts.model import ROOT
+from scripts.process import which
+from tests.unit import wheel_factory as factory
+
+LIMITS = "GLIBCXX_3.4.24 CXXABI_1.3.11"
+TABLE = """
+Symbol table '.dynsym' contains 7 entries:
+   Num:    Value          Size Type    Bind   Vis      Ndx Name
+     0: 0000000000000000     0 NOTYPE  LOCAL  DEFAULT  UND
+     1: 0000000000000000     0 FUNC    GLOBAL DEFAULT  UND memcpy@GLIBC_2.14 (2)
+     2: 00000000000a1110    37 FUNC    GLOBAL DEFAULT   15 __cxa_begin_catch@@CXXABI_1.3
+     3: 00000000000a1150    90 FUNC    GLOBAL DEFAULT   15 __cxa_call_terminate@@CXXABI_1.3.15
+     4: 0000000000226f40   272 OBJECT  GLOBAL DEFAULT   29 _ZSt4cout@@GLIBCXX_3.4
+     5: 0000000000000010     8 TLS     GLOBAL DEFAULT   24 _ZSt15__once_callable@@GLIBCXX_3.4.11
+     6: 00000000000b1150    90 FUNC    GLOBAL DEFAULT   15 _ZNKSs11_M_disjunctEPKc@GLIBCXX_3.4
+     7: 0000000000000000     0 OBJECT  GLOBAL DEFAULT  ABS GLIBCXX_3.4.32
+     8: 00000000000c1150    90 FUNC    WEAK   DEFAULT   15 _ZGTtNKSt9exceptionD1Ev@@CXXABI_TM_1
+"""
+
+
+@pytest.fixture(scope="module")
+def libstdcxx() -> ModuleType:
+    folder = ROOT / "patches" / "common" / "overlay" / "wheel_build"
+    sys.path.insert(0, str(folder))
+    try:
+        import libstdcxx as module  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(folder))
+    assert isinstance(module, ModuleType)
+    return module
+
+
+def test_limits_of_the_platform_tag(libstdcxx: ModuleType) -> None:
+    words = wheel_policy.newest_symbols(factory.CELL)
+    assert libstdcxx.parse_limits(words) == {"GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11)}
+
+
+def test_no_limits_on_windows() -> None:
+    from dataclasses import replace
+
+    assert wheel_policy.newest_symbols(replace(factory.CELL, platform=factory.WINDOWS)) == ""
+
+
+@pytest.mark.parametrize("word", ["GLIBCXX", "3.4.24", "GLIBCXX_3.4.", "GLIBCXX_3.4.24,"])
+def test_malformed_limits_are_refused(libstdcxx: ModuleType, word: str) -> None:
+    with pytest.raises(ValueError, match="not a symbol version"):
+        libstdcxx.parse_limits(word)
+
+
+def test_only_defined_default_versions_are_read(libstdcxx: ModuleType) -> None:
+    names = {symbol.name: symbol.kind for symbol in libstdcxx.parse_symbols(TABLE)}
+    assert names == {
+        "__cxa_begin_catch": "FUNC",
+        "__cxa_call_terminate": "FUNC",
+        "_ZSt4cout": "OBJECT",
+        "_ZSt15__once_callable": "TLS",
+        "_ZGTtNKSt9exceptionD1Ev": "FUNC",
+    }
+
+
+def test_newer_and_unnumbered_versions_are_not_permitted(libstdcxx: ModuleType) -> None:
+    found = libstdcxx.permitted(libstdcxx.parse_symbols(TABLE), libstdcxx.parse_limits(LIMITS))
+    assert [symbol.name for symbol in found] == ["__cxa_begin_catch", "_ZSt4cout", "_ZSt15__once_callable"]
+
+
+def test_versions_are_compared_as_numbers(libstdcxx: ModuleType) -> None:
+    symbols = [libstdcxx.Symbol("a", "FUNC", "GLIBCXX_3.4.9"), libstdcxx.Symbol("b", "FUNC", "GLIBCXX_3.4.30")]
+    assert [one.name for one in libstdcxx.permitted(symbols, {"GLIBCXX": (3, 4, 24)})] == ["a"]
+
+
+@pytest.mark.skipif(which("g++") is None, reason="no g++: apt-get install g++")
+def test_a_plugin_links_without_the_symbols_above_the_limit(libstdcxx: ModuleType, tmp_path: Path) -> None:
+    """The limit here is so old that any g++ exceeds it: 3.4.20 has none of the strings of the C++11 ABI."""
+    source = tmp_path / "plugin.cpp"
+    source.write_text(
+        '#include <string>\nextern "C" int probe(const char* s) { return std::string(s).append("x").size(); }\n'
+    )
+    limits = libstdcxx.parse_limits("GLIBCXX_3.4.20 CXXABI_1.3.8")
+    inputs = libstdcxx.link_inputs("g++", limits, tmp_path / "stub")
+    script = tmp_path / "plugin.map"
+    script.write_text("{ global: probe; local: *; };\n")
+    options = ["-shared", "-fPIC", "-O2", f"-Wl,--version-script={script}", "-Wl,--as-needed"]
+    for name, more in (("plain", []), ("limited", inputs)):
+        subprocess.run(["g++", *options, source, *more, "-o", tmp_path / f"{name}.so"], check=True)
+
+    def needed(name: str) -> str:
+        command = ["readelf", "--dyn-syms", "--wide", tmp_path / f"{name}.so"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert "GLIBCXX_3.4.21" in needed("plain")
+    assert "GLIBCXX_3.4.21" not in needed("limited")
+    import ctypes
+
+    assert ctypes.CDLL(str(tmp_path / "limited.so")).probe(b"four") == 5
