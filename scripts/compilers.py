@@ -42,8 +42,8 @@ def check_host(toolkit: Toolkit, needs_gl: bool, *, platform: str = sys.platform
     ``needs_gl`` also asks for what the GL plugin includes and links.
 
     Raises:
-        ToolchainError: no compiler within the bounds, no static C++ library, or no GL or EGL headers; it names the package
-            to install.
+        ToolchainError: no compiler within the bounds, no static C++ library, or no GL or EGL headers; it names the
+            package to install.
     """
     compiler = _msvc(toolkit) if platform == "win32" else _gcc(toolkit)
     if compiler.name == "g++":

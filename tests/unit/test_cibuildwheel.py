@@ -72,6 +72,7 @@ def test_tells_the_build_what_it_must_know(cell: Cell) -> None:
         "NVDIFFRAST_CELL": "0.3.3.1-cp312-cu130-torch2.14-linux_x86_64",
         "NVDIFFRAST_LOCAL_VERSION": "cu130.torch2.14",
         "NVDIFFRAST_PARTIAL": "0",
+        "NVDIFFRAST_SYMBOL_LIMITS": "CXXABI_1.3.11 GLIBCXX_3.4.24",
         "NVDIFFRAST_TORCH_REQUIREMENT": "torch==2.14.*",
         "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": "1577836800",

@@ -39,6 +39,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
             "#!/bin/sh\n"
             f'[ "$1" = --version ] && echo "{banner.format(version=version)}" && exit\n'
             f'[ "$1" = -dumpfullversion ] && echo "{version}" && exit\n'
+            '[ "$1" = -print-file-name=libstdc++.a ] && echo /usr/lib/libstdc++.a && exit\n'
             f'[ -n "{gl}" ] && echo "{gl}" && exit 1\n'
             "exit 0\n"
         )
@@ -79,9 +80,7 @@ def test_none(fake: Fake) -> None:
 
 def test_no_static_library(fake: Fake, tmp_path: Path) -> None:
     program = fake("g++", "14.2.0")
-    program.write_text(
-        program.read_text().replace("exit 0", '[ "$1" = -print-file-name=libstdc++.a ] && echo libstdc++.a')
-    )
+    program.write_text(program.read_text().replace("echo /usr/lib/libstdc++.a", "echo libstdc++.a"))
     with pytest.raises(ToolchainError, match=r"has no libstdc\+\+\.a") as raised:
         compilers.check_host(toolkit(Bounds("9", "15")), needs_gl=False)
     assert raised.value.mend == "apt-get install libstdc++-14-dev"

@@ -1,11 +1,11 @@
 """Link a plugin so that it runs with an older libstdc++ than the compiler's own.
 
-A platform tag such as manylinux_2_28 limits the symbol versions that a wheel may need. Headers of newer compilers refer to
-newer symbols: g++ 14 to `__cxa_call_terminate@CXXABI_1.3.15`, for example. Red Hat's gcc-toolset solves this by linking
-against the system's old libstdc++.so and taking what it lacks from a static library. The same is done here for any g++:
-the plugin is linked against a stub that offers the symbols of the compiler's libstdc++.so up to the permitted versions,
-and then against libstdc++.a, from which the linker takes the rest. GCC's runtime library exception permits that. Symbols
-taken from libstdc++.a stay local to the plugin.
+A platform tag such as manylinux_2_28 limits the symbol versions that a wheel may need. Headers of newer compilers refer
+to newer symbols: g++ 14 to `__cxa_call_terminate@CXXABI_1.3.15`, for example. Red Hat's gcc-toolset solves this by
+linking against the system's old libstdc++.so and taking what it lacks from a static library. The same is done here for
+any g++: the plugin is linked against a stub that offers the symbols of the compiler's libstdc++.so up to the permitted
+versions, and then against libstdc++.a, from which the linker takes the rest. GCC's runtime library exception permits
+that. Symbols taken from libstdc++.a stay local to the plugin.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def parse_limits(text: str) -> dict[str, Version]:
 
 
 def link_inputs(compiler: str, limits: Mapping[str, Version], folder: Path) -> list[str]:
-    """Return the files to link right after a plugin's objects and before every other library; make the stub in ``folder``.
+    """Make the stub in ``folder`` and return the files to link right after a plugin's objects, before other libraries.
 
-    The list is empty if the compiler's libstdc++.so is a linker script: such a compiler (gcc-toolset) takes newer symbols
-    from a static library by itself.
+    The list is empty if the compiler's libstdc++.so is a linker script: such a compiler (gcc-toolset) takes newer
+    symbols from a static library by itself.
 
     Raises:
         SystemExit: the compiler has no libstdc++.a.
@@ -134,7 +134,7 @@ def _make_stub(compiler: str, symbols: Iterable[Symbol], folder: Path) -> Path:
 
 
 def _output(command: list[str]) -> str:
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"error: {' '.join(command)}: {result.stderr.strip()}")
     return result.stdout
