@@ -29,12 +29,19 @@ _DEFINES = ("-DNVDR_TORCH",)
 _HOST_FLAGS = ("-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-g0", "-ffunction-sections", "-fdata-sections")
 _LINK_FLAGS = ("-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-s", "-Wl,-z,relro", "-Wl,--build-id=sha1")
 
-# Old glibc has no __libc_single_threaded, which libstdc++'s headers since GCC 11 refer to: with our own, saying "there
-# are threads" for ever, the wheel needs no newer glibc than its platform tag states.
-_GLIBC_FLOOR = """\
+# Definitions in place of two that older systems lack:
+# - libstdc++'s headers since GCC 11 refer to glibc's __libc_single_threaded. Ours says that there are always threads.
+# - <iostream> since GCC 13 refers to std::ios_base_library_init, so that libstdc++ initializes the streams. The static
+#   library's definition would make streams of its own; with ours, the plugin asks the system's libstdc++ for them.
+_OLDER_SYSTEMS = """\
 #ifdef __linux__
 extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded;
 char __libc_single_threaded = 0;
+#if __GNUC__ >= 13
+#include <ios>
+namespace std { __attribute__((visibility("hidden"))) void ios_base_library_init() {} }
+static std::ios_base::Init nvdr_wheel_streams;
+#endif
 #endif
 """
 
@@ -52,7 +59,7 @@ def _includes(sources: Sequence[str]) -> str:
 def host_unit(plugins: Sequence[Plugin]) -> str:
     """All C++ files that know nothing of Python, each once, as one translation unit."""
     sources = dict.fromkeys(source for plugin in plugins for source in plugin.host)
-    return f"#define AT_PER_OPERATOR_HEADERS\n{_GLIBC_FLOOR}{_includes(list(sources))}{_NO_PYTHON}"
+    return f"#define AT_PER_OPERATOR_HEADERS\n{_OLDER_SYSTEMS}{_includes(list(sources))}{_NO_PYTHON}"
 
 
 def bindings_unit(plugins: Sequence[Plugin]) -> str:
