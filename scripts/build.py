@@ -109,33 +109,64 @@ class Result:
 
 
 def host_cell(planned: Matrix, release: str | None) -> Cell:
-    """This host's cell: its Python, the default toolkit, the newest torch of it, the newest release that can be had."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    """Return the cell that a plain `build` makes here, and report why it was chosen.
+
+    It has this machine's Python and platform, the torch that `pip install torch` gives (:func:`_default_torch`), and
+    the newest upstream release that can be fetched, or the named ``release``.
+
+    Raises:
+        UsageError: the matrix has no cell for this Python, this platform and that release.
+        BuildError: every candidate lacks a lock, a toolkit or a source; the message has all reasons.
+    """
+    python = _python_line()
     candidates = [
         cell
         for cell in planned.cells
         if cell.python == python
         and cell.platform.name == host_platform()
-        and cell.toolkit.tag == planned.default_toolkit
         and (release is None or cell.release.version == release)
     ]
-    candidates.sort(key=lambda cell: (Version(cell.release.version), Version(cell.torch.version)), reverse=True)
-    passed_over: list[str] = []
-    for cell in candidates:
-        why = None if release else upstream.availability(cell.release)
-        if why is None:
-            console.say(f"cell {cell.id}: this Python, the default toolkit, its newest torch, and the newest release")
-            for line in dict.fromkeys(passed_over):
+    if not candidates:
+        raise UsageError(
+            f"the matrix has no cell for CPython {python} on {host_platform()}"
+            + (f" and release {release}" if release else ""),
+            mend="nox -s plan",
+        )
+    passed_over: dict[str, None] = {}
+    for cell in _default_torch(candidates):
+        reason = _missing_input(cell, fetch_release=release is None)
+        if reason is None:
+            console.say(f"cell {cell.id}: this Python, the torch of `pip install torch`, the newest release")
+            for line in passed_over:
                 console.say(f"  not {line}")
             return cell
-        passed_over.append(f"{cell.release.version}: {why}")
-    if passed_over:
-        raise BuildError("no release can be had: " + "; ".join(dict.fromkeys(passed_over)), mend="nox -s plan")
-    raise UsageError(
-        f"the matrix has no cell for CPython {python} on {host_platform()}"
-        + (f" and release {release}" if release else ""),
-        mend="nox -s plan",
-    )
+        passed_over[reason] = None
+    raise BuildError(f"no cell can be built here: {'; '.join(passed_over)}", mend="nox -s plan")
+
+
+def _python_line() -> str:
+    """Return the line of the Python that runs this, such as "3.12"."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _default_torch(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of the torch builds that `pip install torch` gives, newest torch first, then newest release.
+
+    Those are the builds that PyPI itself serves with CUDA. Where it serves none (Windows), all builds are candidates.
+    """
+    chosen = [cell for cell in cells if cell.torch.origin == "pypi"] or list(cells)
+    return sorted(chosen, key=lambda cell: (Version(cell.torch.version), Version(cell.release.version)), reverse=True)
+
+
+def _missing_input(cell: Cell, *, fetch_release: bool) -> str | None:
+    """Return the first input of the cell that cannot be provided here, with the reason, or None."""
+    if not (ROOT / environments.torch_lock_name(cell)).exists():
+        return f"torch {cell.torch.version}: unlocked"
+    if reason := toolchain.availability(cell.toolkit):
+        return f"CUDA {cell.toolkit.cuda}: {reason}"
+    if fetch_release and (reason := upstream.availability(cell.release)):
+        return f"{cell.release.version}: {reason}"
+    return None
 
 
 def choose_engine(cell: Cell, asked: str, image: str | None) -> str:

@@ -58,7 +58,7 @@ class TestMachine:
         assert "build machine\n  ok       g++ 12, g\n  ok       headers and libraries of GL and EGL\n" in out
         # The Python of the tests may lack numpy.
         assert code == int("numpy is not installed" in out)
-        cell = rf"\S+-cp{sys.version_info[0]}{sys.version_info[1]}-cu130-torch2\.14-"
+        cell = rf"\S+-cp{sys.version_info[0]}{sys.version_info[1]}-cu132-torch2\.15-"
         assert re.search(rf"^  nox -s build -- {cell}", out, re.MULTILINE)
 
     def test_no_compiler(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ class TestMachine:
         code, out = run(capsys, monkeypatch)
         assert code == 1
         assert [line for line in out.splitlines() if "FAILED" in line and "CUDA" in line] == [
-            "  FAILED   CUDA 13.0: unlocked"
+            "  FAILED   CUDA 13.2: unlocked"
         ]
 
     def test_json_and_share(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

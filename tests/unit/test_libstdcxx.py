@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import ctypes
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,7 @@ import pytest
 
 from scripts import wheel_policy
 from scripts.model import ROOT
-from scripts.process import which
+from scripts.process import call, which
 from tests.unit import wheel_factory as factory
 
 LIMITS = "GLIBCXX_3.4.24 CXXABI_1.3.11"
@@ -48,8 +49,6 @@ def test_limits_of_the_platform_tag(libstdcxx: ModuleType) -> None:
 
 
 def test_no_limits_on_windows() -> None:
-    from dataclasses import replace
-
     assert wheel_policy.newest_symbols(replace(factory.CELL, platform=factory.WINDOWS)) == ""
 
 
@@ -84,23 +83,18 @@ def test_versions_are_compared_as_numbers(libstdcxx: ModuleType) -> None:
 def test_a_plugin_links_without_the_symbols_above_the_limit(libstdcxx: ModuleType, tmp_path: Path) -> None:
     """The limit here is so old that any g++ exceeds it: 3.4.20 has none of the strings of the C++11 ABI."""
     source = tmp_path / "plugin.cpp"
-    source.write_text(
-        '#include <string>\nextern "C" int probe(const char* s) { return std::string(s).append("x").size(); }\n'
-    )
+    body = 'extern "C" int probe(const char* text) { return std::string(text).append("x").size(); }'
+    source.write_text(f"#include <string>\n{body}\n")
     limits = libstdcxx.parse_limits("GLIBCXX_3.4.20 CXXABI_1.3.8")
     inputs = libstdcxx.link_inputs("g++", limits, tmp_path / "stub")
     script = tmp_path / "plugin.map"
     script.write_text("{ global: probe; local: *; };\n")
     options = ["-shared", "-fPIC", "-O2", f"-Wl,--version-script={script}", "-Wl,--as-needed"]
+    needed = {}
     for name, more in (("plain", []), ("limited", inputs)):
-        subprocess.run(["g++", *options, source, *more, "-o", tmp_path / f"{name}.so"], check=True)
-
-    def needed(name: str) -> str:
-        command = ["readelf", "--dyn-syms", "--wide", tmp_path / f"{name}.so"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    assert "GLIBCXX_3.4.21" in needed("plain")
-    assert "GLIBCXX_3.4.21" not in needed("limited")
-    import ctypes
-
+        plugin = tmp_path / f"{name}.so"
+        call(["g++", *options, source, *more, "-o", plugin])
+        needed[name] = call(["readelf", "--dyn-syms", "--wide", plugin])
+    assert "GLIBCXX_3.4.21" in needed["plain"]
+    assert "GLIBCXX_3.4.21" not in needed["limited"]
     assert ctypes.CDLL(str(tmp_path / "limited.so")).probe(b"four") == 5

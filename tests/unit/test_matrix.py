@@ -72,7 +72,7 @@ def test_pins_and_providers() -> None:
     providers = {toolkit.tag: [(one.kind, one.lock) for one in toolkit.providers] for toolkit in MATRIX.toolkits}
     assert providers["cu130"][0] == ("pypi", "requirements/toolkits/cu130.txt")
     assert providers["cu124"] == [("redist", "requirements/toolkits/cu124-redist.json"), ("system", None)]
-    assert MATRIX.toolkit(MATRIX.default_toolkit).cuda == "13.0"
+    assert MATRIX.toolkit(MATRIX.default_toolkit).cuda == "13.2"
     for name in ("release", "toolkit"):
         with pytest.raises(UsageError, match=f"no {name} 9"):
             getattr(MATRIX, name)("9")

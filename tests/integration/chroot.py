@@ -1,0 +1,79 @@
+"""Fresh Debian systems in a folder, to run the README's commands as a new user would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import process
+from scripts.cache import cache_root, complete_folder
+
+MIRROR = "http://deb.debian.org/debian"
+# What the README asks a user of Debian to install.
+PACKAGES = ("git", "pipx", "g++", "python3-dev", "libegl-dev", "libgl-dev")
+USER = "newcomer"
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# Settings that say how the network is reached; nothing else of this environment reaches the user.
+_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def unavailable() -> str | None:
+    """Return why no chroot can be made here, with the command that changes it, or None."""
+    if sys.platform != "linux":
+        return "needs Linux"
+    if process.which("debootstrap") is None:
+        return "no debootstrap: apt-get install debootstrap"
+    if os.geteuid() != 0:
+        return "debootstrap and chroot need root: run the same command as root"
+    return None
+
+
+@dataclass(frozen=True)
+class System:
+    """A Debian system below ``root``, with an ordinary user who has an empty home."""
+
+    root: Path
+
+    @property
+    def home(self) -> Path:
+        """Return the user's home, as a path of this machine."""
+        return self.root / "home" / USER
+
+    def run(self, command: str, *, timeout: float = 1800) -> str:
+        """Run a shell command as the user, in the home, with a login's environment; return its output.
+
+        Raises:
+            CommandError: the command failed; the error has the last lines of its output.
+        """
+        variables = {"HOME": f"/home/{USER}", "USER": USER, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+        variables |= {name: os.environ[name] for name in _NETWORK if name in os.environ}
+        # pip and uv carry certificates of their own; those of this machine's network are in the system's file.
+        variables |= {"PIP_CERT": str(_CERTIFICATES), "SSL_CERT_FILE": str(_CERTIFICATES)}
+        settings = [f"{name}={value}" for name, value in variables.items()]
+        inside = ["chroot", f"--userspec={USER}:{USER}", str(self.root), "env", "-i", *settings]
+        mounts = 'mount --bind /proc $0/proc && mount --rbind /dev $0/dev && shift 0 && exec "$@"'
+        # Mounts in a namespace of their own vanish with the command.
+        command_line = ["unshare", "--mount", "sh", "-c", mounts, str(self.root), *inside]
+        return process.call([*command_line, "sh", "-c", f"cd && {command}"], quiet=True, timeout=timeout)
+
+
+def fresh(suite: str) -> System:
+    """Return a Debian of ``suite`` ("trixie") with the README's packages; only the user's home is new each time."""
+    root = cache_root() / "images" / f"debian-{suite}"
+    if not root.is_dir():
+        with complete_folder(root) as folder:
+            include = ",".join(("ca-certificates", *PACKAGES))
+            process.call(
+                ["debootstrap", "--variant=minbase", f"--include={include}", suite, folder, MIRROR], quiet=True
+            )
+            process.call(["chroot", folder, "useradd", "--no-create-home", "--shell", "/bin/sh", USER], quiet=True)
+    for file in (Path("/etc/resolv.conf"), Path("/etc/hosts"), _CERTIFICATES):
+        shutil.copyfile(file, root / file.relative_to("/"))
+    system = System(root)
+    shutil.rmtree(system.home, ignore_errors=True)
+    system.home.mkdir(parents=True)
+    process.call(["chroot", root, "chown", f"{USER}:{USER}", f"/home/{USER}"], quiet=True)
+    return system
