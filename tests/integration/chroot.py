@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,26 +56,35 @@ class System:
         variables |= {"PIP_CERT": str(_CERTIFICATES), "SSL_CERT_FILE": str(_CERTIFICATES)}
         settings = [f"{name}={value}" for name, value in variables.items()]
         inside = ["chroot", f"--userspec={USER}:{USER}", str(self.root), "env", "-i", *settings]
-        mounts = 'mount --bind /proc $0/proc && mount --rbind /dev $0/dev && shift 0 && exec "$@"'
+        mounts = 'mount --bind /proc $0/proc && mount --rbind /dev $0/dev && exec "$@"'
         # Mounts in a namespace of their own vanish with the command.
         command_line = ["unshare", "--mount", "sh", "-c", mounts, str(self.root), *inside]
         return process.call([*command_line, "sh", "-c", f"cd && {command}"], quiet=True, timeout=timeout)
 
 
-def fresh(suite: str) -> System:
-    """Return a Debian of ``suite`` ("trixie") with the README's packages; only the user's home is new each time."""
+@contextmanager
+def fresh(suite: str) -> Iterator[System]:
+    """Provide a Debian of ``suite`` ("trixie") with the README's packages and a new user; remove the home at the end.
+
+    The system itself is made once and kept in the cache. The home is removed because it holds gigabytes after a build.
+    """
     root = cache_root() / "images" / f"debian-{suite}"
     if not root.is_dir():
         with complete_folder(root) as folder:
-            include = ",".join(("ca-certificates", *PACKAGES))
-            process.call(
-                ["debootstrap", "--variant=minbase", f"--include={include}", suite, folder, MIRROR], quiet=True
-            )
-            process.call(["chroot", folder, "useradd", "--no-create-home", "--shell", "/bin/sh", USER], quiet=True)
+            _install(suite, folder)
     for file in (Path("/etc/resolv.conf"), Path("/etc/hosts"), _CERTIFICATES):
         shutil.copyfile(file, root / file.relative_to("/"))
     system = System(root)
     shutil.rmtree(system.home, ignore_errors=True)
     system.home.mkdir(parents=True)
     process.call(["chroot", root, "chown", f"{USER}:{USER}", f"/home/{USER}"], quiet=True)
-    return system
+    try:
+        yield system
+    finally:
+        shutil.rmtree(system.home, ignore_errors=True)
+
+
+def _install(suite: str, folder: Path) -> None:
+    include = ",".join(("ca-certificates", *PACKAGES))
+    process.call(["debootstrap", "--variant=minbase", f"--include={include}", suite, folder, MIRROR], quiet=True)
+    process.call(["chroot", folder, "useradd", "--no-create-home", "--shell", "/bin/sh", USER], quiet=True)

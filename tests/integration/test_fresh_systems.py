@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -31,15 +32,16 @@ def _clone(system: chroot.System) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheels() -> dict[str, Path]:
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the wheel that the README's first command makes on each system, by suite."""
     made = {}
     for suite in SUITES:
-        system = chroot.fresh(suite)
-        _clone(system)
-        output = system.run("cd repository && pipx run nox -s build -- --arch 9.0")
-        assert re.search(r"^0\.\S+ +passed", output, re.MULTILINE), output[-2000:]
-        (made[suite],) = (system.home / "repository" / "dist").glob("*.whl")
+        with chroot.fresh(suite) as system:
+            _clone(system)
+            output = system.run("cd repository && pipx run nox -s build -- --arch 9.0")
+            assert re.search(r"^0\.\S+ +passed", output, re.MULTILINE), output[-2000:]
+            (wheel,) = (system.home / "repository" / "dist").glob("*.whl")
+            made[suite] = Path(shutil.copy(wheel, tmp_path_factory.mktemp(suite)))
     return made
 
 
