@@ -105,14 +105,21 @@ class AdvisoryError(PipelineError):
 
 
 class CommandError(PipelineError):
-    """A command that we ran exited non-zero; ``output`` holds the last lines it printed."""
+    """A command exited non-zero or did not start.
+
+    ``output`` holds the last lines that it printed and that were not shown while it ran. ``cause`` is the line that
+    says why it failed: the last line of standard error, else of standard output, else this error's own message.
+    """
 
     exit_code = 18
 
-    def __init__(self, message: str, *, returncode: int, output: str = "", mend: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, returncode: int, output: str = "", cause: str = "", mend: str | None = None
+    ) -> None:
         super().__init__(message, mend=mend)
         self.returncode = returncode
         self.output = output
+        self.cause = cause or message
 
 
 def run_main(main: Callable[[], int | None]) -> None:
