@@ -80,13 +80,18 @@ tests_session = partial(nox.session, venv_backend="none", requires=["env-tests"]
 packages_session = partial(nox.session, venv_backend="none", requires=["env-packages"])
 
 
-def run_shared(session: nox.Session, purpose: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-    """Run Python with ``arguments`` in the environment that sessions share for requirements/PURPOSE.txt."""
+def run_shared(
+    session: nox.Session, purpose: str, *arguments: str, env: Mapping[str, str] | None = None, silent: bool = False
+) -> str:
+    """Run Python with ``arguments`` in the environment that sessions share for requirements/PURPOSE.txt.
+
+    With ``silent`` its output is returned instead of shown.
+    """
     folder = session.cache_dir.parent.resolve() / f"env-{purpose}"
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     path = os.pathsep.join([str(programs), *filter(None, [os.environ.get("PATH")])])
     variables = {"PATH": path, "VIRTUAL_ENV": str(folder), **(env or {})}
-    session.run(str(programs / "python"), *arguments, env=variables, external=True)
+    return str(session.run(str(programs / "python"), *arguments, env=variables, external=True, silent=silent))
 
 
 def stage(session: nox.Session, name: str, *arguments: str) -> None:
@@ -284,7 +289,9 @@ def lint(session: nox.Session) -> None:
 @tests_session
 def tests(session: nox.Session) -> None:
     """Run the tests; `-- -m "not integration"` leaves out those that need minutes."""
-    run_shared(session, "tests", "-m", "pytest", *session.posargs)
+    # Integration tests share the builds' cache: torch is downloaded once. Unit tests do not see it.
+    cache = run_shared(session, "tests", "-m", "scripts.cache", silent=True).strip()
+    run_shared(session, "tests", "-m", "pytest", *session.posargs, env={"NVDIFFRAST_WHEELS_CACHE": cache})
     if not any(Path(argument).exists() for argument in session.posargs):
         # Nox does not add what a notified session requires.
         session.notify("env-packages")

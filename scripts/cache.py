@@ -1,4 +1,7 @@
-"""Where what is fetched and made is kept between runs, by content; folders appear complete or not at all."""
+"""Where what is fetched and made is kept between runs, by content; folders appear complete or not at all.
+
+python -m scripts.cache prints the folder.
+"""
 
 from __future__ import annotations
 
@@ -69,3 +72,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    print(cache_root())

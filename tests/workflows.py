@@ -129,8 +129,9 @@ class Recorder:
         self._folder = tempfile.TemporaryDirectory()
         self.virtualenv = VirtualEnv(self._folder.name)
 
-    def run(self, *command: str, **_: object) -> None:
+    def run(self, *command: str, **_: object) -> str:
         self.commands.append([str(part) for part in command])
+        return ""
 
     def install(self, *arguments: str, **_: object) -> None:
         self.installed += [Path(argument).name for argument in arguments if argument.endswith(".txt")]
@@ -165,7 +166,8 @@ def problem(arguments: Sequence[str]) -> str | None:
 
 def _refused(command: Sequence[str]) -> str | None:
     """Return what argparse says against ``python -m scripts.X ...``; None for any other program."""
-    if Path(command[0]).stem != "python" or command[1] != "-m" or not command[2].startswith("scripts."):
+    is_stage = Path(command[0]).stem == "python" and command[1] == "-m" and command[2].startswith("scripts.")
+    if not is_stage or command[2] == "scripts.cache":
         return None
     module = importlib.import_module(command[2])
     parse = argparse.ArgumentParser.parse_args

@@ -101,7 +101,7 @@ def test_an_environment_that_was_not_finished_is_not_used(tmp_path: Path) -> Non
 class _Failing(Recorder):
     """A session whose command ends with status 21."""
 
-    def run(self, *command: str, **_: object) -> None:
+    def run(self, *command: str, **_: object) -> str:
         super().run(*command)
         raise CommandFailed("Returned code 21")
 
