@@ -167,7 +167,7 @@ def _move(made: Path, destination: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Repair one wheel."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.repair", description="Repair a wheel for its platform.")
+    parser = argparse.ArgumentParser(description="Repair a wheel for its platform.")
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--cell", required=True, metavar="ID")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")

@@ -37,7 +37,7 @@ def host_cell(machine: None) -> Cell:
     cell = build.host_cell(matrix.load(), "0.3.3.1")
     reason = upstream.availability(cell.release)
     if reason:
-        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once with `python -m scripts.upstream 0.3.3.1`")
+        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
     try:
         compilers.check_host(cell.toolkit, needs_gl=True)
     except PipelineError as error:
