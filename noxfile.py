@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -248,6 +249,16 @@ def rehearse(session: nox.Session) -> None:
 def image(session: nox.Session) -> None:
     """Make a container image from Debian packages, for machines without a registry, and print its name (as root)."""
     run_shared(session, "tests", "-m", "tests.integration.container", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def clean(session: nox.Session) -> None:
+    """Show the sizes of all that is kept on disk, and remove what is chosen: [CATEGORY...] [--yes]."""
+    # In nox's own Python: the environments are among what is removed.
+    try:
+        session.run(sys.executable, "-m", "scripts.disk_usage", *session.posargs, external=True)
+    except CommandFailed as failed:
+        end_with_status(failed)
 
 
 @stage_session

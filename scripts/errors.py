@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import ClassVar
+
+from scripts import cache
 
 
 class PipelineError(Exception):
@@ -104,6 +107,12 @@ class AdvisoryError(PipelineError):
     exit_code = 22
 
 
+class InUseError(PipelineError):
+    """What was to be removed is in use by another process; nothing was removed."""
+
+    exit_code = 23
+
+
 class CommandError(PipelineError):
     """A command exited non-zero or did not start.
 
@@ -122,10 +131,14 @@ class CommandError(PipelineError):
         self.cause = cause or message
 
 
-def run_main(main: Callable[[], int | None]) -> None:
-    """Run a module's ``main`` and exit with its code; a :class:`PipelineError` is printed, not raised."""
+def run_main(main: Callable[[], int | None], *, uses_cache: bool = False) -> None:
+    """Run a module's ``main`` and exit with its code; a :class:`PipelineError` is printed, not raised.
+
+    With ``uses_cache`` nothing is removed from the cache while ``main`` runs.
+    """
     try:
-        sys.exit(main() or 0)
+        with cache.in_use() if uses_cache else nullcontext():
+            sys.exit(main() or 0)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, CommandError) and error.output:

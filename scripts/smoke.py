@@ -213,4 +213,4 @@ def _bundle(named: Sequence[Path], file: Path) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

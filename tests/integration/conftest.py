@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts import build, compilers, matrix, upstream
+from scripts.cache import in_use
 from scripts.errors import PipelineError
 from scripts.model import Cell
 from tests import surroundings
@@ -28,7 +29,8 @@ def machine(given_environment: Mapping[str, str], pytestconfig: pytest.Config) -
                 patch.delenv(name, raising=False)
             else:
                 patch.setenv(name, value)
-        yield
+        with in_use():
+            yield
 
 
 @pytest.fixture(scope="package")
