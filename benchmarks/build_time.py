@@ -93,7 +93,13 @@ class Bench:
             "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
             # torch's headers want cuSPARSE's, which this toolkit leaves to the wheels beside torch.
             "CPLUS_INCLUDE_PATH": os.pathsep.join(map(str, headers)),
+            "TORCH_EXTENSIONS_DIR": str(self.extensions),
         }
+
+    @property
+    def extensions(self) -> Path:
+        """The folder for just-in-time compilations; in torch's own a check of the GL plugin would leave a lock."""
+        return self.work / "extensions"
 
     def upstream_jit(self, architectures: Sequence[str]) -> Cost:
         """Both plugins, just in time, from nothing."""
@@ -131,7 +137,7 @@ class Bench:
         folder = self.work / "unpacked"
         with zipfile.ZipFile(self.work / "dist" / self.cell.wheel) as wheel:
             wheel.extractall(folder)
-        variables = {"PYTHONPATH": str(folder)}
+        variables = {"PYTHONPATH": str(folder), "TORCH_EXTENSIONS_DIR": str(self.extensions)}
         taken = [process.call([self.python, "-c", _IMPORT], env=variables, quiet=True) for _ in range(_IMPORTS + 1)]
         return [float(printed.splitlines()[-1]) for printed in taken[1:]]
 

@@ -1,6 +1,6 @@
 """Is a wheel what its cell says? Looks at the file, never at how it was made.
 
-python -m scripts.audit WHEEL... [--allow-partial] [--torch-environment DIR | --python P] [--records DIR]
+nox -s audit -- WHEEL... [--allow-partial] [--torch-environment DIR | --python P] [--records DIR]
 
 Every check passes, fails, or is untested: it could not be made here, which never counts as passed. What was found is
 written as a record beside the wheel. Exit status 0: all passed; 16: something failed; 3: nothing failed, something is
@@ -188,7 +188,7 @@ class _Options:
 
 
 def _parse() -> _Options:
-    parser = argparse.ArgumentParser(prog="python -m scripts.audit", description="Check wheels against their cells.")
+    parser = argparse.ArgumentParser(prog="nox -s audit --", description="Check wheels against their cells.")
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
     parser.add_argument("--allow-partial", action="store_true", help="let a wheel of narrowed architectures pass")
     environment = parser.add_mutually_exclusive_group()

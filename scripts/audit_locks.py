@@ -1,6 +1,6 @@
 """Ask a vulnerability service about everything that is locked, by pip-audit, less requirements/waivers.yaml.
 
-python -m scripts.audit_locks [NAME...] [--service URL]
+nox -s audit_locks -- [NAME...] [--service URL]
 
 Only names and versions are sent. Exit status 0: nothing is known, or it is waived; 22: an advisory, a waiver that has
 expired or is malformed; 3: the service could not be asked.
@@ -191,8 +191,8 @@ def judge(advisories: Iterable[Advisory], waivers: Sequence[Waiver], pins: Mappi
 
 
 def main() -> int:
-    """``python -m scripts.audit_locks [NAME...]``."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.audit_locks", description="Ask about what is locked.")
+    """``nox -s audit_locks -- [NAME...]``."""
+    parser = argparse.ArgumentParser(prog="nox -s audit_locks --", description="Ask about what is locked.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="locks, as `nox -s lock` names them; default: all")
     parser.add_argument("--service", default=SERVICE, metavar="URL", help="where OSV queries go")
     parsed = parser.parse_args()
@@ -203,7 +203,7 @@ def main() -> int:
     if unwaived:
         raise AdvisoryError(
             f"advisories about what is locked that nothing waives: {unwaived}",
-            mend="raise the locks: python -m scripts.locks NAME --upgrade; or waive one in requirements/waivers.yaml",
+            mend="waive it in requirements/waivers.yaml, or raise the locks: nox -s lock -- --upgrade",
         )
     console.mark("passed", f"{len(pins)} pinned versions: {len(advisories)} advisories, all waived")
     return 0

@@ -428,9 +428,9 @@ def summarize(results: Sequence[Result]) -> None:
             console.mark(result.outcome, f"{result.cell.id}: {result.detail}")
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that build and reproduce share."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(session: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for the options that the sessions build and reproduce share."""
+    parser = argparse.ArgumentParser(prog=f"nox -s {session} --", description=description)
     parser.add_argument("cells", nargs="*", metavar="CELL", help="cell ids or globs; none is this host's cell")
     parser.add_argument("--release", help="the upstream release, instead of the newest that can be had")
     parser.add_argument("--arch", action="append", default=[], metavar="9.0", help="compile for this architecture only")
@@ -464,8 +464,8 @@ def parsed_options(parsed: argparse.Namespace, *, fresh: bool = False) -> Option
 
 
 def main() -> int:
-    """``python -m scripts.build [CELL...]``."""
-    parser = arguments(__doc__)
+    """``nox -s build -- [CELL...]``."""
+    parser = arguments("build", __doc__)
     parser.add_argument("--fresh", action="store_true", help="take nothing from earlier builds")
     parsed = parser.parse_args()
     options = parsed_options(parsed, fresh=parsed.fresh)
@@ -476,4 +476,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

@@ -1,4 +1,7 @@
-"""Where what is fetched and made is kept between runs, by content; folders appear complete or not at all."""
+"""Where what is fetched and made is kept between runs, by content; folders appear complete or not at all.
+
+python -m scripts.cache prints the folder.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK = 1 << 20
+# The name of the lock in the cache's folder, which every stage shares that uses the cache.
+IN_USE = ".in-use"
+# On Windows, which knows no shared locks, each process locks one byte of this many.
+_BYTES = 1 << 20
 
 
 def cache_root() -> Path:
@@ -69,3 +76,48 @@ def exclusive(path: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def in_use(root: Path | None = None) -> Iterator[None]:
+    """Hold a shared lock on the cache during the block; wait while `nox -s clean` removes parts of it."""
+    path = (root or cache_root()) / IN_USE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            file.seek(os.getpid() % _BYTES)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def sole_use(root: Path) -> Iterator[None]:
+    """Hold the cache at ``root``, which is there, alone during the block.
+
+    Raises:
+        BlockingIOError: another process uses it.
+    """
+    with (root / IN_USE).open("a+b") as file:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            file.seek(0)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, _BYTES)
+            except OSError as error:
+                raise BlockingIOError(str(error)) from error
+        else:
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+if __name__ == "__main__":
+    print(cache_root())

@@ -275,7 +275,7 @@ def _image(cell: Cell, image: str | None) -> str:
         return chosen
     raise ToolchainError(
         f"{cell.id}: the matrix names no image for {cell.platform.name}, and none was given",
-        mend="add --image NAME, e.g. the one that `python -m tests.integration.container` prints",
+        mend="add --image NAME; `nox -s image` makes an image and prints its name",
     )
 
 
@@ -373,7 +373,7 @@ def audit_file(wheel: Path, *, allow_partial: bool) -> None:
 
 def main() -> int:
     """What cibuildwheel itself runs: ``check CELL`` inside the container, ``audit WHEEL`` on this machine."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.cibuildwheel")
+    parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check").add_argument("cell")
     auditing = commands.add_parser("audit")

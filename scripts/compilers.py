@@ -91,7 +91,7 @@ def _gcc(toolkit: Toolkit) -> HostCompiler:
     package = f"g++-{_suitable_major(found, toolkit.gcc)}"
     raise ToolchainError(
         f"{found.path} is g++ {found.version}; {toolkit.tag} needs g++ {_spoken(toolkit.gcc)}",
-        mend=f"apt-get install {package}" + (f" and set CXX={package}" if named else ""),
+        mend=f"apt-get install {package}" + (f" && export CXX={package}" if named else ""),
     )
 
 

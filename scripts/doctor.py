@@ -164,7 +164,7 @@ def _disk() -> Iterator[Finding]:
             else (
                 "warning",
                 f"{text}: a first build takes up to {_FIRST_BUILD_GIB}",
-                "python -m scripts.clean, or set NVDIFFRAST_WHEELS_CACHE to a larger disk",
+                "set NVDIFFRAST_WHEELS_CACHE to a folder of a larger disk, or free some space: nox -s clean",
             )
         )
 

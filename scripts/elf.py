@@ -9,7 +9,8 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
+from elftools.elf.sections import SymbolTableSection
 
 from scripts.binary import Binary
 from scripts.errors import AuditError
@@ -32,6 +33,7 @@ def read(path: Path) -> Binary:
                 needed=frozenset(_dynamic(image, "DT_NEEDED", "needed")),
                 run_paths=(*_dynamic(image, "DT_RPATH", "rpath"), *_dynamic(image, "DT_RUNPATH", "runpath")),
                 versions=_versions(image),
+                symbols=_symbols(image),
                 debug=tuple(name for name in names if name.startswith(_DEBUG_PREFIXES)),
                 fatbin=fatbin.data() if fatbin else b"",
             )
@@ -58,3 +60,18 @@ def _versions(image: ELFFile) -> Mapping[str, frozenset[str]]:
                 if separator:
                     versions[prefix].add(number)
     return {prefix: frozenset(numbers) for prefix, numbers in versions.items()}
+
+
+def _symbols(image: ELFFile) -> Mapping[str, frozenset[str]]:
+    """Return the names of the undefined symbols by the version that is required of each."""
+    needed, table = image.get_section_by_name(".gnu.version_r"), image.get_section_by_name(".dynsym")
+    indexes = image.get_section_by_name(".gnu.version")
+    if not isinstance(needed, GNUVerNeedSection) or not isinstance(indexes, GNUVerSymSection):
+        return {}
+    assert isinstance(table, SymbolTableSection)
+    names = {auxiliary["vna_other"]: auxiliary.name for _, others in needed.iter_versions() for auxiliary in others}
+    symbols: dict[str, set[str]] = defaultdict(set)
+    for symbol, version in zip(table.iter_symbols(), indexes.iter_symbols(), strict=True):
+        if symbol["st_shndx"] == "SHN_UNDEF" and version["ndx"] in names:
+            symbols[names[version["ndx"]]].add(symbol.name)
+    return {version: frozenset(found) for version, found in symbols.items()}

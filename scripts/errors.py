@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import ClassVar
+
+from scripts import cache
 
 
 class PipelineError(Exception):
@@ -104,21 +107,38 @@ class AdvisoryError(PipelineError):
     exit_code = 22
 
 
+class InUseError(PipelineError):
+    """What was to be removed is in use by another process; nothing was removed."""
+
+    exit_code = 23
+
+
 class CommandError(PipelineError):
-    """A command that we ran exited non-zero; ``output`` holds the last lines it printed."""
+    """A command exited non-zero or did not start.
+
+    ``output`` holds the last lines that it printed and that were not shown while it ran. ``cause`` is the line that
+    says why it failed: the last line of standard error, else of standard output, else this error's own message.
+    """
 
     exit_code = 18
 
-    def __init__(self, message: str, *, returncode: int, output: str = "", mend: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, returncode: int, output: str = "", cause: str = "", mend: str | None = None
+    ) -> None:
         super().__init__(message, mend=mend)
         self.returncode = returncode
         self.output = output
+        self.cause = cause or message
 
 
-def run_main(main: Callable[[], int | None]) -> None:
-    """Run a module's ``main`` and exit with its code; a :class:`PipelineError` is printed, not raised."""
+def run_main(main: Callable[[], int | None], *, uses_cache: bool = False) -> None:
+    """Run a module's ``main`` and exit with its code; a :class:`PipelineError` is printed, not raised.
+
+    With ``uses_cache`` nothing is removed from the cache while ``main`` runs.
+    """
     try:
-        sys.exit(main() or 0)
+        with cache.in_use() if uses_cache else nullcontext():
+            sys.exit(main() or 0)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, CommandError) and error.output:

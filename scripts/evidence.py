@@ -99,7 +99,7 @@ def _statements(store: Store, record: Record, folder: Path) -> dict[Path, bytes]
         if not source.is_file() or file_sha256(source) != digest:
             raise CatalogError(
                 f"{source}: not there, or not the {kind} that the wheel's record knows",
-                mend="nox -s verify -- WHEEL says which is wrong; build it again",
+                mend="`nox -s verify -- WHEEL` names what is wrong; build the wheel again",
             )
         found[target] = source.read_bytes()
     return found
@@ -145,7 +145,7 @@ def judge(store: Store, entry: Entry) -> Entry:
         record = _load(path, _GPU, entry.sha256, entry.name)
         _sheet(record, store.root)
         if record.outcome == "failed" and entry.yanked is None:
-            mend = f"yank it: python -m scripts.publish yank {entry.name} --reason REASON"
+            mend = f"yank it: nox -s publish -- yank {entry.name} --reason REASON"
             where = f"{record.device} (driver {record.driver})" if record.device else "a machine without a GPU"
             failed = ", ".join(check.name for check in record.checks if check.state == "failed")
             raise PublishError(f"{entry.name} failed on {where}: {failed}", mend=mend)

@@ -12,10 +12,10 @@
 The HTML is for installers behind any file server; the JSON, which alone tells when a file was uploaded, is for those
 behind one that negotiates (scripts/resources/nginx.conf).
 
-python -m scripts.index [STORE]                     write the store's indexes again, after a change of their form
-python -m scripts.index [STORE] --check             follow every link of the current index, and hash every wheel
-python -m scripts.index [STORE] --export FOLDER     copy the current index out as plain files, without links
-python -m scripts.index [STORE] --nginx ADDRESS     print a configuration for nginx that listens at ADDRESS
+nox -s index -- [STORE]                     write the store's indexes again, after a change of their form
+nox -s index -- [STORE] --check             follow every link of the current index, and hash every wheel
+nox -s index -- [STORE] --export FOLDER     copy the current index out as plain files, without links
+nox -s index -- [STORE] --nginx ADDRESS     print a configuration for nginx that listens at ADDRESS
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ def _report(generation: Path) -> None:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.index", description="Write, check or copy out an index.")
+    parser = argparse.ArgumentParser(prog="nox -s index --", description="Write, check or copy out an index.")
     parser.add_argument("store", nargs="?", type=Path, default=ROOT / "index", metavar="STORE")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="follow every link of the current index")

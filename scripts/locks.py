@@ -264,8 +264,8 @@ def _make_all(locks: Iterable[Lock], *, upgrade: bool) -> int:
 
 
 def main() -> int:
-    """Entry point of ``python -m scripts.locks``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Make or check the locks that the command line names."""
+    parser = argparse.ArgumentParser(prog="nox -s lock --", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="locks to make; default: all")
     parser.add_argument("--check", action="store_true", help="change nothing; report what no longer fits, offline")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of keeping pins")

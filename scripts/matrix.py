@@ -1,8 +1,6 @@
 """build_matrix.yaml -> cells. The only reader of the YAML; every other stage reads what :func:`load` returns.
 
-python -m scripts.matrix             check it
-python -m scripts.matrix --schema    write build_matrix.schema.json
-python -m scripts.matrix --golden    write tests/golden/cells.txt
+nox -s golden writes build_matrix.schema.json and tests/golden/cells.txt, which are made from it.
 """
 
 from __future__ import annotations
@@ -130,7 +128,7 @@ def write(path: Path, text: str) -> None:
 
 def main() -> int:
     """Check the matrix; write what is generated from it."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.matrix", description="Check build_matrix.yaml.")
+    parser = argparse.ArgumentParser(prog="nox -s golden --", description="Check build_matrix.yaml.")
     parser.add_argument("--schema", action="store_true", help=f"write {SCHEMA.name}")
     parser.add_argument("--golden", action="store_true", help="write tests/golden/cells.txt")
     options = parser.parse_args()

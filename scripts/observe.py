@@ -1,4 +1,4 @@
-"""Refresh torch_builds.yaml from package indexes: `python -m scripts.observe`.
+"""Refresh torch_builds.yaml from package indexes: `nox -s observe`.
 
 Two sources: a registry of Python packages (the plain torch wheels; the CUDA they were built with is read from each
 wheel's metadata), and PyTorch's own channels, one folder a CUDA tag. A source that cannot be reached leaves its part of
@@ -175,7 +175,7 @@ def _toolkit_tags() -> list[str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m scripts.observe", description="Refresh torch_builds.yaml.")
+    parser = argparse.ArgumentParser(prog="nox -s observe --", description="Refresh torch_builds.yaml.")
     parser.add_argument(
         "--index", default=os.environ.get("PIP_INDEX_URL", INDEX), help="a simple index with the plain wheels"
     )

@@ -1,4 +1,4 @@
-"""Builds the pure-Python packages below packages/ as wheels: python -m scripts.packages [NAME...] [--output DIR].
+"""Builds the pure-Python packages below packages/ as wheels: nox -s packages -- [NAME...] [--output DIR].
 
 The same sources give the same bytes, whoever builds them and when: times and modes are fixed, and only what the package
 declares is copied before it is built. Each is built twice, in different surroundings; that both gave the same bytes is
@@ -123,7 +123,7 @@ def _check_licence(wheel: Path, package: Package) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the named packages, or all."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.packages", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s packages --", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="packages, all unless named")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where wheels go (dist/)")
     options = parser.parse_args(arguments)
@@ -138,4 +138,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

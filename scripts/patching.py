@@ -221,13 +221,11 @@ def check(releases: tuple[Release, ...]) -> int:
     failed = [version for version, _, result, _ in rows if result == "failed"]
     untested = [version for version, _, result, _ in rows if result == "untested"]
     if failed:
-        raise PatchError(
-            f"the series does not apply to {', '.join(failed)}", mend=f"python -m scripts.patching {failed[0]}"
-        )
+        raise PatchError(f"the series does not apply to {', '.join(failed)}", mend=f"nox -s patch -- {failed[0]}")
     if untested:
         raise UntestedError(
             f"{len(untested)} of {len(rows)} releases could not be had: {', '.join(untested)}",
-            mend=f"python -m scripts.upstream {untested[0]} --source CHECKOUT puts one into the cache",
+            mend=f"nox -s fetch -- {untested[0]} --source CHECKOUT",
         )
     return 0
 
@@ -246,7 +244,7 @@ def _try(release: Release) -> tuple[str, str]:
 
 def main() -> int:
     """Leave the patched tree of a release for a person to look at, or try every series."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.patching", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s patch --", description=main.__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("release", nargs="?", help="its version, e.g. 0.3.3.1")
     what.add_argument("--check", action="store_true", help="try every release that can be had here")
@@ -263,4 +261,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

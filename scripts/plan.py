@@ -1,4 +1,4 @@
-"""What would be built, where it comes from, and whether this machine can: `python -m scripts.plan [GLOB...]`."""
+"""What would be built, where it comes from, and whether this machine can: `nox -s plan -- [GLOB...]`."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def hand_over(name: str, value: object, outputs: Path | None) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m scripts.plan", description="Show what would be built.")
+    parser = argparse.ArgumentParser(prog="nox -s plan --", description="Show what would be built.")
     parser.add_argument("globs", nargs="*", metavar="GLOB", help="cell ids, e.g. '*-cp312-cu130-*'; default: all")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")

@@ -1,4 +1,4 @@
-"""The one place that runs commands: echoes each, keeps its last lines for the error."""
+"""The one place that runs commands: echoes each command and keeps its last lines for the error."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.errors import CommandError
@@ -38,7 +38,7 @@ def call(
     umask: int = -1,
     mend: str | None = None,
 ) -> str:
-    """Run ``command`` to its end and return its standard output and error, interleaved.
+    """Run ``command`` to its end and return the lines of standard output and standard error, in order of arrival.
 
     ``env`` is added to this process's environment; None takes a variable away. The command line is echoed (values of
     ``env`` are not: they may be secret); the output is passed through as it comes, unless ``quiet`` or where ``show``
@@ -59,7 +59,7 @@ def call(
             env={name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             umask=umask,
             text=True,
             encoding="utf-8",
@@ -69,28 +69,56 @@ def call(
         )
     except OSError as error:
         raise CommandError(f"cannot run {arguments[0]}: {error.strerror}", returncode=127, mend=mend) from error
-    output: list[str] = []
-    kept: deque[str] = deque(maxlen=_KEPT_LINES)
-    assert process.stdout is not None
+    said = _Said((lambda _: False) if quiet else show or (lambda _: True))
     with process, _deadline(process, timeout) as expired:
-        for text in process.stdout:
-            output.append(text)
-            kept.append(text)
-            if not quiet and (show is None or show(text)):
-                sys.stderr.write(text)
+        said.read(process)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(output), encoding="utf-8")
+        log.write_text("".join(said.lines), encoding="utf-8")
     if expired.is_set():
         raise CommandError(f"no answer within {timeout:g} s from: {line}", returncode=124, mend=mend)
     if process.returncode:
         raise CommandError(
             f"exit status {process.returncode} from: {line}",
             returncode=process.returncode,
-            output="".join(kept) if quiet or show else "",
+            output="".join(said.lines[-_KEPT_LINES:]) if quiet or show else "",
+            cause=said.cause(),
             mend=mend,
         )
-    return "".join(output)
+    return "".join(said.lines)
+
+
+@dataclass
+class _Said:
+    """What a process printed. The streams are read apart: merged, their order would depend on the child's buffers.
+
+    ``show`` decides for each line whether it is passed through to standard error.
+    """
+
+    show: Callable[[str], bool]
+    lines: list[str] = field(default_factory=list)
+    last: dict[str, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, process: subprocess.Popen[str]) -> None:
+        """Read both streams to their ends, at the same time: a full pipe would stop the process."""
+        assert process.stdout is not None and process.stderr is not None
+        errors = threading.Thread(target=self._collect, args=("stderr", process.stderr), daemon=True)
+        errors.start()
+        self._collect("stdout", process.stdout)
+        errors.join()
+
+    def cause(self) -> str:
+        """Return the last line of standard error, else of standard output; blank lines do not count."""
+        return self.last.get("stderr") or self.last.get("stdout") or ""
+
+    def _collect(self, stream: str, lines: Iterable[str]) -> None:
+        for line in lines:
+            with self._lock:
+                self.lines.append(line)
+                self.last[stream] = line.strip() or self.last.get(stream, "")
+                if self.show(line):
+                    sys.stderr.write(line)
 
 
 @contextmanager

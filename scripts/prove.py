@@ -473,8 +473,10 @@ def summarize(proofs: Sequence[Proof]) -> None:
 
 
 def main() -> int:
-    """``python -m scripts.prove [--store FOLDER] [--real]``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """``nox -s prove -- [--store FOLDER] [--real]``."""
+    parser = argparse.ArgumentParser(
+        prog="nox -s prove --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--store", type=Path, default=STORE, help=f"({STORE.name}/)")
     parser.add_argument("--real", action="store_true", help="also install beside the real, locked torch, and import")
     parser.add_argument("--by", help="who proves, for the ledger (default: git's user.name)")
@@ -484,4 +486,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

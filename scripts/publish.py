@@ -1,11 +1,11 @@
 """Publish wheels: stage them, promote what was proven, yank, upload; `status` tells how things stand.
 
-python -m scripts.publish stage WHEEL... [--records DIR] [--replace] [--allow-partial]
-python -m scripts.publish promote [--waive-gpu REASON] [--records DIR] [--export FOLDER] [--upload TARGET]
-python -m scripts.publish yank WHEEL --reason REASON
-python -m scripts.publish unyank WHEEL [--reason REASON]
-python -m scripts.publish upload TARGET [--index URL] [--staged]
-python -m scripts.publish status
+nox -s publish -- stage WHEEL... [--records DIR] [--replace] [--allow-partial]
+nox -s publish -- promote [--waive-gpu REASON] [--records DIR] [--export FOLDER] [--upload TARGET]
+nox -s publish -- yank WHEEL --reason REASON
+nox -s publish -- unyank WHEEL [--reason REASON]
+nox -s publish -- upload TARGET [--index URL] [--staged]
+nox -s publish -- status
 
 All take --store DIR (default: index), --by NAME (default: git's user.name), --json, and --wait SECONDS for another
 publisher. What is refused changes nothing; what was interrupted is completed by the same command.
@@ -320,7 +320,7 @@ def _mark(store: Store, mark: _Mark, wait: float, made_by: Site | None) -> bool:
     with store.exclusive(mark.by, wait):
         catalogs = {link: store.catalog(link) for link in LINKS if store.generation(link)}
         if not any(catalog.file(mark.wheel) for catalog in catalogs.values()):
-            mend = "`python -m scripts.publish status` tells what there is"
+            mend = "nox -s publish -- status"
             raise PublishError(f"no wheel {mark.wheel!r} in {store.root}", mend=mend)
         yanked = mark.reason if mark.what == "yanked" else None
         changed = False
@@ -431,7 +431,7 @@ def _common() -> argparse.ArgumentParser:
 
 
 def _parse(arguments: Sequence[str] | None) -> _Options:
-    parser = argparse.ArgumentParser(prog="python -m scripts.publish", description="Publish wheels to an index.")
+    parser = argparse.ArgumentParser(prog="nox -s publish --", description="Publish wheels to an index.")
     commands, common = parser.add_subparsers(dest="command", required=True), [_common()]
     staging = commands.add_parser("stage", parents=common, help="put audited wheels into the staged index")
     staging.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")

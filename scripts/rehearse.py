@@ -176,7 +176,9 @@ def summarize(rehearsal: Rehearsal) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="nox -s rehearse --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--wheel", type=Path, help="take this wheel instead of building one")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything goes (build/rehearsal/)")
     parser.add_argument("--by", default="rehearsal", help="who publishes, for the ledger (rehearsal)")
@@ -191,7 +193,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """``python -m scripts.rehearse [--wheel WHEEL | --arch 9.0]``."""
+    """``nox -s rehearse -- [--wheel WHEEL | --arch 9.0]``."""
     parsed = _parse()
     dist, steps = parsed.folder / "dist", list[Step]()
     with timed(steps, "audit" if parsed.wheel else "build, audit") as tell:
@@ -207,4 +209,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

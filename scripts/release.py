@@ -12,7 +12,7 @@ from scripts.publish import STORE
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s release --", description=__doc__)
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
     parser.add_argument("--store", type=Path, default=STORE, metavar="DIR", help="the store's folder (default: index)")
     parser.add_argument("--records", type=Path, metavar="DIR", help="records/ lies below DIR, not beside the wheel")
@@ -24,7 +24,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """``python -m scripts.release WHEEL...``."""
+    """``nox -s release -- WHEEL...``."""
     parsed = _parse()
     with console.step("stage"):
         publish.stage(parsed.store, parsed.wheels, parsed.records, by=parsed.by)
@@ -39,4 +39,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

@@ -22,6 +22,9 @@ from scripts.errors import CommandError, PipelineError, RepairError, UsageError,
 from scripts.model import Cell
 from scripts.process import call
 
+_POLICY_HINT = "a library that must not be bundled belongs under `exclude` in scripts/resources/wheel_policy.toml"
+# A manylinux container has the C and C++ libraries of its tag.
+_OLDER_SYSTEM = "nox -s build -- {cell} --engine cibuildwheel --image IMAGE"
 # Where a toolkit keeps its shared libraries, below its root.
 _LIBRARY_FOLDERS = ("", "lib64", "lib", "bin/x64", "bin/x86_64", "bin")
 
@@ -46,7 +49,7 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
             environment = _environment(path, scratch)
             call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=environment, umask=0o022, show=bool)
         except CommandError as error:
-            raise RepairError(f"{wheel.name}: {command[0]}: {_cause(error)}", mend=_mend(cell)) from error
+            raise _failure(wheel, cell, command[0], error) from error
         made = list((scratch / "repaired").glob("*.whl"))
         if [path.name for path in made] != [cell.wheel]:
             found = ", ".join(path.name for path in made) or "nothing"
@@ -68,8 +71,7 @@ def assert_bundled(wheel: Path, cell: Cell) -> None:
         except PipelineError as error:
             problems = [str(error)]
     if problems:
-        mend = "a library that must not be bundled belongs under `exclude` in scripts/resources/wheel_policy.toml"
-        raise RepairError(f"{wheel.name}: {'; '.join(problems)}", mend=mend)
+        raise RepairError(f"{wheel.name}: {'; '.join(problems)}", mend=_POLICY_HINT)
 
 
 @contextmanager
@@ -136,16 +138,23 @@ def _environment(path: str, scratch: Path) -> dict[str, str]:
     return {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join([str(scratch / "cuda"), *([given] if given else [])])}
 
 
-def _cause(error: CommandError) -> str:
-    """What the tool said last, which names the library or symbol; without an output, the error itself."""
-    lines = [line for line in error.output.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else str(error)
+def _failure(wheel: Path, cell: Cell, tool: str, error: CommandError) -> RepairError:
+    """Return the error for a failure of ``tool``: every symbol that is too new, else what the tool said last."""
+    too_new = [] if cell.platform.name.startswith("win") else _too_new(wheel, cell)
+    if too_new:
+        return RepairError(f"{wheel.name}: {'; '.join(too_new)}", mend=_OLDER_SYSTEM.format(cell=cell.id))
+    # delvewheel names a missing DLL in the last line of its traceback.
+    return RepairError(f"{wheel.name}: {tool}: {error.cause}", mend=_POLICY_HINT)
 
 
-def _mend(cell: Cell) -> str:
-    if cell.platform.name.startswith("win"):
-        return "the lines above name the DLL; --library-path DIR says where a toolkit's are"
-    return "the lines above name the symbol or library; --library-path DIR says where a toolkit's are"
+def _too_new(wheel: Path, cell: Cell) -> list[str]:
+    """Return what each module requires of the C and C++ libraries that the cell's platform does not have."""
+    with tempfile.TemporaryDirectory(prefix="nvdiffrast-repair-") as folder:
+        try:
+            return list(binaries.symbol_versions(Subject(wheels.unpack(wheel, Path(folder)), cell)))
+        except PipelineError:
+            # A damaged wheel: the tool's own words say more.
+            return []
 
 
 def _move(made: Path, destination: Path) -> Path:
@@ -158,7 +167,7 @@ def _move(made: Path, destination: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Repair one wheel."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.repair", description="Repair a wheel for its platform.")
+    parser = argparse.ArgumentParser(description="Repair a wheel for its platform.")
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--cell", required=True, metavar="ID")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")

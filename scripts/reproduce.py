@@ -130,8 +130,8 @@ def reproduce(cell: Cell, options: build.Options) -> bool:
 
 
 def main() -> int:
-    """``python -m scripts.reproduce [CELL...]``: the options of ``scripts.build``."""
-    parsed = build.arguments(__doc__).parse_args()
+    """``nox -s reproduce -- [CELL...]``: the options of ``scripts.build``."""
+    parsed = build.arguments("reproduce", __doc__).parse_args()
     options = build.parsed_options(parsed, fresh=True)
     different = [cell.id for cell in build.chosen_cells(parsed) if not reproduce(cell, options)]
     if different:
@@ -140,4 +140,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

@@ -217,8 +217,10 @@ def _explain(index: UploadIndex) -> None:
 
 
 def main() -> int:
-    """``python -m scripts.serve [FOLDER]``: until interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """``nox -s serve -- [FOLDER]``: until interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="nox -s serve --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "server", help="(build/server/)")
     parser.add_argument("--port", type=int, default=_PORT, help=f"({_PORT}); 0 is any free one")
     parsed = parser.parse_args()

@@ -1,7 +1,7 @@
 """Judge wheels on this machine's GPU: install each beside the real torch, with no compiler, and hold what it renders
 against a reference.
 
-python -m scripts.smoke [WHEEL...] [--records DIR] [--bundle FILE]
+nox -s smoke -- [WHEEL...] [--records DIR] [--bundle FILE]
 
 Without a name: the wheels in dist/ that this machine can install. The record of each, which promotion asks for, goes
 to records/ beside the wheel. --bundle writes one file instead, that does the same on another machine, which needs the
@@ -176,7 +176,7 @@ class _Options:
 
 
 def _parse(arguments: Sequence[str] | None) -> _Options:
-    parser = argparse.ArgumentParser(prog="python -m scripts.smoke", description="Judge wheels on this machine's GPU.")
+    parser = argparse.ArgumentParser(prog="nox -s smoke --", description="Judge wheels on this machine's GPU.")
     parser.add_argument(
         "wheels", nargs="*", type=Path, metavar="WHEEL", help="default: those in dist/ for this machine"
     )
@@ -213,4 +213,4 @@ def _bundle(named: Sequence[Path], file: Path) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

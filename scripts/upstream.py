@@ -306,9 +306,9 @@ def _unavailable(release: Release, why: str) -> SourceError:
     """Say what else can be had: the releases that lie in the cache or come from a registry."""
     had = [other.version for other in _others(release) if _within_reach(other, release)]
     offer = f"; can be had here: {', '.join(had)}" if had else ""
-    mend = f"{_command(release)} --source PATH, a {_kind(release)}"
+    mend = f"name a {_kind(release)}: {_command(release)} --source PATH"
     if had:
-        mend += f"; or go on with {had[0]}: {_command_for(had[0])}"
+        mend = f"name a {_kind(release)} by --source PATH, or take another release: {_command_for(had[0])}"
     return SourceError(f"{release.version}: {why}{offer}", mend=mend)
 
 
@@ -341,7 +341,7 @@ def _command(release: Release) -> str:
 
 
 def _command_for(version: str) -> str:
-    return f"python -m scripts.upstream {version}"
+    return f"nox -s fetch -- {version}"
 
 
 def _last_line(error: CommandError) -> str:
@@ -353,7 +353,7 @@ def _last_line(error: CommandError) -> str:
 
 def main() -> int:
     """Fetch one release and print its folder."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.upstream", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s fetch --", description=main.__doc__)
     parser.add_argument("release", help="its version, e.g. 0.3.3.1")
     parser.add_argument("--source", type=Path, help="a checkout, a mirror or a wheel file, verified all the same")
     arguments = parser.parse_args()
@@ -362,4 +362,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

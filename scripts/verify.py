@@ -1,6 +1,6 @@
 """Do a wheel, its record, its bill of materials and its provenance agree, and does a rebuild give the same bytes?
 
-python -m scripts.verify WHEEL [--records DIR] [--rebuild]
+nox -s verify -- WHEEL [--records DIR] [--rebuild]
 
 Each of the four is looked at by itself and against the others, so that what does not fit is named. Nothing here is a
 signature: who changes all four in step is found out by the rebuild alone. Exit status 0: all agree; 21: something does
@@ -301,8 +301,8 @@ def verify(wheel: Path, folder: Path, *, again: bool, source: Path | None = None
 
 
 def main() -> int:
-    """``python -m scripts.verify WHEEL``."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.verify", description="Verify a wheel and what it states.")
+    """``nox -s verify -- WHEEL``."""
+    parser = argparse.ArgumentParser(prog="nox -s verify --", description="Verify a wheel and what it states.")
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--records", type=Path, metavar="DIR", help="the folder that holds records/ (the wheel's)")
     parser.add_argument("--rebuild", action="store_true", help="build it again and compare the bytes")
@@ -320,4 +320,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, uses_cache=True)

@@ -12,12 +12,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from nox.virtualenv import VirtualEnv
 from ruamel.yaml import YAML
 
 import noxfile
@@ -114,17 +116,25 @@ class _Parsed(Exception):  # noqa: N818
 
 
 @dataclass
-class _Recorder:
-    """Stands in for a nox session and keeps what it would run."""
+class Recorder:
+    """Stands in for a nox session and keeps what it would run and install."""
 
     posargs: Sequence[str]
     commands: list[list[str]] = field(default_factory=list)
+    installed: list[str] = field(default_factory=list)
+    cache_dir: Path = Path(".nox", ".cache")
 
-    def run(self, *command: str, **_: object) -> None:
+    def __post_init__(self) -> None:
+        # The folder is empty: nothing was installed yet.
+        self._folder = tempfile.TemporaryDirectory()
+        self.virtualenv = VirtualEnv(self._folder.name)
+
+    def run(self, *command: str, **_: object) -> str:
         self.commands.append([str(part) for part in command])
+        return ""
 
-    def install(self, *_: str) -> None:
-        """Nothing is installed."""
+    def install(self, *arguments: str, **_: object) -> None:
+        self.installed += [Path(argument).name for argument in arguments if argument.endswith(".txt")]
 
     def notify(self, *_: str) -> None:
         """Nothing follows."""
@@ -146,7 +156,7 @@ def problem(arguments: Sequence[str]) -> str | None:
     for name in head[1:]:
         if name not in sessions():
             return f"no session {name}"
-        recorder = _Recorder(posargs)
+        recorder = Recorder(posargs)
         sessions()[name].func(recorder)
         for command in recorder.commands:
             if refused := _refused(command):
@@ -155,8 +165,9 @@ def problem(arguments: Sequence[str]) -> str | None:
 
 
 def _refused(command: Sequence[str]) -> str | None:
-    """What argparse says against ``python -m scripts.X ...``; other programs are not asked."""
-    if list(command[:2]) != ["python", "-m"] or not command[2].startswith("scripts."):
+    """Return what argparse says against ``python -m scripts.X ...``; None for any other program."""
+    is_stage = Path(command[0]).stem == "python" and command[1] == "-m" and command[2].startswith("scripts.")
+    if not is_stage or command[2] == "scripts.cache":
         return None
     module = importlib.import_module(command[2])
     parse = argparse.ArgumentParser.parse_args

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterator
 
 from scripts import fatbin, libraries, wheel_policy
+from scripts.binary import Binary
 from scripts.checks import BUILD_INFO, Subject
 from scripts.fatbin import Entry
 from scripts.wheel_policy import LIBRARY_FOLDER, matches
@@ -46,8 +47,13 @@ def symbol_versions(subject: Subject) -> Iterator[str]:
     for name, binary in subject.binaries.items():
         for prefix, versions in sorted(binary.versions.items()):
             if prefix in ceiling and (newer := sorted(versions - ceiling[prefix])):
-                required = ", ".join(f"{prefix}_{version}" for version in newer)
+                required = ", ".join(_named(binary, f"{prefix}_{version}") for version in newer)
                 yield f"{name} requires {required}, newer than {subject.cell.platform.wheel_tag} allows"
+
+
+def _named(binary: Binary, version: str) -> str:
+    """Return the symbols that require ``version`` as ``SYMBOL@VERSION``; the version alone if no symbol requires it."""
+    return ", ".join(f"{symbol}@{version}" for symbol in sorted(binary.symbols.get(version, ()))) or version
 
 
 def architectures(subject: Subject) -> Iterator[str]:

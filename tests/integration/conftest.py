@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
 import pytest
 
 from scripts import build, compilers, matrix, upstream
+from scripts.cache import in_use
 from scripts.errors import PipelineError
 from scripts.model import Cell
+from tests import surroundings
 
 
-@pytest.fixture(scope="session")
-def host_cell() -> Cell:
+@pytest.fixture(scope="package", autouse=True)
+def machine(given_environment: Mapping[str, str], pytestconfig: pytest.Config) -> Iterator[None]:
+    """Let these tests use the machine's package index and toolchains, and one folder for all downloads.
+
+    The folder is the one that NVDIFFRAST_WHEELS_CACHE names when pytest starts, else one in pytest's own cache.
+    """
+    named = given_environment.get(surroundings.CACHE_VARIABLE)
+    assert pytestconfig.cache is not None
+    downloads = Path(named).expanduser() if named else pytestconfig.cache.mkdir("nvdiffrast-wheels")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in surroundings.of_integration_tests(given_environment, downloads.absolute()).items():
+            if value is None:
+                patch.delenv(name, raising=False)
+            else:
+                patch.setenv(name, value)
+        with in_use():
+            yield
+
+
+@pytest.fixture(scope="package")
+def host_cell(machine: None) -> Cell:
     """The cell of this host that can be built from the package index alone; skips where it cannot."""
     cell = build.host_cell(matrix.load(), "0.3.3.1")
     reason = upstream.availability(cell.release)
     if reason:
-        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once with `python -m scripts.upstream 0.3.3.1`")
+        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
     try:
         compilers.check_host(cell.toolkit, needs_gl=True)
     except PipelineError as error:

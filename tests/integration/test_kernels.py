@@ -50,7 +50,7 @@ def nvcc(objects: ModuleType) -> object:
 def test_the_same_bytes_from_any_folder(objects: ModuleType, nvcc: object, tmp_path: Path) -> None:
     release = matrix.load().release("0.3.3.1")
     if reason := upstream.availability(release):
-        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once with `python -m scripts.upstream 0.3.3.1`")
+        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
     made = []
     for name in ("one", "another/in a deeper folder"):
         tree = tmp_path / name / "tree"

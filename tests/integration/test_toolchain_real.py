@@ -39,8 +39,8 @@ def toolkit(cuda: str, provider: str) -> Toolkit:
     return Toolkit(cuda, (held,), ("9.0",), "9.0", Bounds(), Bounds())
 
 
-@pytest.fixture(scope="session")
-def index() -> None:
+@pytest.fixture(scope="package")
+def index(machine: None) -> None:
     """The package index, as uv would reach it."""
     address = os.environ.get("UV_DEFAULT_INDEX", "https://pypi.org/simple/")
     try:

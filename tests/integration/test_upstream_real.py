@@ -21,7 +21,7 @@ def release(request: pytest.FixtureRequest) -> Release:
     wanted: Release = request.param
     missing = upstream.availability(wanted)
     if missing:
-        pytest.skip(f"{missing}; python -m scripts.upstream {wanted.version} --source CHECKOUT")
+        pytest.skip(f"{missing}; nox -s fetch -- {wanted.version} --source CHECKOUT")
     return wanted
 
 

@@ -116,7 +116,7 @@ def test_cxx_out_of_bounds_is_not_passed_over(fake: Fake, monkeypatch: pytest.Mo
     monkeypatch.setenv("CXX", str(fake("my-g++", "14.1.0")))
     with pytest.raises(ToolchainError, match=r"my-g\+\+ is g\+\+ 14") as raised:
         compilers.check_host(toolkit(), needs_gl=False)
-    assert raised.value.mend == "apt-get install g++-13 and set CXX=g++-13"
+    assert raised.value.mend == "apt-get install g++-13 && export CXX=g++-13"
 
 
 @pytest.mark.parametrize("value", ["nothing-there", "ccache g++"])

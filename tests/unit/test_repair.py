@@ -129,9 +129,26 @@ def test_a_missing_runtime_is_refused(maker: ModuleMaker, toolkit: Path, tmp_pat
     assert "0 copies of the CUDA runtime" in _refused(wheel, CELL, tmp_path / "dist", toolkit)
 
 
-def test_a_symbol_too_new_for_the_platform_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
-    wheel = _linked(maker, tmp_path / "linked", (RUNTIME, Stub("libc.so.6", "newer", "GLIBC_2.32")))
-    assert "auditwheel" in _refused(wheel, CELL, tmp_path / "dist", toolkit)
+def test_every_symbol_that_is_too_new_for_the_platform_is_named(
+    maker: ModuleMaker, toolkit: Path, tmp_path: Path
+) -> None:
+    too_new = (
+        Stub("libm.so.6", "newer", "GLIBC_2.32"),
+        Stub("libc.so.6", "newest", "GLIBC_2.34"),
+        Stub("libstdc++.so.6", "_ZSt21ios_base_library_initv", "GLIBCXX_3.4.32"),
+    )
+    wheel = _linked(maker, tmp_path / "linked", (RUNTIME, Stub("libdl.so.2", "old", "GLIBC_2.4"), *too_new))
+    said = _refused(wheel, CELL, tmp_path / "dist", toolkit)
+    for stub in too_new:
+        assert f"{stub.symbol}@{stub.version}" in said
+    assert "old@GLIBC_2.4" not in said
+    assert "manylinux_2_28_x86_64" in said
+
+
+def test_the_last_error_of_auditwheel_is_named(maker: ModuleMaker, tmp_path: Path) -> None:
+    """The wheel needs a runtime that no folder holds; no symbol is too new."""
+    wheel = _linked(maker, tmp_path / "linked", ("libcudart.so.nowhere",))
+    assert "libcudart.so.nowhere" in _refused(wheel, CELL, tmp_path / "dist", None)
 
 
 def test_a_wheel_of_another_cell_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:

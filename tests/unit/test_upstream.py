@@ -164,7 +164,7 @@ def test_a_commit_that_is_not_there_is_refused(up: Upstream, tmp_path: Path, sou
     wrong = repinned(up.release, commit="1" * 40)
     with pytest.raises(SourceError, match=f"has no commit {'1' * 40}") as caught:
         upstream.fetch(wrong, source=up.repository if source else None)
-    assert caught.value.mend and "python -m scripts.upstream 9.9 --source" in caught.value.mend
+    assert caught.value.mend and "nox -s fetch -- 9.9 --source" in caught.value.mend
     assert cached(tmp_path) == []
 
 
@@ -273,8 +273,7 @@ def test_unreachable_names_what_can_be_had_and_the_command(
     ) as caught:
         upstream.fetch(away)
     assert caught.value.mend == (
-        f"python -m scripts.upstream 8.0 --source PATH, a checkout or mirror of {NOWHERE}; "
-        "or go on with 9.9: python -m scripts.upstream 9.9"
+        f"name a checkout or mirror of {NOWHERE} by --source PATH, or take another release: nox -s fetch -- 9.9"
     )
     missing = upstream.availability(away)
     assert missing is not None and NOWHERE in missing

@@ -1,0 +1,43 @@
+"""Gives all tests an environment of their own before the first of them is imported; see tests/surroundings.py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests import surroundings
+
+_GIVEN = pytest.StashKey[dict[str, str]]()
+_FOLDER = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Replace the environment of this process, which its children inherit."""
+    folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-tests-"))
+    (folder / "home").mkdir()
+    config.stash[_GIVEN], config.stash[_FOLDER] = dict(os.environ), folder
+    _set(surroundings.of_unit_tests(os.environ, folder))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Restore the environment and remove what the tests left in theirs."""
+    if _GIVEN in config.stash:
+        _set(config.stash[_GIVEN])
+        shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def given_environment(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The environment that pytest was started with."""
+    return pytestconfig.stash[_GIVEN]
+
+
+def _set(variables: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
