@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import uv
 
-from scripts import compilers, lockfile, redist
+from scripts import compilers, downloads, lockfile, redist
 from scripts.cache import cache_root, complete_folder, file_sha256
 from scripts.errors import CommandError, ToolchainError, UsageError
 from scripts.model import ROOT, Provider, ProviderKind, Toolkit
@@ -120,11 +120,13 @@ def _from_pypi(toolkit: Toolkit, lock: Path, folder: Path) -> tuple[Mapping[str,
     inside = Path("nvidia", f"cu{toolkit.cuda.partition('.')[0]}")
     if not folder.is_dir():
         with complete_folder(folder) as beside:
-            command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps"]
+            command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "pip", "install", "--no-deps"]
             command += ["--require-hashes", "--only-binary", ":all:", "--python", sys.executable]
+            downloads.announce(f"CUDA {toolkit.cuda}", Path(sys.executable), [lock])
             call(
                 [*command, "--target", beside, "--requirements", lock],
-                quiet=True,
+                show=downloads.is_progress,
+                terminal=True,
                 mend=f"run it again; {_mend(toolkit)}",
             )
             _link(beside / inside)
