@@ -20,8 +20,8 @@ from scripts.process import call
 
 _TIMEOUT_SECONDS = 10.0
 _CONNECTIONS = 8
-# Bytes from which on a file is named; the others make a small part of the whole.
-_LARGE = 50_000_000
+# How many files are named, and from how many bytes on.
+_NAMED, _LARGE = 4, 50_000_000
 # What this process has announced: a build does it for all of its parts at once, before it fetches the first.
 _announced: set[tuple[Path, ...]] = set()
 
@@ -51,17 +51,17 @@ def announce(title: str, python: Path, requirement_files: Sequence[Path]) -> Non
 
 
 def describe(found: Sequence[Download]) -> str:
-    """Return the total and the large files: ``up to 2.4 GB to download, 35 packages; large: torch 526 MB``."""
+    """Return the total and the largest files: ``up to 2.4 GB to download, 35 packages; largest: torch 526 MB``."""
     known = {one.name: one.size for one in found if one.size is not None}
     unknown = len(found) - len(known)
-    large = sorted((name for name, size in known.items() if size >= _LARGE), key=lambda name: -known[name])
+    large = sorted((name for name, size in known.items() if size >= _LARGE), key=lambda name: -known[name])[:_NAMED]
     count = f"{len(found)} package{'' if len(found) == 1 else 's'}"
     if found and not known:
         return f"{count} to download, sizes unknown"
     return (
         f"up to {console.size(sum(known.values()))} to download, {count}"
         + (f", {unknown} of unknown size" if unknown else "")
-        + (f"; large: {', '.join(f'{name} {console.size(known[name])}' for name in large)}" if large else "")
+        + (f"; largest: {', '.join(f'{name} {console.size(known[name])}' for name in large)}" if large else "")
     )
 
 

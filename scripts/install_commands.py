@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from scripts.catalog import CPU, Entry, PureWheel
+from scripts.model import Cell
+from scripts.torch_table import PYTORCH_CHANNEL
 
 PROJECT = "nvdiffrast"
 
@@ -40,6 +44,26 @@ def commands(base_url: str, entry: Entry) -> Commands:
         uv=("uv pip install numpy", f"uv pip install --default-index {channel} {pin}"),
         pyproject=_pyproject(channel, pin, entry),
     )
+
+
+def torch_arguments(version: str, cuda: str, origin: Literal["pypi", "pytorch"]) -> str:
+    """Return what follows ``pip install`` or ``uv pip install`` to get a torch: "torch==2.14.1".
+
+    ``version`` may end in ".*". ``cuda`` is a tag ("cu126"): a torch that is not the plain one of PyPI comes from
+    PyTorch's own channel of that CUDA, and from nowhere else, so that PyPI's build of the same number is not chosen.
+    """
+    requirement = _quoted(f"torch=={version}") if "*" in version else f"torch=={version}"
+    return requirement if origin == "pypi" else f"{requirement} --index-url {PYTORCH_CHANNEL}{cuda}"
+
+
+def file_commands(cell: Cell, wheel: str) -> tuple[str, ...]:
+    """Return the pip commands that install the file ``wheel`` of a cell and its torch, to be run in this order."""
+    torch = torch_arguments(cell.torch.version, cell.toolkit.tag, cell.torch.origin)
+    file = shlex.quote(wheel)
+    if cell.torch.origin == "pypi":
+        return (f"pip install {torch} {file}",)
+    # The channel is for torch and what it needs; what the wheel needs comes from the usual index.
+    return f"pip install {torch}", f"pip install {file}"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from scripts.errors import MatrixError
 from scripts.model import ROOT
 
 PATH = ROOT / "torch_builds.yaml"
+PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
+"""Where PyTorch publishes torch for a CUDA, with the CUDA's tag ("cu130") behind it."""
 Pythons = Mapping[str, tuple[str, ...]]
 """Platform name -> CPython lines."""
 

@@ -54,7 +54,7 @@ def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: 
     [
         (
             [Download("numpy", 16_000_000), Download("torch", 526_000_000), Download("cublas", 1_900_000_000)],
-            "up to 2.4 GB to download, 3 packages; large: cublas 1.9 GB, torch 526 MB",
+            "up to 2.4 GB to download, 3 packages; largest: cublas 1.9 GB, torch 526 MB",
         ),
         ([Download("numpy", 16_000_000)], "up to 16 MB to download, 1 package"),
         ([Download("a", 1_000_000), Download("b", None)], "up to 1 MB to download, 2 packages, 1 of unknown size"),
@@ -74,7 +74,7 @@ def test_an_environment_says_its_size_before_it_is_filled(
     with pytest.raises(CommandError):
         environments.create(Path(sys.executable), [bare], cache=tmp_path)
     said = capsys.readouterr().err
-    assert "up to 526 MB to download, 1 package; large: torch 526 MB" in said
+    assert "up to 526 MB to download, 1 package; largest: torch 526 MB" in said
     assert said.index("526 MB") < said.index(" pip install ")
 
 
@@ -118,7 +118,13 @@ def test_a_log_has_a_line_for_each_large_file(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(850_000, "850 kB"), (999_600, "1 MB"), (526_400_000, "526 MB"), (999_900_000, "1.0 GB"), (2_440_000_000, "2.4 GB")],
+    [
+        (850_000, "850 kB"),
+        (999_600, "1 MB"),
+        (526_400_000, "526 MB"),
+        (999_900_000, "1.0 GB"),
+        (2_440_000_000, "2.4 GB"),
+    ],
 )
 def test_sizes_for_people(number: int, said: str) -> None:
     assert console.size(number) == said
@@ -130,7 +136,10 @@ def test_a_log_says_how_much_has_arrived(monkeypatch: pytest.MonkeyPatch, capsys
     with console.transfer("nvcc.tar.xz", 2_000_000_000, 500_000_000) as arrived:
         for _ in range(4):
             arrived(100_000_000)
-    assert capsys.readouterr().err.splitlines() == ["   nvcc.tar.xz: 700 MB of 2.0 GB", "   nvcc.tar.xz: 900 MB of 2.0 GB"]
+    assert capsys.readouterr().err.splitlines() == [
+        "   nvcc.tar.xz: 700 MB of 2.0 GB",
+        "   nvcc.tar.xz: 900 MB of 2.0 GB",
+    ]
 
 
 class _Terminal:
