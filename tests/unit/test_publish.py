@@ -255,7 +255,7 @@ def test_an_interrupted_promotion_is_completed(store: Path, first: Path, monkeyp
 
 def test_status(store: Path, first: Path, tmp_path: Path) -> None:
     found = publish.status(store)
-    assert (found.staged, found.current, found.proven) == (0, 0, True)
+    assert (found.staged, found.current, found.proven, found.empty) == (0, 0, False, True)
     assert not store.exists()
     _promote(store, first)
     assert publish.status(store).waived == (first.name,)
@@ -268,6 +268,16 @@ def test_status(store: Path, first: Path, tmp_path: Path) -> None:
     assert (found.staged, found.current, found.proven, found.rehearsal) == (2, 1, False, False)
     assert (found.pending, found.waiting, found.yanked) == ((second.name,), (second.name,), (first.name,))
     assert [event["what"] for event in found.last] == ["staged", "proved", "promoted", "staged", "yanked"]
+
+
+def test_status_of_an_empty_store_says_so(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert publish.main(["status", "--store", str(store)]) == 0
+    assert capsys.readouterr().out.endswith(f"{store}: empty, nothing was staged yet; next: nox -s stage -- WHEEL...\n")
+    publish.stage(store, [first], by=BY)
+    publish.main(["status", "--store", str(store)])
+    said = capsys.readouterr().out
+    assert "empty, nothing" not in said
+    assert "1 wheel, not proven yet" in said
 
 
 def test_a_second_publisher_waits(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
