@@ -46,24 +46,34 @@ def commands(base_url: str, entry: Entry) -> Commands:
     )
 
 
-def torch_arguments(version: str, cuda: str, origin: Literal["pypi", "pytorch"]) -> str:
-    """Return what follows ``pip install`` or ``uv pip install`` to get a torch: "torch==2.14.1".
+@dataclass(frozen=True)
+class TorchCommands:
+    """One line for each tool that installs a torch, safe in any shell as it stands."""
 
-    ``version`` may end in ".*". ``cuda`` is a tag ("cu126"): a torch that is not the plain one of PyPI comes from
-    PyTorch's own channel of that CUDA, and from nowhere else, so that PyPI's build of the same number is not chosen.
+    pip: str
+    uv: str
+
+
+def torch_commands(version: str, cuda: str, origin: Literal["pypi", "pytorch"]) -> TorchCommands:
+    """Return how to get a torch for a CUDA, given as a tag ("cu126"); ``version`` may end in ".*".
+
+    A torch that is not the plain one of PyPI comes from PyTorch's own channel of that CUDA, and from nowhere else: PyPI
+    has another build of the same number.
     """
     requirement = _quoted(f"torch=={version}") if "*" in version else f"torch=={version}"
-    return requirement if origin == "pypi" else f"{requirement} --index-url {PYTORCH_CHANNEL}{cuda}"
+    channel = f"{PYTORCH_CHANNEL}{cuda}"
+    return TorchCommands(
+        pip=f"pip install {requirement}" + (f" --index-url {channel}" if origin == "pytorch" else ""),
+        uv=f"uv pip install {requirement}" + (f" --default-index {channel}" if origin == "pytorch" else ""),
+    )
 
 
 def file_commands(cell: Cell, wheel: str) -> tuple[str, ...]:
     """Return the pip commands that install the file ``wheel`` of a cell and its torch, to be run in this order."""
-    torch = torch_arguments(cell.torch.version, cell.toolkit.tag, cell.torch.origin)
+    torch = torch_commands(cell.torch.version, cell.toolkit.tag, cell.torch.origin).pip
     file = shlex.quote(wheel)
-    if cell.torch.origin == "pypi":
-        return (f"pip install {torch} {file}",)
-    # The channel is for torch and what it needs; what the wheel needs comes from the usual index.
-    return f"pip install {torch}", f"pip install {file}"
+    # PyTorch's channel is for torch and what it needs; what the wheel needs comes from the usual index.
+    return (f"{torch} {file}",) if cell.torch.origin == "pypi" else (torch, f"pip install {file}")
 
 
 @dataclass(frozen=True)
