@@ -402,12 +402,11 @@ def summarize(results: Sequence[Result]) -> None:
     for result in results:
         made = result.wheel
         size = f"{made.stat().st_size / 1e6:.2f} MB" if made else "-"
-        digest = file_sha256(made) if made else "-"
-        rows.append((result.cell.id, result.outcome, size, f"{result.seconds:.0f} s", digest))
-    console.table("built", ("cell", "audit", "size", "time", "sha256"), rows)
+        rows.append((result.cell.id, result.outcome, size, f"{result.seconds:.0f} s"))
+    console.table("built", ("cell", "audit", "size", "time"), rows)
     for result in results:
         if result.wheel:
-            print(result.wheel)
+            print(f"{file_sha256(result.wheel)}  {result.wheel}")
         if result.detail:
             console.mark(result.outcome, f"{result.cell.id}: {result.detail}")
     for result in results:

@@ -60,7 +60,7 @@ def _place(
         if not file.exists():
             raise ToolchainError(f"{file} is not there", mend=f"run `nox -s lock -- {file.stem}`")
     described = call([python, "-c", _DESCRIBE], echo=False, quiet=True).strip()
-    wanted = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
+    wanted: dict[str, object] = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     return (cache or cache_root()) / "environments" / f"{name}-{key}", wanted
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build, downloads, matrix, toolchain
+from scripts import build, compilers, downloads, interpreters, matrix, toolchain, upstream
 from scripts.build import Result
+from scripts.cache import file_sha256
 from scripts.model import Cell
 
 CELLS = matrix.load()
@@ -72,6 +73,15 @@ def test_a_wheel_in_another_folder_is_named_by_its_whole_path(
     assert f"torch==2.14.1 '{tmp_path}/a folder/{PYPI.wheel}'" in capsys.readouterr().out
 
 
+def test_a_build_states_the_hash_of_its_wheel_on_a_line_that_sha256sum_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = made(PYPI, tmp_path)
+    build.summarize([result])
+    assert result.wheel is not None
+    assert f"{file_sha256(result.wheel)}  {result.wheel}" in capsys.readouterr().out.splitlines()
+
+
 def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build.summarize([made(PYPI, tmp_path, "failed"), Result(PYTORCH, "failed", "BuildError", 3.0)])
     assert "pip install" not in capsys.readouterr().out
@@ -96,8 +106,8 @@ def test_what_is_shown_of_a_build(line: str, shown: bool) -> None:
 def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path))
     monkeypatch.setattr(build, "choose_engine", lambda *_: "host")
-    monkeypatch.setattr(build.compilers, "check_host", lambda *_, **__: None)
-    monkeypatch.setattr(build.interpreters, "find", lambda _: Path(sys.executable))
+    monkeypatch.setattr(compilers, "check_host", lambda *_, **__: None)
+    monkeypatch.setattr(interpreters, "find", lambda _: Path(sys.executable))
     announced: list[str] = []
     monkeypatch.setattr(downloads, "announce", lambda title, *_: announced.append(title))
 
@@ -105,7 +115,7 @@ def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monke
         assert announced == ["CUDA 13.0", "torch 2.14.1"]
         raise StopIteration
 
-    monkeypatch.setattr(build.upstream, "fetch", fetch)
+    monkeypatch.setattr(upstream, "fetch", fetch)
     options = build.Options("host", (), None, None, tmp_path, None, None)
     with pytest.raises(StopIteration):
         build.gather(PYPI, options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -42,3 +44,27 @@ def test_a_compiled_file_has_a_time_and_a_kept_one_has_none(
     compiled, kept = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\[1/2\] src/one\.cu: compiled in \d+ s, \d+ s since the build began", compiled)
     assert kept == "[1/2] src/one.cu: kept from an earlier build"
+
+
+def test_lines_of_several_threads_do_not_mix(objects: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[str] = []
+
+    class Slow:
+        """Standard output that lets other threads run before each part of a line."""
+
+        def write(self, text: str) -> int:
+            time.sleep(0.001)
+            printed.append(text)
+            return len(text)
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stdout", Slow())
+    progress = objects.Progress(20)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(progress.kept, [f"{number}.cu" for number in range(20)]))
+    monkeypatch.undo()
+    lines = "".join(printed).splitlines()
+    assert [line.split("]")[0] for line in lines] == [f"[{number}/20" for number in range(1, 21)]
+    assert all(line.endswith(" kept from an earlier build") for line in lines)

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -122,6 +123,7 @@ class Progress:
         self.total = total
         self.done = 0
         self.start = time.monotonic()
+        self._lock = threading.Lock()
 
     def compiled(self, name: str, since: float) -> None:
         """Count ``name``, which this build compiled from ``since`` (of time.monotonic) until now."""
@@ -133,8 +135,10 @@ class Progress:
         self._line(f"{name}: kept from an earlier build")
 
     def _line(self, text: str) -> None:
-        self.done += 1
-        print(f"[{self.done}/{self.total}] {text}", flush=True)
+        # Kernels are finished by several threads; print alone would mix their lines.
+        with self._lock:
+            self.done += 1
+            print(f"[{self.done}/{self.total}] {text}", flush=True)
 
 
 @contextmanager
