@@ -25,8 +25,10 @@ from scripts import (
     cibuildwheel,
     compilers,
     console,
+    downloads,
     environments,
     ingredients,
+    install_commands,
     interpreters,
     matrix,
     patching,
@@ -200,6 +202,7 @@ def gather(cell: Cell, options: Options) -> Inputs:
                 f"{cell.id}: no CPython {cell.python} with its headers here",
                 mend=f"install it, e.g. apt-get install python{cell.python} python{cell.python}-dev",
             )
+    _announce_downloads(cell, python if engine == "host" else None, torch_lock)
     return Inputs(
         engine=engine,
         pristine=upstream.fetch(cell.release, source=options.source),
@@ -209,6 +212,15 @@ def gather(cell: Cell, options: Options) -> Inputs:
         python=python,
         torch_lock=torch_lock,
     )
+
+
+def _announce_downloads(cell: Cell, python: Path | None, torch_lock: Path) -> None:
+    """Say how much is downloaded before anything is compiled; a container, ``python`` None, fetches torch itself."""
+    toolkit_lock = toolchain.to_fetch(cell.toolkit)
+    if toolkit_lock:
+        downloads.announce(f"CUDA {cell.toolkit.cuda}", Path(sys.executable), [toolkit_lock])
+    if python and not environments.is_made(python, [torch_lock], name=_environment_name(cell)):
+        downloads.announce(f"torch {cell.torch.version}", python, [torch_lock])
 
 
 def input_key(cell: Cell, inputs: Inputs, options: Options) -> str:
@@ -248,8 +260,9 @@ def _environment(cell: Cell, inputs: Inputs, options: Options) -> dict[str, str]
     return variables
 
 
-def _is_progress(line: str) -> bool:
-    return line.startswith(("[", "error:", "failed:", "FAILED")) and "c++ -MMD" not in line and "g++ -MMD" not in line
+def is_progress(line: str) -> bool:
+    """Whether a line of a build's output is shown: a finished file, or an error; not ninja's own compile commands."""
+    return line.startswith(("[", "error:", "failed:", "FAILED")) and " -MMD " not in line
 
 
 def _compiler_said(output: str) -> str:
@@ -268,10 +281,14 @@ def reproducing_command(cell: Cell, options: Options) -> str:
     return command + "".join(f" --arch {number}" for number in options.architectures)
 
 
+def _environment_name(cell: Cell) -> str:
+    return f"torch-{cell.torch.version}"
+
+
 def torch_environment(cell: Cell, inputs: Inputs) -> Path:
     """The locked environment, of this machine's Python, with the torch that the cell is built against."""
     assert inputs.python is not None
-    environment = environments.create(inputs.python, [inputs.torch_lock], name=f"torch-{cell.torch.version}")
+    environment = environments.create(inputs.python, [inputs.torch_lock], name=_environment_name(cell))
     compilers.check_major(cell.toolkit, environments.torch_cuda(environment))
     return environment
 
@@ -285,7 +302,7 @@ def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, o
     command += ["--no-config", "--python", python, "--out-dir", output, tree]
     log = ROOT / "build" / "logs" / f"{cell.id}.log"
     try:
-        process.call(command, env=variables, show=_is_progress, log=log)
+        process.call(command, env=variables, show=is_progress, log=log)
     except CommandError as error:
         console.say(_compiler_said(log.read_text(encoding="utf-8")))
         raise BuildError(
@@ -413,19 +430,30 @@ def build(cell: Cell, options: Options) -> Result:
 
 
 def summarize(results: Sequence[Result]) -> None:
-    """The closing table, and below it whatever is not simply passed."""
+    """Print the closing table, what did not pass, and how to install each wheel."""
     rows = []
     for result in results:
         made = result.wheel
         size = f"{made.stat().st_size / 1e6:.2f} MB" if made else "-"
-        digest = file_sha256(made) if made else "-"
-        rows.append((result.cell.id, result.outcome, size, f"{result.seconds:.0f} s", digest))
-    console.table("built", ("cell", "audit", "size", "time", "sha256"), rows)
+        rows.append((result.cell.id, result.outcome, size, f"{result.seconds:.0f} s"))
+    console.table("built", ("cell", "audit", "size", "time"), rows)
     for result in results:
         if result.wheel:
-            print(result.wheel)
+            print(f"{file_sha256(result.wheel)}  {result.wheel}")
         if result.detail:
             console.mark(result.outcome, f"{result.cell.id}: {result.detail}")
+    for result in results:
+        if result.wheel and result.outcome != "failed":
+            say_how_to_install(result.cell, result.wheel)
+
+
+def say_how_to_install(cell: Cell, wheel: Path) -> None:
+    """Print the commands that install a built wheel, with a path that is right in the current folder."""
+    here = Path.cwd()
+    shown = wheel.relative_to(here) if wheel.is_relative_to(here) else wheel
+    print(f"To install it in an environment of CPython {cell.python}:")
+    for line in install_commands.file_commands(cell, str(shown)):
+        print(f"  {line}")
 
 
 def arguments(session: str, description: str | None) -> argparse.ArgumentParser:

@@ -35,7 +35,7 @@ def fetch(url: str, *, sha256: str, size: int | None, folder: Path, pause: float
     final = folder / sha256 / url.rpartition("/")[2]
     with exclusive(folder / f"{sha256}.lock"):
         if not final.exists():
-            console.say(f"   fetching {url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
+            console.say(f"   fetching {url}" + (f" ({console.size(size)})" if size else ""))
             part = folder / f"{sha256}.part"
             _fill(part, url, sha256, size, pause)
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -98,13 +98,16 @@ def _store(answer: http.client.HTTPResponse, part: Path, start: int, size: int |
     """Write the body from ``start`` on; stop at once when it grows past ``size``."""
     part.parent.mkdir(parents=True, exist_ok=True)
     stored = start
-    with part.open("r+b" if start else "wb") as file:
+    total = size if size is not None or answer.length is None else start + answer.length
+    name = answer.url.rpartition("/")[2]
+    with part.open("r+b" if start else "wb") as file, console.transfer(name, total, start) as arrived:
         file.seek(start)
         while chunk := answer.read(_CHUNK):
             stored += len(chunk)
             if size is not None and stored > size:
                 break
             file.write(chunk)
+            arrived(len(chunk))
     if size is not None and stored > size:
         part.unlink()
         raise ToolchainError(

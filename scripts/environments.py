@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uv
 
-from scripts import console
+from scripts import console, downloads
 from scripts.cache import cache_root, exclusive, file_sha256
 from scripts.errors import ToolchainError
 from scripts.model import ROOT, Cell
@@ -32,13 +32,7 @@ def create(python: Path, requirement_files: Sequence[Path], *, name: str = "env"
         ToolchainError: a requirement file is not there.
         CommandError: uv failed: a hash differs, no wheel for this Python, the index cannot be reached.
     """
-    for file in requirement_files:
-        if not file.exists():
-            raise ToolchainError(f"{file} is not there", mend=f"run `nox -s lock -- {file.stem}`")
-    described = call([python, "-c", _DESCRIBE], echo=False, quiet=True).strip()
-    wanted = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
-    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
-    environment = (cache or cache_root()) / "environments" / f"{name}-{key}"
+    environment, wanted = _place(python, requirement_files, name, cache)
     with exclusive(environment.parent / f".{environment.name}.lock"):
         if not _is_complete(environment):
             shutil.rmtree(environment, ignore_errors=True)
@@ -47,6 +41,28 @@ def create(python: Path, requirement_files: Sequence[Path], *, name: str = "env"
             # Scripts hold the environment's own path, so it cannot be moved into place: the marker comes last instead.
             (environment / _MARKER).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return environment
+
+
+def is_made(python: Path, requirement_files: Sequence[Path], *, name: str = "env", cache: Path | None = None) -> bool:
+    """Whether :func:`create` with the same arguments would find the environment complete.
+
+    Raises:
+        ToolchainError: a requirement file is missing.
+    """
+    return _is_complete(_place(python, requirement_files, name, cache)[0])
+
+
+def _place(
+    python: Path, requirement_files: Sequence[Path], name: str, cache: Path | None
+) -> tuple[Path, dict[str, object]]:
+    """Return the environment's folder and what decides its content."""
+    for file in requirement_files:
+        if not file.exists():
+            raise ToolchainError(f"{file} is not there", mend=f"run `nox -s lock -- {file.stem}`")
+    described = call([python, "-c", _DESCRIBE], echo=False, quiet=True).strip()
+    wanted: dict[str, object] = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
+    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+    return (cache or cache_root()) / "environments" / f"{name}-{key}", wanted
 
 
 def interpreter(environment: Path) -> Path:
@@ -96,11 +112,15 @@ def _is_complete(environment: Path) -> bool:
 
 
 def _fill(environment: Path, python: Path, requirement_files: Sequence[Path]) -> None:
-    """Make the environment with uv; index settings are uv's own, the hashes hold whatever they say."""
+    """Make the environment with uv and show what it downloads.
+
+    Index settings are uv's own; the hashes hold whatever they are.
+    """
     binary = uv.find_uv_bin()
     call([binary, "venv", "--quiet", "--no-project", "--python", python, environment], quiet=True)
-    command: list[str | os.PathLike[str]] = [binary, "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+    downloads.announce(environment.name, interpreter(environment), requirement_files)
+    command: list[str | os.PathLike[str]] = [binary, "pip", "install", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--python", interpreter(environment)]
     for file in requirement_files:
         command += ["--requirements", file]
-    call(command, quiet=True)
+    call(command, show=downloads.is_progress, terminal=True)

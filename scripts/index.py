@@ -313,6 +313,7 @@ def main() -> int:
         print(nginx(current, options.nginx), end="")
     elif options.export:
         export(current, options.export)
+        console.mark("passed", f"exported to {options.export.absolute()}")
     elif options.check:
         _report(current)
     else:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from scripts.catalog import CPU, Entry, PureWheel
+from scripts.model import Cell
+from scripts.torch_table import PYTORCH_CHANNEL
 
 PROJECT = "nvdiffrast"
 
@@ -40,6 +44,36 @@ def commands(base_url: str, entry: Entry) -> Commands:
         uv=("uv pip install numpy", f"uv pip install --default-index {channel} {pin}"),
         pyproject=_pyproject(channel, pin, entry),
     )
+
+
+@dataclass(frozen=True)
+class TorchCommands:
+    """One line for each tool that installs a torch, safe in any shell as it stands."""
+
+    pip: str
+    uv: str
+
+
+def torch_commands(version: str, cuda: str, origin: Literal["pypi", "pytorch"]) -> TorchCommands:
+    """Return how to get a torch for a CUDA, given as a tag ("cu126"); ``version`` may end in ".*".
+
+    A torch that is not the plain one of PyPI comes from PyTorch's own channel of that CUDA, and from nowhere else: PyPI
+    has another build of the same number.
+    """
+    requirement = _quoted(f"torch=={version}") if "*" in version else f"torch=={version}"
+    channel = f"{PYTORCH_CHANNEL}{cuda}"
+    return TorchCommands(
+        pip=f"pip install {requirement}" + (f" --index-url {channel}" if origin == "pytorch" else ""),
+        uv=f"uv pip install {requirement}" + (f" --default-index {channel}" if origin == "pytorch" else ""),
+    )
+
+
+def file_commands(cell: Cell, wheel: str) -> tuple[str, ...]:
+    """Return the pip commands that install the file ``wheel`` of a cell and its torch, to be run in this order."""
+    torch = torch_commands(cell.torch.version, cell.toolkit.tag, cell.torch.origin).pip
+    file = shlex.quote(wheel)
+    # PyTorch's channel is for torch and what it needs; what the wheel needs comes from the usual index.
+    return (f"{torch} {file}",) if cell.torch.origin == "pypi" else (torch, f"pip install {file}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from scripts.errors import PipelineError, ToolchainError, UsageError, run_main
 from scripts.model import ROOT
 from scripts.process import call
 
-PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
 _TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu(?P<major>\d\d)(?P<minor>\d))(?P<windows>-win_amd64)?")
 # From CUDA 13 on the compiler is on the package index.
 _CUDA_NAME = re.compile(r"cu(?P<major>1[3-9])(?P<minor>\d)")
@@ -127,7 +126,7 @@ def torch_lock(folder: Path, name: str, options: Mapping[str, Any]) -> Requireme
         python=options.get("python", "3.10"),
         cuda=f"{major}.{match['minor']}",
         parts=() if pytorch else (_runtime_package(int(major)),),
-        channel=PYTORCH_CHANNEL + match["tag"] if pytorch else None,
+        channel=torch_table.PYTORCH_CHANNEL + match["tag"] if pytorch else None,
     )
 
 

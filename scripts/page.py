@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -17,22 +17,25 @@ from scripts.catalog import Catalog, Entry, PureWheel
 from scripts.install_commands import commands, package_commands
 from scripts.matrix import Matrix
 from scripts.page_data import Option, cuda_label, newest_first, platform_label
+from scripts.records import STATEMENTS
 from scripts.torch_table import TorchTable
 
 RESOURCES = Path(__file__).parent / "resources" / "page"
 ROWS_UP_TO = 60
 """Up to this many wheels the table has a row a wheel, beyond a row a channel."""
 
+_STATED = {"sbom": "SBOM", "provenance": "provenance"}
 _AXES = ("system", "python", "torch", "cuda", "release")
 _LEGENDS = {"system": "System", "python": "Python", "torch": "torch", "cuda": "CUDA", "release": "nvdiffrast"}
 
 
-def render(catalog: Catalog, matrix: Matrix) -> bytes:
-    """The page as UTF-8; the same catalog and matrix give the same bytes.
+def render(catalog: Catalog, matrix: Matrix, stated: Collection[str] = ()) -> bytes:
+    """Return the page as UTF-8; the same arguments give the same bytes.
 
-    All its links are relative to the root of the index; it works from a folder as from a server.
+    ``stated`` holds the sha256 of wheels that have a bill of materials and a provenance among the index's records. All
+    links are relative to the root of the index; the page works from a folder as from a server.
     """
-    data = json.dumps(page_data.data(catalog, matrix, _builds()), separators=(",", ":"), ensure_ascii=True)
+    data = json.dumps(page_data.data(catalog, matrix, _builds(), stated), separators=(",", ":"), ensure_ascii=True)
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = Template(_resource("page.html")).substitute(
@@ -42,9 +45,9 @@ def render(catalog: Catalog, matrix: Matrix) -> bytes:
         # Inside <script>, only a closing tag or a comment would end the data early.
         data=data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
         groups="\n".join(_groups(catalog, matrix)),
-        without_script=_without_script(catalog),
+        without_script=_without_script(catalog, matrix),
         count=_count(len(catalog.entries), "wheel"),
-        table=_table(catalog.entries),
+        table=_table(catalog.entries, stated),
         packages=_packages(catalog.packages),
         observed=escape(matrix.table_date),
     )
@@ -76,16 +79,18 @@ def _groups(catalog: Catalog, matrix: Matrix) -> Iterator[str]:
         )
 
 
-def _without_script(catalog: Catalog) -> str:
-    """What to do where scripts do not run, by the newest wheel that is not yanked."""
+def _without_script(catalog: Catalog, matrix: Matrix) -> str:
+    """Return what to do where scripts do not run, for the newest wheel that is not yanked."""
     entry = next((entry for entry in _ordered(catalog.entries) if entry.yanked is None), None)
     if entry is None:
         return "<p>Nothing can be installed from here yet.</p>"
+    torch = page_data.torch_commands_for(entry, matrix, _builds())
     lines = escape("\n".join(commands("ADDRESS", entry).pip))
     return (
         f"<h2>Install</h2><p>Choosing needs JavaScript. Without it: install torch {escape(entry.torch)} for CUDA "
-        f"{escape(cuda_label(entry.cuda))}, then run this with the page's address, less its last slash, for "
-        f"<code>ADDRESS</code>. For another CUDA name its channel.</p><pre>{lines}</pre>"
+        f"{escape(cuda_label(entry.cuda))}, unless you have it:</p><pre>{escape(torch.pip)}</pre>"
+        "<p>Then run this with the page's address, less its last slash, for <code>ADDRESS</code>. For another CUDA "
+        f"name its channel.</p><pre>{lines}</pre>"
     )
 
 
@@ -106,12 +111,12 @@ def _ordered(entries: Sequence[Entry]) -> list[Entry]:
     )
 
 
-def _table(entries: Sequence[Entry]) -> str:
+def _table(entries: Sequence[Entry], stated: Collection[str]) -> str:
     if not entries:
         return "<p>No wheel is published here yet.</p>"
     few = len(entries) <= ROWS_UP_TO
     heads = ("Wheel", "Size", "GPU architectures", "Evidence") if few else ("Channel", "Wheels", "For", "To note")
-    rows = map(_wheel_row, _ordered(entries)) if few else _channel_rows(entries)
+    rows = (_wheel_row(entry, entry.sha256 in stated) for entry in _ordered(entries)) if few else _channel_rows(entries)
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>"
 
@@ -151,10 +156,12 @@ def _package_row(package: PureWheel, packages: Sequence[PureWheel]) -> str:
     )
 
 
-def _wheel_row(entry: Entry) -> str:
+def _wheel_row(entry: Entry, stated: bool) -> str:
     file = f"files/{entry.sha256}/{entry.name}"
     records = {"audit": "audit"} | {"passed": {"gpu": "GPU run"}, "waived": {"waiver": "waiver"}}.get(entry.gpu, {})
     links = [f'<a href="records/{entry.sha256}.{kind}.json">{label}</a>' for kind, label in records.items()]
+    if stated:
+        links += [f'<a href="records/{entry.sha256}{STATEMENTS[kind]}">{label}</a>' for kind, label in _STATED.items()]
     marks = "".join(f'<p class="mark">{mark}</p>' for mark in _marks(entry))
     return (
         f'<tr><th scope="row"><a href="{escape(file)}">{_breakable(entry.name)}</a>{marks}</th>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Generic, TypeVar
@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 from packaging.version import InvalidVersion, Version
 
 from scripts.catalog import Catalog, Entry
-from scripts.install_commands import Commands, commands
+from scripts.install_commands import Commands, TorchCommands, commands, torch_commands
 from scripts.matrix import Matrix
+from scripts.model import Cell
 from scripts.torch_table import TorchTable
 
 DETAILS_UP_TO = 2000
@@ -84,13 +85,15 @@ def axes(catalog: Catalog, matrix: Matrix) -> Axes:
     )
 
 
-def data(catalog: Catalog, matrix: Matrix, builds: TorchTable) -> dict[str, Any]:
+def data(catalog: Catalog, matrix: Matrix, builds: TorchTable, stated: Collection[str] = ()) -> dict[str, Any]:
     """All the script needs, as JSON can hold it; rows are indices into the tables beside them.
 
     ``wheels`` are [variant, target, architectures, gpu, waiver + 1, yanked + 1, partial] without trailing zeros, in the
     order of the catalog; ``planned`` [variant, target], not published; ``excluded`` [variant, target, reason];
     ``unplanned`` [torch, CUDA, target], torch builds that the matrix leaves out. A variant is [version, release, CUDA,
-    torch], a target [Python, system, the end of the wheel's name].
+    torch], a target [Python, system, the end of the wheel's name]. ``torches`` are [torch, CUDA, system, pip's command,
+    uv's]. ``stated`` has a "1" for each wheel whose sha256 is in the argument, else a "0". ``observed`` are dates, of
+    the oldest observation of torch builds and, by CUDA, of those that concern it; null for what was never observed.
     """
     tables = _Tables(axes(catalog, matrix))
     published = {_of_entry(entry) for entry in catalog.entries}
@@ -112,7 +115,10 @@ def data(catalog: Catalog, matrix: Matrix, builds: TorchTable) -> dict[str, Any]
         "targets": tables.targets.items,
         "architectures": tables.architectures.items,
         "reasons": tables.reasons.items,
+        "stated": "".join(str(int(entry.sha256 in stated)) for entry in catalog.entries),
         "details": _details(catalog.entries),
+        "torches": list(_torches(tables, catalog, matrix, builds)),
+        "observed": {"all": builds.oldest, "cuda": [builds.observed(option.value) for option in tables.axes.cuda]},
         "commands": _template(catalog.entries),
     }
 
@@ -159,6 +165,11 @@ class _Tables:
         system, python, torch, cuda, release = (self._index[axis][value] for axis, value in enumerate(place))
         return [self.variants([version, release, cuda, torch]), self.targets([python, system, end])]
 
+    def torch(self, entry: Entry) -> list[int]:
+        """The torch line, CUDA and system of a wheel."""
+        at = self._index
+        return [at[2][entry.torch], at[3][entry.cuda], at[0][entry.platform]]
+
     def build(self, system: str, python: str, torch: str, cuda: str) -> list[int]:
         at = self._index
         return [at[2][torch], at[3][cuda], self.targets([at[1][python], at[0][system], ""])]
@@ -169,8 +180,11 @@ def _of_entry(entry: Entry) -> _Place:
 
 
 def _planned(matrix: Matrix) -> Iterator[_Place]:
-    for cell in matrix.cells:
-        yield cell.platform.name, cell.python, cell.torch.line, cell.toolkit.tag, cell.release.version
+    yield from map(_of_cell, matrix.cells)
+
+
+def _of_cell(cell: Cell) -> _Place:
+    return cell.platform.name, cell.python, cell.torch.line, cell.toolkit.tag, cell.release.version
 
 
 def _excluded(matrix: Matrix) -> Iterator[tuple[_Place, str]]:
@@ -193,6 +207,31 @@ def _unplanned(
         pythons = {python for version in exact for python in builds.pythons(cuda.label, version, system.value)}
         places = ((system.value, python.value, torch.value, cuda.value) for python in choices.python)
         yield from (place for place in places if place[1] in pythons and place not in known)
+
+
+def torch_commands_for(entry: Entry, matrix: Matrix, builds: TorchTable) -> TorchCommands:
+    """Return how to get the torch that a wheel is for: the very version it was built against, if the matrix names it.
+
+    The matrix may have gone on since the wheel was published; then it is the newest of the torch's line that the table
+    of builds has, or the line itself.
+    """
+    place = _of_entry(entry)[:4]
+    cell = next((cell for cell in matrix.cells if _of_cell(cell)[:4] == place), None)
+    if cell is not None:
+        return torch_commands(cell.torch.version, entry.cuda, cell.torch.origin)
+    known = newest_first(_versions(builds).get((entry.cuda, entry.torch), ()))
+    for version in known:
+        origin = builds.origin(cuda_label(entry.cuda), version, entry.platform, entry.python)
+        if origin:
+            return torch_commands(version, entry.cuda, origin)
+    return torch_commands(f"{entry.torch}.*", entry.cuda, "pytorch")
+
+
+def _torches(tables: _Tables, catalog: Catalog, matrix: Matrix, builds: TorchTable) -> Iterator[list[int | str]]:
+    """Yield the rows of ``torches``, for each torch line, CUDA and system that a wheel is for."""
+    for entry in {(one.torch, one.cuda, one.platform): one for one in catalog.entries}.values():
+        shown = torch_commands_for(entry, matrix, builds)
+        yield [*tables.torch(entry), shown.pip, shown.uv]
 
 
 def _versions(builds: TorchTable) -> dict[tuple[str, str], set[str]]:

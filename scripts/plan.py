@@ -8,8 +8,8 @@ import json
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from scripts.model import ROOT, Cell, GitPin, Release, Toolkit
 
 # GitHub refuses a matrix of more than 256 jobs.
 _MOST_JOBS = 255
+# How many reasons the short form names; the long one has them all.
+_MOST_REASONS = 5
 _RUNNERS = {"linux_x86_64": "ubuntu-24.04", "win_amd64": "windows-2022"}
 
 
@@ -129,6 +131,8 @@ class Row:
             "platform": cell.platform.name,
             "wheel": cell.wheel,
             "channel": cell.channel,
+            "source": source_of(cell.release),
+            "providers": [one.kind for one in cell.toolkit.providers],
             "buildable": self.buildable,
             "missing": list(self.missing),
         }
@@ -148,14 +152,6 @@ def source_of(release: Release) -> str:
     return f"registry {pin.package} {pin.version}"
 
 
-def providers_of(toolkit: Toolkit) -> str:
-    """``pypi locked, redist unlocked, system``."""
-    return ", ".join(
-        f"{one.kind} {'locked' if (ROOT / one.lock).exists() else 'unlocked'}" if one.lock else one.kind
-        for one in toolkit.providers
-    )
-
-
 def totals(planned: Matrix, chosen: Sequence[Row]) -> dict[str, int]:
     """Counts for the last line."""
     return {
@@ -166,43 +162,126 @@ def totals(planned: Matrix, chosen: Sequence[Row]) -> dict[str, int]:
     }
 
 
-def print_table(planned: Matrix, chosen: Sequence[Row]) -> None:
-    """The plan for people: cells, what is missing and for how many, exclusions, images, totals."""
-    lacking = Counter(reason for row in chosen for reason in row.missing)
-    numbers = {reason: f"[{number}]" for number, (reason, _) in enumerate(lacking.most_common(), 1)}
-    console.table(
-        "Cells",
-        ("cell", "wheel", "source", "toolkit", "here"),
-        (
-            (
-                row.cell.id,
-                row.cell.wheel,
-                source_of(row.cell.release),
-                providers_of(row.cell.toolkit),
-                "can be built" if row.buildable else "lacks " + " ".join(numbers[reason] for reason in row.missing),
-            )
-            for row in chosen
-        ),
+@dataclass(frozen=True)
+class Group:
+    """Torch lines of one toolkit that are alike: the same Pythons and platforms, and as many cells built here.
+
+    ``cells`` and ``buildable`` are counts for each release and each torch line.
+    """
+
+    toolkit: str
+    torches: tuple[str, ...]
+    pythons: tuple[str, ...]
+    platforms: tuple[str, ...]
+    cells: int
+    buildable: int
+
+
+def groups(chosen: Sequence[Row]) -> dict[tuple[Release, ...], tuple[Group, ...]]:
+    """Return the groups of some cells, by the releases that have the same groups; both in the order of the cells."""
+    by_release: dict[str, dict[tuple[str, str], list[Row]]] = {}
+    for row in chosen:
+        cell = row.cell
+        lines = by_release.setdefault(cell.release.version, {})
+        lines.setdefault((cell.toolkit.tag, cell.torch.line), []).append(row)
+    alike: dict[tuple[Group, ...], list[str]] = {}
+    for version, lines in by_release.items():
+        alike.setdefault(_merged([_group(*key, rows) for key, rows in lines.items()]), []).append(version)
+    releases = {row.cell.release.version: row.cell.release for row in chosen}
+    return {tuple(releases[version] for version in versions): made for made, versions in alike.items()}
+
+
+def _group(toolkit: str, torch: str, rows: Sequence[Row]) -> Group:
+    """Return the group of one torch line of one toolkit."""
+    return Group(
+        toolkit,
+        (torch,),
+        tuple(dict.fromkeys(row.cell.python for row in rows)),
+        tuple(dict.fromkeys(row.cell.platform.name for row in rows)),
+        len(rows),
+        sum(row.buildable for row in rows),
     )
+
+
+def _merged(lines: Iterable[Group]) -> tuple[Group, ...]:
+    """Join neighbours that differ in nothing but torch."""
+    made: list[Group] = []
+    for line in lines:
+        if made and replace(made[-1], torches=line.torches) == line:
+            made[-1] = replace(line, torches=(*made[-1].torches, *line.torches))
+        else:
+            made.append(line)
+    return tuple(made)
+
+
+def print_groups(planned: Matrix, chosen: Sequence[Row]) -> None:
+    """Print the plan for people, in about a screenful: groups, what is missing most, exclusions, totals."""
+    width = console.page_width()
+    for releases, members in groups(chosen).items():
+        each = f", {len(releases)} releases, for each:" if len(releases) > 1 else ""
+        named = ", ".join(f"{release.version} ({source_of(release)})" for release in releases)
+        console.text(f"nvdiffrast {named}{each}", width=width)
+        columns = ("toolkit", "torch", "Pythons", "platforms", "cells", "here")
+        console.table("", columns, map(_line, members), numbers=("cells", "here"), width=width)
+        print()
+    lacking = Counter(reason for row in chosen for reason in row.missing).most_common()
     if lacking:
-        legend = ((numbers[what], str(count), what) for what, count in lacking.most_common())
-        console.table("Missing here", ("", "cells", "what"), legend)
-    console.table(
-        "Excluded", ("cells", "glob", "because"), ((str(len(e.cells)), e.pattern, e.reason) for e in planned.exclusions)
+        shown = [(str(count), reason) for reason, count in lacking[:_MOST_REASONS]]
+        console.table("Missing here", ("cells", "what"), shown, numbers=("cells",), width=width)
+        if len(lacking) > _MOST_REASONS:
+            console.text(f"and {len(lacking) - _MOST_REASONS} more reasons: nox -s plan -- --cells", width=width)
+        print()
+    _print_end(planned, chosen, width)
+
+
+def _line(group: Group) -> tuple[str, ...]:
+    """Return a group's line; its counts are of all its torch lines."""
+    count = len(group.torches)
+    return (
+        group.toolkit,
+        _span(group.torches),
+        f"{len(group.pythons)} ({_span(group.pythons)})",
+        f"{len(group.platforms)} ({', '.join(name.partition('_')[0] for name in group.platforms)})",
+        str(group.cells * count),
+        str(group.buildable * count),
     )
-    images = {
-        row.cell.platform.name
-        for row in chosen
-        if row.cell.platform.name.startswith("linux") and not row.cell.platform.image
-    }
-    for name in sorted(images):
-        console.mark("info", f"{name}: no image pinned; a container build needs --image")
+
+
+def _span(versions: Sequence[str]) -> str:
+    """Return versions that follow each other in the matrix: ``2.9``, ``2.9 to 2.13``."""
+    return versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
+
+
+def print_cells(planned: Matrix, chosen: Sequence[Row]) -> None:
+    """Print the plan for people, in full: a line for each cell, everything that is missing, exclusions, totals."""
+    width = console.page_width()
+    lacking = Counter(reason for row in chosen for reason in row.missing).most_common()
+    numbers = {reason: str(number) for number, (reason, _) in enumerate(lacking, 1)}
+    for row in chosen:
+        lacks = ", ".join(numbers[reason] for reason in row.missing)
+        console.text(f"{row.cell.id}  {f'lacks {lacks}' if lacks else 'can be built'}")
+    print()
+    if lacking:
+        legend = ((numbers[reason], str(count), reason) for reason, count in lacking)
+        console.table("Missing here", ("", "cells", "what"), legend, numbers=("", "cells"), width=width)
+        print()
+    _print_end(planned, chosen, width)
+
+
+def _print_end(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
+    """Print the exclusions, the platforms without an image, and the totals."""
+    excluded = ((str(len(one.cells)), one.pattern, one.reason) for one in planned.exclusions)
+    console.table("Excluded", ("cells", "glob", "because"), excluded, numbers=("cells",), width=width)
+    print()
+    for one in dict.fromkeys(row.cell.platform for row in chosen):
+        if one.name.startswith("linux") and not one.image:
+            console.text(f"{one.name}: no image pinned; a container build needs --image", width=width)
     count = totals(planned, chosen)
-    console.mark("info", f"torch builds as of: {planned.table_date}")
-    console.mark(
-        "info",
+    console.text(f"torch builds as of: {planned.table_date}", width=width)
+    console.text(
         f"{count['cells']} cells ({count['matrix']} in the matrix, {count['excluded']} excluded), "
         f"{count['buildable']} can be built here",
+        width=width,
     )
 
 
@@ -281,6 +360,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s plan --", description="Show what would be built.")
     parser.add_argument("globs", nargs="*", metavar="GLOB", help="cell ids, e.g. '*-cp312-cu130-*'; default: all")
     form = parser.add_mutually_exclusive_group()
+    form.add_argument("--cells", action="store_true", help="a line for each cell, and everything that is missing")
     form.add_argument("--json", action="store_true", help="for programs")
     form.add_argument("--github", action="store_true", help="a matrix of GitHub jobs, one line of JSON")
     form.add_argument("--chunks", action="store_true", help="into how many parts GitHub takes the jobs, as JSON")
@@ -307,7 +387,7 @@ def main() -> int:
         json.dump(as_json(planned, chosen), sys.stdout, indent=1)
         print()
     else:
-        print_table(planned, chosen)
+        (print_cells if options.cells else print_groups)(planned, chosen)
     return 0
 
 

@@ -36,6 +36,7 @@ def call(
     log: Path | None = None,
     timeout: float | None = None,
     umask: int = -1,
+    terminal: bool = False,
     mend: str | None = None,
 ) -> str:
     """Run ``command`` to its end and return the lines of standard output and standard error, in order of arrival.
@@ -43,7 +44,8 @@ def call(
     ``env`` is added to this process's environment; None takes a variable away. The command line is echoed (values of
     ``env`` are not: they may be secret); the output is passed through as it comes, unless ``quiet`` or where ``show``
     says no to a line, and all of it is written to ``log`` as well. After ``timeout`` seconds the command is killed.
-    ``umask`` is the command's own; -1 is ours.
+    ``umask`` is the command's own; -1 is ours. With ``terminal`` the command writes its standard error straight to our
+    terminal, if there is one, so that it can draw progress bars; what it writes there is not part of the result.
 
     Raises:
         CommandError: the command is not there, or exited non-zero; it carries the last lines of output.
@@ -59,7 +61,7 @@ def call(
             env={name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=None if terminal and sys.stderr.isatty() else subprocess.PIPE,
             umask=umask,
             text=True,
             encoding="utf-8",
@@ -102,8 +104,9 @@ class _Said:
 
     def read(self, process: subprocess.Popen[str]) -> None:
         """Read both streams to their ends, at the same time: a full pipe would stop the process."""
-        assert process.stdout is not None and process.stderr is not None
-        errors = threading.Thread(target=self._collect, args=("stderr", process.stderr), daemon=True)
+        assert process.stdout is not None
+        # With `terminal` the command has the terminal itself in place of a pipe.
+        errors = threading.Thread(target=self._collect, args=("stderr", process.stderr or ()), daemon=True)
         errors.start()
         self._collect("stdout", process.stdout)
         errors.join()

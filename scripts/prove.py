@@ -21,6 +21,7 @@ import platform
 import shlex
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from scripts.model import ROOT, Cell
 from scripts.plan import host_platform
 from scripts.process import call
 from scripts.publish import STORE
-from scripts.records import Outcome
+from scripts.records import OUTCOMES, Outcome
 from scripts.store import Store, digest
 
 # Of no line that has a wheel; higher and lower than all, as installers try to climb and to fall back.
@@ -93,6 +94,11 @@ class Stage:
         """The version of the stand-in for torch beside which packages are installed, by channel."""
         lines = sorted(self.catalog.entries, key=lambda entry: _as_numbers(entry.torch))
         return {CPU: _CPU_TORCH, **{entry.cuda: stand_in_torch(entry.torch, entry.cuda) for entry in lines}}
+
+    @cached_property
+    def stand_ins(self) -> tuple[str, ...]:
+        """The projects that the index in place of the usual one serves as stand-ins, less those that must not win."""
+        return tuple(sorted({"numpy", "torch", *_needed(self.catalog)}))
 
     def offered(self, like: Entry) -> set[str]:
         """The torch lines that the command for ``like`` can choose from."""
@@ -173,7 +179,7 @@ def installs(stage: Stage, tool: Tool, entry: Entry, *, index: str | None = None
     wanted = entry.name.split("-")[1]
     _require(found.get(PROJECT) == wanted, f"{PROJECT} {found.get(PROJECT)} was chosen, not {wanted}")
     _require(set(found) == {PROJECT, "numpy", "torch"}, f"more was installed: {', '.join(sorted(found))}")
-    return f"{PROJECT} {wanted}, torch {found['torch']} untouched"
+    return f"{PROJECT} {wanted}, beside stand-ins for numpy {found['numpy']} and torch {found['torch']} (untouched)"
 
 
 def refuses(stage: Stage, tool: Tool, entry: Entry, torch: str) -> str:
@@ -236,7 +242,11 @@ def installs_package(stage: Stage, tool: Tool, package: PureWheel, channel: str)
     _require(before == environment.fingerprint("torch"), f"torch was touched: now {found.get('torch')}")
     wanted = {*_names(from_others(package, stage.catalog.packages)), *ours(package, stage.catalog.packages), "torch"}
     _require(set(found) == wanted, f"{', '.join(sorted(found))} were installed, not {', '.join(sorted(wanted))}")
-    return f"{', '.join(f'{name} {found[name]}' for name in sorted(wanted - {'torch'}))}, torch untouched"
+    mine = ours(package, stage.catalog.packages)
+    named, others = (
+        ", ".join(f"{name} {found[name]}" for name in sorted(names)) for names in (mine, wanted - mine - {"torch"})
+    )
+    return f"{named}, beside stand-ins for {f'{others} and ' if others else ''}torch {found['torch']} (untouched)"
 
 
 def imports_package(stage: Stage, tool: Tool, package: PureWheel) -> str:
@@ -344,7 +354,7 @@ def _as_numbers(line: str) -> list[int]:
 
 
 def proof(check: str, tool: str, subject: str, make: Callable[[], str]) -> Proof:
-    """What came of ``make``, said on the console as it happens."""
+    """Return what came of ``make`` and print it at once."""
     try:
         made = Proof(check, tool, subject, "passed", make())
     except UntestedError as reason:
@@ -353,7 +363,11 @@ def proof(check: str, tool: str, subject: str, make: Callable[[], str]) -> Proof
         made = Proof(check, tool, subject, "failed", f"{error}\n{error.output}".rstrip())
     except PublishError as error:
         made = Proof(check, tool, subject, "failed", str(error))
-    console.mark(made.outcome, f"{check} {tool} {subject}: {made.detail}")
+    return _said(made)
+
+
+def _said(made: Proof) -> Proof:
+    console.mark(made.outcome, f"{made.check} {made.tool} {made.subject}: {made.detail}")
     return made
 
 
@@ -371,7 +385,7 @@ def stand_in_proofs(stage: Stage) -> Iterator[Proof]:
     for entry in stage.catalog.entries:
         reason = why_not_here(entry)
         if reason and entry.yanked is None:
-            yield Proof("install", "-", entry.name, "untested", reason)
+            yield _said(Proof("install", "-", entry.name, "untested", reason))
 
 
 def package_proofs(stage: Stage) -> Iterator[Proof]:
@@ -384,7 +398,7 @@ def package_proofs(stage: Stage) -> Iterator[Proof]:
     for package in stage.catalog.packages:
         reason = why_package_not_here(package)
         if reason and package.yanked is None:
-            yield Proof("install", "-", package.name, "untested", reason)
+            yield _said(Proof("install", "-", package.name, "untested", reason))
 
 
 def real_proofs(stage: Stage) -> Iterator[Proof]:
@@ -425,9 +439,11 @@ def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Pr
     with console.step(f"prove {generation.name}"), serving(generation) as stage:
         proofs = (*stand_in_proofs(stage), *(real_proofs(stage) if real else ()))
     judge(proofs, real=real)
+    say_result(proofs, stage.stand_ins, real=real)
     installed = sorted({made.subject for made in proofs if (made.check, made.outcome) == ("install", "passed")})
     untested = sorted({made.subject for made in proofs if made.outcome == "untested"})
-    ledger.append(store, "proved", by=by, catalog=staged, real=real, installed=installed, untested=untested)
+    told = {"installed": installed, "untested": untested, "stand_ins": list(stage.stand_ins)}
+    ledger.append(store, "proved", by=by, catalog=staged, real=real, **told)
     return proofs
 
 
@@ -462,14 +478,16 @@ def judge(proofs: Sequence[Proof], *, real: bool) -> None:
             raise UntestedError(f"nothing that is staged could be tested here ({check}): {why}")
 
 
-def summarize(proofs: Sequence[Proof]) -> None:
-    """The closing table."""
-    rows = [
-        (made.check, made.tool, made.subject, made.outcome, made.detail.splitlines()[0])
-        for made in proofs
-        if made.detail
-    ]
-    console.table("proved", ("check", "tool", "what", "outcome", "detail"), rows)
+def say_result(proofs: Sequence[Proof], stand_ins: Sequence[str], *, real: bool) -> None:
+    """Print how many proofs there were, and which packages were stand-ins; each proof was printed when it was made."""
+    counts = Counter(made.outcome for made in proofs)
+    total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
+    console.mark("info", f"{len(proofs)} proofs: {total}")
+    console.mark(
+        "info",
+        f"stand-ins, small wheels without content, took the place of: {', '.join(stand_ins)}; "
+        + ("only `import` proofs used the real, locked torch" if real else "nothing was imported, --real does that"),
+    )
 
 
 def main() -> int:
@@ -481,7 +499,7 @@ def main() -> int:
     parser.add_argument("--real", action="store_true", help="also install beside the real, locked torch, and import")
     parser.add_argument("--by", help="who proves, for the ledger (default: git's user.name)")
     parsed = parser.parse_args()
-    summarize(prove(parsed.store, real=parsed.real, by=parsed.by))
+    prove(parsed.store, real=parsed.real, by=parsed.by)
     return 0
 
 

@@ -71,6 +71,11 @@ class Status:
     yanked: tuple[str, ...]
     last: tuple[dict[str, Any], ...]
 
+    @property
+    def empty(self) -> bool:
+        """Whether the store holds no wheel and nothing was ever done with it."""
+        return not (self.staged or self.current or self.last)
+
 
 def stage(
     store: Path,
@@ -351,7 +356,8 @@ def status(store: Path) -> Status:
         staged=len(staged.files),
         current=len(current.files),
         pending=tuple(entry.name for entry in staged.files if entry != current.file(entry.name)),
-        proven=any(event.says("proved", catalog=digest(staged)) for event in events) or staged == current,
+        proven=bool(staged.files)
+        and (any(event.says("proved", catalog=digest(staged)) for event in events) or staged == current),
         waiting=tuple(entry.name for entry in judged if entry.gpu == "untested"),
         waived=tuple(entry.name for entry in judged if entry.gpu == "waived"),
         yanked=tuple(entry.name for entry in staged.files if entry.yanked is not None),
@@ -484,7 +490,7 @@ def _promote(options: _Options) -> Promoted:
     _tell(options, [f"readers see {_count(done.wheels)}, as expected: none missing, none unexpected"])
     if options.export:
         export(options.store / "current", options.export)
-        _tell(options, [f"exported to {options.export}"])
+        _tell(options, [f"exported to {options.export.absolute()}"])
     if target:
         _tell_sent(options, send(options.store, target, by=options.by), target)
     return done
@@ -516,7 +522,9 @@ def _tell_sent(options: _Options, sent: upload.Sent, target: upload.Target) -> N
 
 def _status(options: _Options) -> Status:
     found = status(options.store)
-    if not options.json:
+    if found.empty and not options.json:
+        console.mark("info", f"{found.store}: empty, nothing was staged yet; next: nox -s stage -- WHEEL...")
+    elif not options.json:
         rows = [
             ("staged", f"{_count(found.staged)}, {'proven' if found.proven else 'not proven yet'}"),
             ("current", _count(found.current)),

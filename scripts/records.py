@@ -108,6 +108,13 @@ def statement(sha256: str, kind: str, directory: Path) -> Path:
     return directory / _FOLDER / f"{sha256}{STATEMENTS[kind]}"
 
 
+def stated(directory: Path) -> frozenset[str]:
+    """Return the sha256 of every wheel about which all of the STATEMENTS lie below ``directory``."""
+    names = {path.name for path in (directory / _FOLDER).glob("*.json")}
+    having = [{name.removesuffix(end) for name in names if name.endswith(end)} for end in STATEMENTS.values()]
+    return frozenset(set.intersection(*having))
+
+
 def with_evidence(record: Record, directory: Path) -> Record:
     """The record with the sha256 of what else is stated about its wheel below ``directory``."""
     paths = {kind: statement(record.sha256, kind, directory) for kind in STATEMENTS}

@@ -29,11 +29,12 @@ def main() -> int:
     with console.step("stage"):
         publish.stage(parsed.store, parsed.wheels, parsed.records, by=parsed.by)
     with console.step("prove"):
-        prove.summarize(prove.prove(parsed.store, real=parsed.real, by=parsed.by))
+        prove.prove(parsed.store, real=parsed.real, by=parsed.by)
     with console.step("promote"):
         done = publish.promote(parsed.store, waive_gpu=parsed.waive_gpu, by=parsed.by, records=parsed.records)
     if parsed.export:
         export(parsed.store / "current", parsed.export)
+        console.mark("passed", f"exported to {parsed.export.absolute()}")
     console.mark("passed", f"readers of {parsed.store} see {done.wheels} wheels")
     return 0
 

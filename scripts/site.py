@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import html.parser
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from scripts import catalog as catalogs
-from scripts import index, matrix, page, simple_pages
+from scripts import index, matrix, page, records, simple_pages
 from scripts.catalog import Catalog, Entry
 from scripts.errors import CatalogError
 from scripts.store import Store, writing
@@ -27,17 +27,20 @@ class Generate(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """What makes the pages: ``generate`` the indexes, ``render`` the page for people; ``code`` is their source."""
+    """What makes the pages: ``generate`` the indexes, ``render`` the page for people; ``code`` is their source.
+
+    ``render`` is also given the sha256 of the wheels whose statements the store holds.
+    """
 
     generate: Generate
-    render: Callable[[Catalog], bytes]
+    render: Callable[[Catalog, Collection[str]], bytes]
     code: bytes = b""
 
 
 def default() -> Site:
     """The real one: scripts.index, and scripts.page with the matrix."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (index, simple_pages))
-    return Site(index.generate, lambda catalog: page.render(catalog, matrix.load()), code)
+    return Site(index.generate, lambda catalog, stated: page.render(catalog, matrix.load(), stated), code)
 
 
 def make(store: Store, catalog: Catalog, site: Site) -> Path:
@@ -47,7 +50,7 @@ def make(store: Store, catalog: Catalog, site: Site) -> Path:
         CatalogError: what was made does not list the catalog's wheels.
         PublishError: it cannot be written.
     """
-    root_page = site.render(catalog)
+    root_page = site.render(catalog, records.stated(store.root))
     # The code that writes is a part of what goes in: after it changed, an index is written anew.
     parts = (catalogs.dump(catalog).encode(), root_page, site.code)
     name = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:_NAME_LENGTH]

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import uv
 
-from scripts import compilers, lockfile, redist
+from scripts import compilers, downloads, lockfile, redist
 from scripts.cache import cache_root, complete_folder, file_sha256
 from scripts.errors import CommandError, ToolchainError, UsageError
 from scripts.model import ROOT, Provider, ProviderKind, Toolkit
@@ -69,6 +69,15 @@ def availability(toolkit: Toolkit) -> str | None:
     return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
 
+def to_fetch(toolkit: Toolkit, *, cache: Path | None = None) -> Path | None:
+    """Return the lock of the packages that :func:`provide` would download; None if it needs none of them."""
+    provider = next((one for one in toolkit.providers if _missing(toolkit, one) is None), None)
+    if provider is None or provider.kind != "pypi" or provider.lock is None:
+        return None
+    lock = ROOT / provider.lock
+    return None if _place(toolkit, provider, lock, cache or cache_root()).is_dir() else lock
+
+
 def compiler_availability(toolkit: Toolkit, *, needs_gl: bool = False) -> str | None:
     """None when a host compiler for the toolkit (and GL headers, if they are needed) is here, else what is missing."""
     try:
@@ -108,10 +117,15 @@ def _provide(toolkit: Toolkit, provider: Provider, cache: Path) -> CudaHome:
         return CudaHome(home, _verify(home, toolkit), "system", MappingProxyType({"nvcc": _versions(home)[1]}), None)
     assert provider.lock is not None
     lock = ROOT / provider.lock
-    identity = hashlib.sha256(f"{_LAYOUT} {sys.platform} {file_sha256(lock)}".encode()).hexdigest()[:16]
-    folder = cache / "toolkits" / f"{toolkit.tag}-{provider.kind}-{identity}"
+    folder = _place(toolkit, provider, lock, cache)
     components, home = (_from_pypi if provider.kind == "pypi" else _from_redist)(toolkit, lock, folder)
     return CudaHome(home, _verify(home, toolkit), provider.kind, MappingProxyType(dict(components)), file_sha256(lock))
+
+
+def _place(toolkit: Toolkit, provider: Provider, lock: Path, cache: Path) -> Path:
+    """Return where a fetched toolkit lies, which the content of its lock decides."""
+    identity = hashlib.sha256(f"{_LAYOUT} {sys.platform} {file_sha256(lock)}".encode()).hexdigest()[:16]
+    return cache / "toolkits" / f"{toolkit.tag}-{provider.kind}-{identity}"
 
 
 def _from_pypi(toolkit: Toolkit, lock: Path, folder: Path) -> tuple[Mapping[str, str], Path]:
@@ -120,11 +134,13 @@ def _from_pypi(toolkit: Toolkit, lock: Path, folder: Path) -> tuple[Mapping[str,
     inside = Path("nvidia", f"cu{toolkit.cuda.partition('.')[0]}")
     if not folder.is_dir():
         with complete_folder(folder) as beside:
-            command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps"]
+            command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "pip", "install", "--no-deps"]
             command += ["--require-hashes", "--only-binary", ":all:", "--python", sys.executable]
+            downloads.announce(f"CUDA {toolkit.cuda}", Path(sys.executable), [lock])
             call(
                 [*command, "--target", beside, "--requirements", lock],
-                quiet=True,
+                show=downloads.is_progress,
+                terminal=True,
                 mend=f"run it again; {_mend(toolkit)}",
             )
             _link(beside / inside)

@@ -16,6 +16,8 @@ from scripts.errors import MatrixError
 from scripts.model import ROOT
 
 PATH = ROOT / "torch_builds.yaml"
+PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
+"""Where PyTorch publishes torch for a CUDA, with the CUDA's tag ("cu130") behind it."""
 Pythons = Mapping[str, tuple[str, ...]]
 """Platform name -> CPython lines."""
 
@@ -84,6 +86,18 @@ class TorchTable:
         """What was observed when, for people."""
         dates = {channel.observed for channel in self.channels.values() if channel.observed}
         return f"channels {', '.join(sorted(dates)) or 'never observed'}; PyPI {self.pypi_observed}"
+
+    @property
+    def oldest(self) -> str | None:
+        """The date of the oldest observation in the table, None if no channel was ever observed."""
+        dates = [channel.observed for channel in self.channels.values()]
+        observed = [date for date in dates if date]
+        return min([*observed, self.pypi_observed]) if observed else None
+
+    def observed(self, tag: str) -> str | None:
+        """Return since when the table is right about a CUDA tag ("cu130"), PyPI included; None if never observed."""
+        channel = self.channels.get(tag)
+        return min(channel.observed, self.pypi_observed) if channel and channel.observed else None
 
     def origin(self, cuda: str, torch: str, platform: str, python: str) -> Literal["pypi", "pytorch"] | None:
         """Who publishes that torch for CUDA ("13.0"): PyPI (a plain wheel of that CUDA), a channel, or none.

@@ -14,7 +14,7 @@ import pytest
 
 from scripts import index, matrix, page
 from scripts.catalog import Catalog, Entry
-from scripts.install_commands import commands, package_commands
+from scripts.install_commands import commands, package_commands, torch_commands
 from scripts.matrix import Matrix
 from scripts.model import Cell
 from scripts.page_data import DETAILS_UP_TO
@@ -158,7 +158,8 @@ def browser(opened: Browser) -> Iterator[Browser]:
 def _served(driver: Any, loaded: Matrix, held: Catalog, root: Path) -> Iterator[Browser]:
     """An index of ``held``, served under an address with signs that a shell reads."""
     generation = root / SITE
-    index.generate(held, generation, page=page.render(held, loaded))
+    stated = {one.sha256 for one in held.entries if one.torch != "2.9"}
+    index.generate(held, generation, page=page.render(held, loaded, stated))
     with static(root) as url:
         yield Browser(driver, f"{url.rstrip('/')}/a%20%24%28site%29%20%26%20%27more%27", generation, held)
 
@@ -185,6 +186,20 @@ def test_choosing_gives_the_very_commands(browser: Browser) -> None:
         links = {link.get_attribute("href") for link in browser.driver.find_elements(By.CSS_SELECTOR, "#wheel a")}
         assert f"{browser.root}/records/{one.sha256}.audit.json" in links
         assert (f"{browser.root}/records/{one.sha256}.gpu.json" in links) == (one.gpu == "passed")
+        for kind in ("cdx", "provenance"):
+            assert (f"{browser.root}/records/{one.sha256}.{kind}.json" in links) == (one.torch != "2.9")
+
+
+def test_torch_is_installed_first(browser: Browser, loaded: Matrix) -> None:
+    browser.open()
+    cells = ("0.3.3.1-cp312-cu130-torch2.14-linux_x86_64", "0.3.3.1-cp312-cu126-torch2.8-win_amd64")
+    for cell in loaded.select(cells):
+        browser.choose(entry(cell))
+        said = torch_commands(cell.torch.version, cell.toolkit.tag, cell.torch.origin)
+        assert (browser.raw("torch-pip"), browser.raw("torch-uv")) == (said.pip, said.uv)
+        text = browser.text("how")
+        assert text.index(said.pip) < text.index("pip install --index-url")
+        assert ("download.pytorch.org" in said.pip) == (cell.torch.line == "2.8")
 
 
 def test_a_shell_reads_nothing_into_the_address(browser: Browser) -> None:
@@ -206,12 +221,14 @@ def test_what_cannot_be_chosen_says_why(browser: Browser) -> None:
     browser.open("#system=win_amd64&python=3.13&torch=2.13&cuda=cu130&release=0.3.3.1")
     assert "not yet published" in browser.reason("python", "3.10")
     assert "not yet published" in browser.reason("release", "0.4.0")
-    assert "torch has no CUDA build for Python 3.13 on Windows" in browser.reason("torch", "2.2")
+    said = "torch has no CUDA build for Python 3.13 on Windows x86-64 (as of 2026-08)"
+    assert said in browser.reason("torch", "2.2")
     assert "published no 2.5.1 for CPython 3.13 on Windows" in browser.reason("torch", "2.5")
     assert "MSVC's /Zc:preprocessor" in browser.reason("cuda", "cu132")
     assert "torch 2.13 has no such build for Python 3.13" in browser.reason("cuda", "cu118")
+    assert "(by PyTorch's release notes, not observed)" in browser.reason("cuda", "cu118")
     browser.open("#system=linux_x86_64&python=3.12&torch=2.6&cuda=cu124&release=0.3.3.1")
-    assert "no wheel for it is planned" in browser.reason("cuda", "cu126")
+    assert "torch has a build (as of 2026-08), but no wheel for it is planned" in browser.reason("cuda", "cu126")
     assert "0.3.3.1 has every C++ and CUDA file of 0.3.3" in browser.reason("release", "0.3.3")
 
 

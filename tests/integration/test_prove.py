@@ -191,9 +191,13 @@ def test_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: P
     assert installed["torch"].startswith("2.9.1")
 
 
-def test_prove(store: Path) -> None:
+def test_prove(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every wheel for this machine is installed by both tools, the rest is untested; and it is written down once."""
     proofs = prove.prove(store, by="tester")
+    printed = capsys.readouterr().out
+    assert [printed.count(f"{one.check} {one.tool} {one.subject}:") for one in proofs] == [1] * len(proofs)
+    assert printed.splitlines()[-2].endswith(f"{len(proofs)} proofs: 22 passed, 2 untested")
+    assert "took the place of: numpy, torch;" in printed
     assert {made.outcome for made in proofs} == {"passed", "untested"}
     installs = [made for made in proofs if (made.check, made.outcome) == ("install", "passed")]
     assert len(installs) == 2 * 5
@@ -204,6 +208,7 @@ def test_prove(store: Path) -> None:
     [event] = [event for event in ledger.read(store) if event.what == "proved"]
     assert len(event.details["installed"]) == 5
     assert set(event.details["untested"]) == set(untested)
+    assert event.details["stand_ins"] == ["numpy", "torch"]
     assert prove.prove(store, by="tester") == ()
     assert len(ledger.read(store)) == 1
 

@@ -41,7 +41,8 @@ def test_every_package_from_every_channel(proofs: tuple[prove.Proof, ...]) -> No
 
 def test_what_a_package_needs_of_ours_comes_along(proofs: tuple[prove.Proof, ...]) -> None:
     details = {made.detail for made in proofs if made.subject.startswith("custom_rasterizer-")}
-    assert details == {"custom-rasterizer 0.1.0, numpy 2.0, torch-rasterizer 0.1.0, torch untouched"}
+    named = "custom-rasterizer 0.1.0, torch-rasterizer 0.1.0, beside stand-ins for numpy 2.0 and torch 2.14.1"
+    assert details == {f"{named}+{build} (untouched)" for build in ("cpu", "cu130")}
 
 
 def test_a_package_that_wants_another_torch_is_not_proved(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import console, download
 from scripts.download import fetch
 from scripts.errors import ToolchainError
 from tests.loopback import Server, serve
@@ -113,3 +114,14 @@ def test_not_the_web(tmp_path: Path) -> None:
     local.write_bytes(CONTENT)
     with pytest.raises(ToolchainError, match="not a web address"):
         fetch(local.as_uri(), sha256=SHA256, size=len(CONTENT), folder=tmp_path)
+
+
+def test_a_long_download_says_how_much_has_arrived(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(download, "_CHUNK", 5000)
+    (tmp_path / f"{SHA256}.part").write_bytes(CONTENT[:1000])
+    get(server, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["   file.bin: 6 kB of 10 kB", "   file.bin: 10 kB of 10 kB"]

@@ -389,6 +389,16 @@ def test_export(store: Path, tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+def test_export_says_where_it_wrote(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["index", str(store), "--export", "plain"])
+    assert index.main() == 0
+    assert capsys.readouterr().out.endswith(f" exported to {tmp_path / 'plain'}\n")
+    assert (tmp_path / "plain" / "index.html").is_file()
+
+
 def test_export_grows(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     index.export(store / "current", folder)

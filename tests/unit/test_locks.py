@@ -112,13 +112,13 @@ def test_select() -> None:
 def test_torch_of_pytorchs_channel(root: Root) -> None:
     found = lock(root, "2.9.1-cu130")
     assert found.lines == ("torch==2.9.1+cu130",)
-    assert found.channel == locks.PYTORCH_CHANNEL + "cu130"
+    assert found.channel == torch_table.PYTORCH_CHANNEL + "cu130"
 
 
 def test_torch_for_windows_has_the_options_of_the_same_torch(root: Root) -> None:
     found = lock(root, "2.6.0-cu124-win_amd64")
     assert found.lines == ("torch==2.6.0+cu124", "setuptools<82")
-    assert found.channel == locks.PYTORCH_CHANNEL + "cu124"
+    assert found.channel == torch_table.PYTORCH_CHANNEL + "cu124"
     assert found.output.name == "2.6.0-cu124-win_amd64.txt"
 
 
@@ -168,8 +168,8 @@ def test_make_names_the_channel_that_the_files_come_from(
     calls = uv_writes(WHOLE + f"torch==2.9.1+cu130 {HASH}\n")
     asked = lock(root, "2.9.1-cu130")
     locks.make(asked)
-    assert asked.output.read_text().splitlines()[0] == f"--extra-index-url {locks.PYTORCH_CHANNEL}cu130"
-    assert locks.PYTORCH_CHANNEL + "cu130" in calls[0]
+    assert asked.output.read_text().splitlines()[0] == f"--extra-index-url {torch_table.PYTORCH_CHANNEL}cu130"
+    assert torch_table.PYTORCH_CHANNEL + "cu130" in calls[0]
     assert locks.problems(asked) == []
 
 

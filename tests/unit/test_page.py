@@ -204,6 +204,66 @@ def test_torch_builds_that_the_matrix_leaves_out_are_known(matrix: Matrix) -> No
     assert ("2.2", "cu130", "3.12") not in named
 
 
+def test_the_script_is_given_the_command_for_every_torch(matrix: Matrix, published: Catalog) -> None:
+    data = data_of(page.render(published, matrix))
+    given = {
+        (data["axes"][2][torch], data["axes"][3][cuda], data["axes"][0][system]): (pip, uv)
+        for torch, cuda, system, pip, uv in data["torches"]
+    }
+    assert given.keys() == {(one.torch, one.cuda, one.platform) for one in published.entries}
+    channel = "https://download.pytorch.org/whl"
+    assert given["2.14", "cu130", "linux_x86_64"] == ("pip install torch==2.14.1", "uv pip install torch==2.14.1")
+    assert given["2.8", "cu126", "linux_x86_64"] == (
+        f"pip install torch==2.8.0 --index-url {channel}/cu126",
+        f"uv pip install torch==2.8.0 --default-index {channel}/cu126",
+    )
+    assert given["2.13", "cu130", "win_amd64"][0] == f"pip install torch==2.13.0 --index-url {channel}/cu130"
+
+
+def test_a_torch_that_the_matrix_no_longer_names(matrix: Matrix) -> None:
+    one = entry(matrix.select(["0.3.3.1-cp312-cu130-torch2.11-linux_x86_64"])[0])
+    builds = torch_table.load()
+    gone = replace(matrix, cells=())
+    line = "pip install torch==2.11.0"
+    assert page_data.torch_commands_for(one, gone, builds).pip.startswith(line)
+    # A line that nobody observed: any of it, from the channel, quoted because a shell reads "*".
+    said = page_data.torch_commands_for(replace(one, torch="9.9"), gone, builds)
+    assert said.pip == 'pip install "torch==9.9.*" --index-url https://download.pytorch.org/whl/cu130'
+
+
+def test_claims_about_torch_builds_have_a_date(matrix: Matrix) -> None:
+    builds = torch_table.load()
+    observed = page_data.data(Catalog(), matrix, builds)["observed"]
+    dates = dict(
+        zip([option.value for option in page_data.axes(Catalog(), matrix).cuda], observed["cuda"], strict=True)
+    )
+    assert dates["cu130"] == builds.channels["cu130"].observed
+    assert dates["cu118"] is None
+    assert builds.channels["cu118"].declared
+    assert observed["all"] == min(date for date in dates.values() if date)
+    later = replace(builds, pypi_observed="2020-01-01")
+    assert later.observed("cu130") == later.oldest == "2020-01-01"
+    assert builds.observed("cu999") is None
+
+
+def test_bills_and_provenance_are_linked_where_they_are(matrix: Matrix) -> None:
+    first, second = entry(matrix.cells[0]), entry(matrix.cells[1])
+    made = Catalog((first, second))
+    content = page.render(made, matrix, {second.sha256})
+    for kind in ("cdx", "provenance"):
+        assert f'href="records/{second.sha256}.{kind}.json"' in content.decode()
+        assert f"records/{first.sha256}.{kind}.json" not in content.decode()
+    assert data_of(content)["stated"] == "01"
+
+
+def test_the_page_warns_of_what_installers_do_not_check(matrix: Matrix, published: Catalog) -> None:
+    for made in (published, Catalog()):
+        text = " ".join(Parsed(page.render(made, matrix)).text.split())
+        assert "a wheel for CUDA 13.0 requires torch==2.14.*, which 2.14.1+cpu and 2.14.1+cu126 meet as well" in text
+        assert "import nvdiffrast.torch says which torch it needs" in text
+        assert "with --extra-index-url. Do not add this index in that way" in text
+
+
 def test_newest_first() -> None:
     assert page_data.newest_first(["2.9", "2.10", "odd", "2.9"]) == ["2.10", "2.9", "odd"]
     assert [page_data.cuda_label(tag) for tag in ("cu130", "cu118", "odd")] == ["13.0", "11.8", "odd"]
@@ -241,7 +301,8 @@ def test_a_row_a_channel_when_they_are_many(matrix: Matrix) -> None:
 
 def test_without_script_the_newest_wheel_that_is_not_yanked(matrix: Matrix) -> None:
     yanked, kept = (cell for cell in matrix.cells if cell.id in _IDS)
-    assert "nvdiffrast==0.3.3.1" in _noscript(page.render(catalog([yanked, kept]), matrix))
+    said = _noscript(page.render(catalog([yanked, kept]), matrix))
+    assert said.index("pip install torch==2.14.1<") < said.index("nvdiffrast==0.3.3.1")
     made = Catalog((entry(yanked, yanked="wrong"), entry(kept)))
     assert "nvdiffrast==0.3.3<" in _noscript(page.render(made, matrix))
     assert "Nothing can be installed" in _noscript(page.render(Catalog(), matrix))

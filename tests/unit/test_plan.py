@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import matrix, plan
+from scripts import console, matrix, plan
 from scripts.environments import torch_lock_name
 from scripts.errors import UsageError
 from scripts.model import Cell, GitPin, Release, Toolkit
@@ -112,7 +112,8 @@ def test_json(run: object) -> None:
     assert callable(run)
     made = json.loads(run("--json"))
     assert len(made["cells"]) == len(MATRIX.cells) >= 100
-    keys = {"id", "release", "python", "cuda", "torch", "platform", "wheel", "channel", "buildable", "missing"}
+    keys = {"id", "release", "python", "cuda", "torch", "platform", "wheel", "channel"}
+    keys |= {"source", "providers", "buildable", "missing"}
     assert all(one.keys() == keys for one in made["cells"])
     by_id = {one["id"]: one for one in made["cells"]}
     assert by_id[LINUX.id] == {
@@ -124,6 +125,8 @@ def test_json(run: object) -> None:
         "platform": "linux_x86_64",
         "wheel": "nvdiffrast-0.3.3.1+cu130.torch2.11-cp312-cp312-manylinux_2_28_x86_64.whl",
         "channel": "/whl/cu130/",
+        "source": "registry diffrp-nvdiffrast 0.3.3.1",
+        "providers": ["pypi", "redist", "system"],
         "buildable": True,
         "missing": [],
     }
@@ -141,21 +144,91 @@ def test_json_of_a_glob(run: object) -> None:
     assert made["totals"]["cells"] == len(made["cells"]) < made["totals"]["matrix"]
 
 
-def test_table(run: object) -> None:
+def test_groups_hold_every_cell_once() -> None:
+    rows = plan.rows(MATRIX.cells, replace(READY, source=_git_is_out_of_reach))
+    made = plan.groups(rows)
+    lines = [(len(releases), group) for releases, members in made.items() for group in members]
+    assert sum(count * len(group.torches) * group.cells for count, group in lines) == len(MATRIX.cells)
+    buildable = sum(count * len(group.torches) * group.buildable for count, group in lines)
+    assert buildable == sum(row.buildable for row in rows) > 0
+    assert sorted(release.version for releases in made for release in releases) == sorted(
+        release.version for release in MATRIX.releases
+    )
+
+
+def test_torch_lines_that_are_alike_are_one_group() -> None:
+    made = plan.groups(plan.rows(MATRIX.select(["0.3.4-*-cu130-*", "0.3.5-*-cu130-*"]), READY))
+    [(releases, groups)] = made.items()
+    assert [release.version for release in releases] == ["0.3.4", "0.3.5"]
+    pythons = ("3.10", "3.11", "3.12", "3.13", "3.14")
+    assert groups == (
+        plan.Group("cu130", ("2.9", "2.10", "2.11", "2.12", "2.13"), pythons, ("linux_x86_64", "win_amd64"), 10, 5),
+        plan.Group("cu130", ("2.14",), pythons, ("linux_x86_64",), 5, 5),
+    )
+
+
+def test_what_can_be_built_here_splits_a_group() -> None:
+    unlocked = replace(READY, torch_lock=lambda cell: "unlocked" if cell.torch.line == "2.11" else None)
+    [groups] = plan.groups(plan.rows(MATRIX.select(["0.3.4-*-cu130-*"]), unlocked)).values()
+    assert [(group.torches[0], group.torches[-1], group.buildable) for group in groups] == [
+        ("2.9", "2.10", 5),
+        ("2.11", "2.11", 0),
+        ("2.12", "2.13", 5),
+        ("2.14", "2.14", 5),
+    ]
+
+
+def test_the_plan_at_80_columns_is_a_screenful_of_whole_lines(run: object, monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(run)
-    printed = run("*-cp312-cu130-torch2.11-*")
-    line = next(line for line in printed.splitlines() if line.startswith(LINUX.id))
-    assert LINUX.wheel in line
-    assert "registry diffrp-nvdiffrast 0.3.3.1" in line
-    assert "can be built" in line
-    assert "pypi " in line
-    assert "git v0.4.0 253ac4fc" in printed
-    assert "lacks [1]" in next(line for line in printed.splitlines() if line.startswith(WINDOWS.id))
-    assert "10 cells" in printed
-    assert "1 can be built here" in printed
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run()
+    lines = printed.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert len(lines) <= 72
+    words = printed.split()
+    # Nothing is broken: every name is a word of its own.
+    for toolkit in MATRIX.toolkits:
+        assert toolkit.tag in words
     for exclusion in MATRIX.exclusions:
-        assert exclusion.reason in printed
+        assert exclusion.pattern in words
+        assert set(exclusion.reason.split()) <= set(words)
+    assert f"{len(MATRIX.cells)} cells ({len(MATRIX.cells)} in the matrix" in printed
+    assert "2.9 to 2.13" in printed
     assert "no image pinned" in printed
+    assert "nvdiffrast 0.3.3.1 (registry diffrp-nvdiffrast 0.3.3.1)" in printed
+    assert "0.4.0 (git v0.4.0 253ac4fc)" in " ".join(words)
+
+
+def test_cells_at_80_columns_have_whole_lines(run: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert callable(run)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("--cells").splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    shown = [line.split()[0] for line in lines[: len(MATRIX.cells)]]
+    assert shown == [one.id for one in MATRIX.cells]
+    by_id = dict(line.split("  ", 1) for line in lines[: len(MATRIX.cells)])
+    assert by_id[LINUX.id] == "can be built"
+    assert by_id[WINDOWS.id] == "lacks 1"
+    assert any(line.split()[:4] == ["1", "417", "a", "win_amd64"] for line in lines)
+
+
+def test_fewer_reasons_than_there_are_say_where_the_others_stand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = plan.rows(MATRIX.cells, replace(READY, torch_lock=lambda cell: f"no lock {torch_lock_name(cell)}"))
+    plan.print_groups(MATRIX, rows)
+    printed = capsys.readouterr().out
+    reasons = {reason for row in rows for reason in row.missing}
+    assert f"and {len(reasons) - 5} more reasons: nox -s plan -- --cells" in printed
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_a_table_breaks_no_word(columns: int, capsys: pytest.CaptureFixture[str]) -> None:
+    console.table("", ("cell", "what"), [(LINUX.id, "some words that are wrapped")], width=columns)
+    words = capsys.readouterr().out.split()
+    assert LINUX.id in words
+    assert {"some", "words", "that", "are", "wrapped"} < set(words)
 
 
 def members(jobs: Sequence[dict[str, object]]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ledger, publish, records, site
+from scripts import index, ledger, publish, records, site
 from scripts.cache import file_sha256
 from scripts.catalog import Catalog
 from scripts.errors import CatalogError, PublishError
@@ -255,7 +255,7 @@ def test_an_interrupted_promotion_is_completed(store: Path, first: Path, monkeyp
 
 def test_status(store: Path, first: Path, tmp_path: Path) -> None:
     found = publish.status(store)
-    assert (found.staged, found.current, found.proven) == (0, 0, True)
+    assert (found.staged, found.current, found.proven, found.empty) == (0, 0, False, True)
     assert not store.exists()
     _promote(store, first)
     assert publish.status(store).waived == (first.name,)
@@ -268,6 +268,30 @@ def test_status(store: Path, first: Path, tmp_path: Path) -> None:
     assert (found.staged, found.current, found.proven, found.rehearsal) == (2, 1, False, False)
     assert (found.pending, found.waiting, found.yanked) == ((second.name,), (second.name,), (first.name,))
     assert [event["what"] for event in found.last] == ["staged", "proved", "promoted", "staged", "yanked"]
+
+
+def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: Path, tmp_path: Path) -> None:
+    sha256 = file_sha256(first)
+    paths = [records.state(sha256, kind, b"{}", first.parent) for kind in records.STATEMENTS]
+    record = records.find(sha256, first.parent)
+    assert record is not None
+    records.save(records.with_evidence(record, first.parent), first.parent)
+    publish.stage(store, [first, second := wheel(tmp_path / "dist", "2.12")], by=BY)
+    page = (store / "staged" / "index.html").read_text()
+    for path in paths:
+        assert f'href="records/{path.name}"' in page
+        assert f"records/{path.name.replace(sha256, file_sha256(second))}" not in page
+    assert index.check(store / "staged") == []
+
+
+def test_status_of_an_empty_store_says_so(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert publish.main(["status", "--store", str(store)]) == 0
+    assert capsys.readouterr().out.endswith(f"{store}: empty, nothing was staged yet; next: nox -s stage -- WHEEL...\n")
+    publish.stage(store, [first], by=BY)
+    publish.main(["status", "--store", str(store)])
+    said = capsys.readouterr().out
+    assert "empty, nothing" not in said
+    assert "1 wheel, not proven yet" in said
 
 
 def test_a_second_publisher_waits(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:

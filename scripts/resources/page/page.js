@@ -45,13 +45,19 @@
     return data.axes[axis].map((_, index) => best(found.filter((place) => place.at[axis] === index)));
   }
 
-  function reason(axis, place) {
+  // When the table of torch builds was observed, as far as it concerns the option `index` of an axis.
+  function observed(axis, index) {
+    const date = axis === CUDA ? data.observed.cuda[index] : data.observed.all;
+    return date ? `as of ${date}` : "by PyTorch's release notes, not observed";
+  }
+
+  function reason(axis, place, index) {
     if (place.kind === PLANNED) return "not yet published";
     if (place.kind === EXCLUDED) return data.reasons[place.reason];
-    if (place.kind === UNPLANNED) return "torch has a build, but no wheel for it is planned";
+    if (place.kind === UNPLANNED) return `torch has a build (${observed(axis, index)}), but no wheel for it is planned`;
     const here = `Python ${label(PYTHON, choice[PYTHON])} on ${label(SYSTEM, choice[SYSTEM])}`;
-    if (axis === TORCH) return `torch has no CUDA build for ${here}`;
-    if (axis === CUDA) return `torch ${label(TORCH, choice[TORCH])} has no such build for ${here}`;
+    if (axis === TORCH) return `torch has no CUDA build for ${here} (${observed(axis, index)})`;
+    if (axis === CUDA) return `torch ${label(TORCH, choice[TORCH])} has no such build for ${here} (${observed(axis, index)})`;
     return "not planned";
   }
 
@@ -65,7 +71,7 @@
       const possible = (kind) => preferred.find((index) => index >= 0 && found[index].kind === kind);
       const wished = found[wish[axis]];
       const chosen = wished && wished.kind <= YANKED ? wish[axis] : possible(WHEEL) ?? possible(YANKED);
-      if (wished && chosen !== wish[axis]) missed.push({ axis, chosen, why: reason(axis, wished) });
+      if (wished && chosen !== wish[axis]) missed.push({ axis, chosen, why: reason(axis, wished, wish[axis]) });
       show(axis, found, chosen);
       choice.push(chosen);
     }
@@ -83,7 +89,7 @@
       input.disabled = kind > YANKED;
       input.checked = index === chosen;
       input.removeAttribute("aria-describedby");
-      const why = kind > YANKED ? reason(axis, found[index]) : kind === YANKED ? "yanked" : "";
+      const why = kind > YANKED ? reason(axis, found[index], index) : kind === YANKED ? "yanked" : "";
       input.title = why;
       if (why) groups.set(why, [...(groups.get(why) ?? []), index]);
     });
@@ -120,6 +126,8 @@
     for (const tool of ["pip", "uv", "pyproject"]) {
       find(tool).textContent = data.commands[tool].replace(/@(BASE|CUDA|TORCH|RELEASE)@/g, (_, key) => filled[key]);
     }
+    const torch = data.torches.find((row) => row[0] === choice[TORCH] && row[1] === choice[CUDA] && row[2] === choice[SYSTEM]);
+    [find("torch-pip").textContent, find("torch-uv").textContent] = torch.slice(3);
     find("summary").textContent = AXES.map((_, axis) => named(axis, choice[axis])).reverse().join(", ");
     find("expected").textContent = `${label(TORCH, choice[TORCH])}.x and ${label(CUDA, choice[CUDA])}`;
     find("how").hidden = yanked > 0;
@@ -164,6 +172,10 @@
     records.append(element("a", "audit", { href: `records/${sha256}.audit.json` }));
     const second = [["gpu", "GPU run"], ["waiver", "waiver"]][wheel.gpu];
     if (second) records.append(" · ", element("a", second[1], { href: `records/${sha256}.${second[0]}.json` }));
+    if (data.stated[wheel.row] === "1") {
+      records.append(" · ", element("a", "SBOM", { href: `records/${sha256}.cdx.json` }));
+      records.append(" · ", element("a", "provenance", { href: `records/${sha256}.provenance.json` }));
+    }
     const megabytes = size >= 1e5 ? `${(size / 1e6).toFixed(1)} MB` : `${(size / 1e3).toFixed(1)} kB`;
     return [["Size", megabytes], ["sha256", element("code", sha256)], ["Records", records]];
   }

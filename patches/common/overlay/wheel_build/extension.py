@@ -8,6 +8,7 @@ for all plugins together. Each plugin is then linked from the same objects; the 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -207,6 +208,7 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
         kept = build / "kept" / "host.o"
         have_host = store.get(key, "host.o", kept)
         sources = [str(build / f"{name}.cpp") for name in units if name != "host" or not have_host]
+        since = time.monotonic()
         try:
             made = self.compiler.compile(
                 sources,
@@ -219,8 +221,11 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
             raise SystemExit(f"error: {error}") from None
         if not have_host:
             store.put(key, "host.o", Path(made[0]))
-        for name in units:
-            progress.finished(f"{name}.cpp", "kept" if name == "host" and have_host else "compiled")
+        if have_host:
+            progress.kept("host.cpp")
+        for source in sources:
+            # One run of ninja compiles both at once, so they have one time.
+            progress.compiled(Path(source).name, since)
         return [str(kept), *made] if have_host else list(made)
 
 

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -116,17 +117,28 @@ class Nvcc:
 
 
 class Progress:
-    """One line a finished file: how many of how many, and the time since the build began."""
+    """Print one line for each finished file: its number, and how long this build took to compile it."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.done = 0
         self.start = time.monotonic()
+        self._lock = threading.Lock()
 
-    def finished(self, name: str, how: str) -> None:
-        """Count ``name`` as done."""
-        self.done += 1
-        print(f"[{self.done}/{self.total}] {name} ({how}, {time.monotonic() - self.start:.0f} s)", flush=True)
+    def compiled(self, name: str, since: float) -> None:
+        """Count ``name``, which this build compiled from ``since`` (of time.monotonic) until now."""
+        now = time.monotonic()
+        self._line(f"{name}: compiled in {now - since:.0f} s, {now - self.start:.0f} s since the build began")
+
+    def kept(self, name: str) -> None:
+        """Count ``name``, which an earlier build compiled; its time is no part of this build."""
+        self._line(f"{name}: kept from an earlier build")
+
+    def _line(self, text: str) -> None:
+        # Kernels are finished by several threads; print alone would mix their lines.
+        with self._lock:
+            self.done += 1
+            print(f"[{self.done}/{self.total}] {text}", flush=True)
 
 
 @contextmanager
@@ -168,14 +180,16 @@ def compile_kernel(
     made = build / "kernels" / (Path(source).name + ".o")
     key = digest(tree, folders, ["kernel", source, *nvcc.identity()])
     if store.get(key, made.name, made):
-        progress.finished(source, "kept")
+        progress.kept(source)
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
     with fixed_folder(key) as fixed:
+        # Another build that compiles the same holds the folder; waiting for it is not compiling.
+        since = time.monotonic()
         for folder in folders:
             shutil.copytree(tree / folder, fixed / folder)
         run(nvcc.command(source, fixed / made.name), cwd=fixed)
         shutil.copyfile(fixed / made.name, made)
     store.put(key, made.name, made)
-    progress.finished(source, "compiled")
+    progress.compiled(source, since)
     return made

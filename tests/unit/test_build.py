@@ -1,0 +1,131 @@
+"""scripts.build: what is shown of a build while it runs, and what it ends with."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts import build, compilers, downloads, interpreters, matrix, toolchain, upstream
+from scripts.build import Result
+from scripts.cache import file_sha256
+from scripts.model import Cell
+
+CELLS = matrix.load()
+
+
+def cell(glob: str) -> Cell:
+    return CELLS.select([glob])[0]
+
+
+PYPI = cell("0.3.3.1-cp312-cu130-torch2.14-linux_x86_64")
+PYTORCH = cell("0.3.3.1-cp312-cu126-torch2.8-linux_x86_64")
+WINDOWS = cell("0.3.3.1-cp312-cu130-torch2.13-win_amd64")
+
+
+def made(one: Cell, folder: Path, outcome: str = "passed") -> Result:
+    wheel = folder / one.wheel
+    wheel.parent.mkdir(exist_ok=True)
+    wheel.write_bytes(b"wheel")
+    return Result(one, outcome, "", 61.0, wheel)
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (PYPI, [f"  pip install torch==2.14.1 dist/{PYPI.wheel}"]),
+        (
+            PYTORCH,
+            [
+                "  pip install torch==2.8.0 --index-url https://download.pytorch.org/whl/cu126",
+                f"  pip install dist/{PYTORCH.wheel}",
+            ],
+        ),
+        (
+            WINDOWS,
+            [
+                "  pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130",
+                f"  pip install dist/{WINDOWS.wheel}",
+            ],
+        ),
+    ],
+    ids=["torch of PyPI", "torch of PyTorch's channel", "Windows"],
+)
+def test_a_build_ends_with_the_command_that_installs_its_wheel(
+    one: Cell,
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build.summarize([made(one, tmp_path / "dist")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-len(expected) - 1 :] == ["To install it in an environment of CPython 3.12:", *expected]
+
+
+def test_a_wheel_in_another_folder_is_named_by_its_whole_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build.summarize([made(PYPI, tmp_path / "a folder")])
+    assert f"torch==2.14.1 '{tmp_path}/a folder/{PYPI.wheel}'" in capsys.readouterr().out
+
+
+def test_a_build_states_the_hash_of_its_wheel_on_a_line_that_sha256sum_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = made(PYPI, tmp_path)
+    build.summarize([result])
+    assert result.wheel is not None
+    assert f"{file_sha256(result.wheel)}  {result.wheel}" in capsys.readouterr().out.splitlines()
+
+
+def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build.summarize([made(PYPI, tmp_path, "failed"), Result(PYTORCH, "failed", "BuildError", 3.0)])
+    assert "pip install" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("[3/14] common/texture.cu: compiled in 38 s, 41 s since the build began\n", True),
+        ("[1/14] common/antialias.cu: kept from an earlier build\n", True),
+        ("FAILED: [code=1] host.o\n", True),
+        ("error: no CUDA toolkit\n", True),
+        ("[1/2] c++ -MMD -MF host.o.d -O2 host.cpp\n", False),
+        ("[1/2] /usr/bin/g++-12 -MMD -MF host.o.d -O2 host.cpp\n", False),
+        ("copying build/lib\n", False),
+    ],
+)
+def test_what_is_shown_of_a_build(line: str, shown: bool) -> None:
+    assert build.is_progress(line) == shown
+
+
+def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "choose_engine", lambda *_: "host")
+    monkeypatch.setattr(compilers, "check_host", lambda *_, **__: None)
+    monkeypatch.setattr(interpreters, "find", lambda _: Path(sys.executable))
+    announced: list[str] = []
+    monkeypatch.setattr(downloads, "announce", lambda title, *_: announced.append(title))
+
+    def fetch(*_: object, **__: object) -> Path:
+        assert announced == ["CUDA 13.0", "torch 2.14.1"]
+        raise StopIteration
+
+    monkeypatch.setattr(upstream, "fetch", fetch)
+    options = build.Options("host", (), None, None, tmp_path, None, None)
+    with pytest.raises(StopIteration):
+        build.gather(PYPI, options)
+
+
+def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
+    toolkit = PYPI.toolkit
+    lock = toolchain.to_fetch(toolkit, cache=tmp_path)
+    assert lock is not None and lock.name == "cu130.txt"
+    (made,) = {toolchain._place(toolkit, one, lock, tmp_path) for one in toolkit.providers if one.kind == "pypi"}
+    made.mkdir(parents=True)
+    assert toolchain.to_fetch(toolkit, cache=tmp_path) is None
+    assert toolchain.to_fetch(replace(toolkit, providers=()), cache=tmp_path) is None
