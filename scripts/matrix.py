@@ -3,6 +3,7 @@
 python -m scripts.matrix             check it
 python -m scripts.matrix --schema    write build_matrix.schema.json
 python -m scripts.matrix --golden    write tests/golden/cells.txt
+python -m scripts.matrix --doctor    write the doctor's table of torch builds, a part of every wheel
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import located, matrix_rules, torch_table
+from scripts import doctor_table, located, matrix_rules, torch_table
 from scripts.console import say
 from scripts.errors import UsageError, run_main
 from scripts.matrix_expand import Exclusion, expand, to_release, to_toolkit
@@ -133,9 +134,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.matrix", description="Check build_matrix.yaml.")
     parser.add_argument("--schema", action="store_true", help=f"write {SCHEMA.name}")
     parser.add_argument("--golden", action="store_true", help="write tests/golden/cells.txt")
+    parser.add_argument("--doctor", action="store_true", help="write the doctor's table of torch builds")
     options = parser.parse_args()
     if options.schema:
         write(SCHEMA, json_schema())
+    if options.doctor:
+        write(doctor_table.PATH, doctor_table.text(torch_table.load()))
     matrix = load()
     if options.golden:
         write(GOLDEN, golden(matrix))
