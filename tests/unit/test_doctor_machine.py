@@ -68,7 +68,7 @@ class TestMachine:
         monkeypatch.setattr(compilers, "check_host", absent)
         code, out = run(capsys, monkeypatch)
         assert code == 1
-        assert "  FAILED   no C++ compiler\n      mend: apt-get install g++\n" in out
+        assert "  FAILED   no C++ compiler\n      next: apt-get install g++\n" in out
 
     def test_no_headers(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def headless(toolkit: Any, needs_gl: bool) -> compilers.HostCompiler:
@@ -79,7 +79,7 @@ class TestMachine:
         monkeypatch.setattr(compilers, "check_host", headless)
         code, out = run(capsys, monkeypatch)
         assert code == 1
-        assert "no EGL/egl.h\n      mend: apt-get install libegl-dev\n" in out
+        assert "no EGL/egl.h\n      next: apt-get install libegl-dev\n" in out
 
     def test_no_default_toolkit(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(toolchain, "availability", lambda toolkit: "unlocked")

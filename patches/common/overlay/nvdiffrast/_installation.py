@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import importlib
 import importlib.machinery
@@ -35,6 +36,7 @@ def describe(*, torch: bool = False) -> dict[str, Any]:
         "driver_error": driver_error(),
         "devices": devices(),
         "plugins": [str(file) for file in plugins()],
+        "missing_plugins": [str(file) for file in missing_plugins()],
         "copies": [str(folder) for folder in copies()],
         "dll_folders": [str(folder) for folder in _loader.dll_folders()],
     }
@@ -95,6 +97,19 @@ def plugins() -> list[Path]:
     folders = (_PACKAGE / "torch", _PACKAGE.parent)
     found = [file for folder in folders for stem in _STEMS for file in sorted(folder.glob(f"{stem}.*"))]
     return [file for file in found if file.suffix in _SUFFIXES]
+
+
+def missing_plugins() -> list[Path]:
+    """Return the compiled modules that RECORD lists and that are not there."""
+    found = []
+    for folder in distributions():
+        try:
+            rows = list(csv.reader((folder / "RECORD").read_text(encoding="utf-8").splitlines()))
+        except (OSError, ValueError, csv.Error):
+            continue
+        found += [Path(row[0]) for row in rows if row]
+    modules = [file for file in found if file.suffix in _SUFFIXES and file.name.partition(".")[0] in _STEMS]
+    return [_PACKAGE.parent / file for file in modules if not _is_file(_PACKAGE.parent / file)]
 
 
 def copies() -> list[Path]:
