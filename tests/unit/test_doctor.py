@@ -71,7 +71,14 @@ def parts() -> Iterator[ModuleType]:
     package = ModuleType("doctors")
     package.__path__ = [str(OVERLAY)]
     sys.modules["doctors"] = package
-    for name in ("_doctor_lines", "_doctor_share", "_doctor_install", "_doctor_checks", "_doctor_compiling", "_doctor_probe"):
+    for name in (
+        "_doctor_lines",
+        "_doctor_share",
+        "_doctor_install",
+        "_doctor_checks",
+        "_doctor_compiling",
+        "_doctor_probe",
+    ):
         setattr(package, name.removeprefix("_doctor_"), importlib.import_module(f"doctors.{name}"))
     yield package
     for name in [name for name in sys.modules if name.partition(".")[0] == "doctors"]:
@@ -127,7 +134,14 @@ class Site:
     ) -> subprocess.CompletedProcess[str]:
         """Run the doctor; ``isolated``: without the packages of this Python."""
         return subprocess.run(
-            [sys.executable, *(["-S"] if isolated else []), "-m", "nvdiffrast.doctor", *arguments, *([] if draw else ["--no-gpu"])],
+            [
+                sys.executable,
+                *(["-S"] if isolated else []),
+                "-m",
+                "nvdiffrast.doctor",
+                *arguments,
+                *([] if draw else ["--no-gpu"]),
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -86,7 +86,9 @@ class TestOtherTorch:
 
     def test_a_torch_that_cannot_be_imported(self, site: Site) -> None:
         site.facts(torch={**TORCH, "version": None, "cuda": None, "error": "libtorch_cpu.so: bad"})
-        site.problems({"nvdiffrast_plugin": [("torch-broken", "torch cannot be imported (bad)", [], "reinstall torch")]})
+        site.problems(
+            {"nvdiffrast_plugin": [("torch-broken", "torch cannot be imported (bad)", [], "reinstall torch")]}
+        )
         assert site.failed() == ["torch-broken"]
         assert "torch None" not in site.run().stdout
 
@@ -99,7 +101,12 @@ class TestKnownBuilds:
     )
     def test_of_the_wheel_that_is_here(self, site: Site, torch: str, cuda: str) -> None:
         site.facts(torch={**TORCH, "version": "2.11.0"}, build_info={**INFO, "torch": f"{torch}.0", "cuda": cuda})
-        other = ("torch-other-version", "it was built for another torch", list[str](), f'pip install "torch=={torch}.*"')
+        other = (
+            "torch-other-version",
+            "it was built for another torch",
+            list[str](),
+            f'pip install "torch=={torch}.*"',
+        )
         site.problems({"nvdiffrast_plugin": [other]})
         out = site.run().stdout
         assert f"torch=={torch}" not in out
@@ -202,7 +209,12 @@ class TestTriangleReasons:
 
 class TestDriver:
     def test_a_driver_that_does_not_work(self, site: Site) -> None:
-        error = {"code": "driver-broken", "summary": "cuInit gave no answer", "details": ["asked was x"], "hint": "nvidia-smi"}
+        error = {
+            "code": "driver-broken",
+            "summary": "cuInit gave no answer",
+            "details": ["asked was x"],
+            "hint": "nvidia-smi",
+        }
         site.facts(devices=[], driver_error=error)
         site.problems({"nvdiffrast_plugin": [("driver-missing", "there is no NVIDIA driver", [], "install one")]})
         assert site.failed() == ["driver-broken"]

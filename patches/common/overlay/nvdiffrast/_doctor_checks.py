@@ -184,7 +184,9 @@ def _right_torch(examined: Examined) -> str:
 def _broken(torch: Mapping[str, Any]) -> Line:
     """Report a torch whose import fails; the same version is installed again, since that version was chosen."""
     text = f"torch is installed, and its own import fails: {torch.get('error')}"
-    return Line(TORCH, "failed", text, (str(torch.get("path")),), install.torch_again(_version("torch")), "torch-broken")
+    return Line(
+        TORCH, "failed", text, (str(torch.get("path")),), install.torch_again(_version("torch")), "torch-broken"
+    )
 
 
 def _driver(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
@@ -262,7 +264,9 @@ def _wheel(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line
             yield Line(WHEEL, "warning", f"compiled for compute capability {few} alone: a trial build, not a release")
     elif not any(one.code == "build-info" for one in problems):
         why = examined.facts.get("build_info_error") or "it is missing"
-        yield Line(WHEEL, "failed", f"build_info.json cannot be read: {why}", ("reinstall the wheel",), "", "build-info")
+        yield Line(
+            WHEEL, "failed", f"build_info.json cannot be read: {why}", ("reinstall the wheel",), "", "build-info"
+        )
     yield from problems
     yield from _deleted(examined)
     for plugin in examined.plugins:

@@ -106,7 +106,9 @@ def _answer(lines: list[str], ended: str) -> Answer:
     details = [f"asked was {known.get('library') or _LIBRARY}"]
     details += [f"it printed: {line}" for line in [line for line in lines if line and not line.startswith(_MARK)][-1:]]
     details.append("restart the machine; if that does not help, reinstall NVIDIA's driver")
-    return Answer(driver, [], _error("driver-broken", f"NVIDIA's driver does not work: {summary}", details, _NVIDIA_SMI))
+    return Answer(
+        driver, [], _error("driver-broken", f"NVIDIA's driver does not work: {summary}", details, _NVIDIA_SMI)
+    )
 
 
 _NVIDIA_SMI = "nvidia-smi"

@@ -15,8 +15,9 @@ from typing import Any
 # Addresses of PyTorch are the same for everybody.
 _ADDRESS = re.compile(r"(?P<scheme>(?:https?|file)://)(?!(?:[\w-]+\.)?pytorch\.org(?:[/\s]|$))[^/\s\"']*")
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+://)[^/@\s\"']+@")
-# Where an absolute path can begin; a colon comes before one in a list of folders, and within https://.
-_START = re.compile(r"<home>[\\/]|(?<![\w.<>/\\~-])(?:[A-Za-z]:[\\/]|\\\\|/(?!/)(?<!:/)|(?<=:)/(?!/))")
+# Where an absolute path begins, or goes on behind a folder that is replaced; a slash before or after it is of https://.
+_DRIVE = r"[A-Za-z]:[\\/]" if os.name == "nt" else r"[A-Za-z]:\\"
+_START = re.compile(rf"<(?:home|path)>[\\/]|(?<![\w.<>/\\~-])(?:{_DRIVE}|\\\\|/(?!/))")
 # A part of a path, up to its separator; and what ends a path in a text. A blank ends one only in the last part.
 _PART = r"[^\s\\/'\",:;()]+"
 _PARTS = re.compile(rf"(?:{_PART}[\\/])+")
@@ -91,7 +92,7 @@ def _without_folders(text: str) -> Iterator[str]:
             continue
         quoted = text[: start.start()].endswith(("'", '"'))
         end = _folders_end(text, max(start.end(), _existing_end(text, start)), quoted=quoted)
-        if end > start.end() or text.startswith("\\\\", start.start()) or start[0].startswith("<home>"):
+        if end > start.end() or start[0].startswith(("<", "\\\\")):
             yield f"{text[done : start.start()]}<path>/"
             done = end
     yield text[done:]
@@ -100,6 +101,8 @@ def _without_folders(text: str) -> Iterator[str]:
 def _existing_end(text: str, start: re.Match[str]) -> int:
     """Return the end of the longest folder of this machine that begins at ``start``; 0 if there is no such folder."""
     root = start[0].replace("<home>", str(Path.home()))
+    if root.startswith("<"):
+        return 0
     line = text[start.end() :].partition("\n")[0][:_LONGEST]
     ends = [match.end() for match in re.finditer(r"[\\/]", line)]
     return next((start.end() + end for end in reversed(ends) if _is_folder(root + line[:end])), 0)

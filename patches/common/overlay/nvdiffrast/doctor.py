@@ -35,6 +35,13 @@ class Report(NamedTuple):
     facts: Mapping[str, Any]
 
 
+class Question(NamedTuple):
+    """A question that a report answers, "can this machine <text>?", by the lines that belong to it."""
+
+    text: str
+    lines: tuple[Line, ...]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine the installation, print the report, and return the exit code."""
     options = _options(arguments)
@@ -70,27 +77,32 @@ def redacted(report: Report) -> Report:
     return Report(tuple(found), Advice(note, tuple(pip), tuple(uv)), redact(dict(report.facts)))
 
 
-def show(report: Report, stream: TextIO, *, as_json: bool) -> None:
-    """Write the report, for a person or as one JSON object."""
+def show(report: Report, stream: TextIO, *, as_json: bool, questions: Sequence[Question] = ()) -> None:
+    """Write the report and the answers to ``questions``, for a person or as one JSON object."""
     if as_json:
-        write_json(as_data(report), stream)
+        # ASCII, so that any console can show it.
+        json.dump(as_data(report, questions), stream, indent=2, sort_keys=True, default=str)
+        stream.write("\n")
         return
     printer = Printer(stream)
     printer.write(report.lines)
-    show_end(report, printer)
-
-
-def write_json(data: Mapping[str, Any], stream: TextIO) -> None:
-    """Write one JSON object, in ASCII so that any console can show it."""
-    stream.write(json.dumps(data, indent=2, sort_keys=True, default=str) + "\n")
-
-
-def show_end(report: Report, printer: Printer) -> None:
-    """Write what follows the lines: their counts, where codes are explained, and the commands that install."""
     printer.say(", ".join(f"{count} {state}" for state, count in counted(report.lines).items() if count))
     if any(line.code for line in report.lines):
         printer.say('each [code] has a heading of its name in the README, under "When it does not load"')
-    advice = report.install
+    if questions:
+        printer.say()
+    for question in questions:
+        printer.say(f"can this machine {question.text}? {_answer(question)}")
+    _show_install(report.install, printer)
+
+
+def _answer(question: Question) -> str:
+    failed = [line.text for line in question.lines if line.state == "failed"]
+    return f"no: {'; '.join(failed)}" if failed else "yes"
+
+
+def _show_install(advice: Advice, printer: Printer) -> None:
+    """Write the commands that install, for each tool; nothing where nothing is to be installed."""
     if not advice.note:
         return
     printer.say()
@@ -102,16 +114,23 @@ def show_end(report: Report, printer: Printer) -> None:
             printer.say(f"    {command}")
 
 
-def as_data(report: Report) -> dict[str, Any]:
-    """Return the report as JSON can hold it."""
-    return {
+def as_data(report: Report, questions: Sequence[Question] = ()) -> dict[str, Any]:
+    """Return the report as JSON can hold it.
+
+    With ``questions``, "answers" has an object for each, and "exit" is the answer to the last one.
+    """
+    lines = questions[-1].lines if questions else report.lines
+    data = {
         "schema": SCHEMA,
-        "exit": exit_code(report.lines),
+        "exit": exit_code(lines),
         "counts": counted(report.lines),
         "lines": [line._asdict() for line in report.lines],
         "install": report.install._asdict(),
         "facts": dict(report.facts),
     }
+    if questions:
+        data["answers"] = {one.text: not exit_code(one.lines) for one in questions}
+    return data
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
