@@ -115,10 +115,8 @@ def _disk() -> Iterator[Finding]:
         if free >= _FIRST_BUILD_GIB:
             yield Finding("passed", text)
         else:
-            details = (f"a first build takes up to {_FIRST_BUILD_GIB} GiB",)
-            if purpose == "downloads":
-                details += ("NVDIFFRAST_WHEELS_CACHE can name a folder on a larger disk",)
-            yield Finding("warning", text, details)
+            details = f"a first build takes up to {_FIRST_BUILD_GIB} GiB; NVDIFFRAST_WHEELS_CACHE names another folder"
+            yield Finding("warning", text, (details,))
 
 
 def _others(planned: Matrix) -> Iterator[Finding]:

@@ -95,9 +95,11 @@ def _commands(overlay: ModuleType, install: str, cell: Cell, wheel: str, machine
     """Return the commands that install ``wheel`` and, where it is not there, its torch from where that is published."""
     if _has_torch(cell, machine):
         return (f"{install} {wheel}",)
-    torch = str(overlay.install.torch_from(install, cell.torch.origin, cell.torch.line, cell.toolkit.tag))
-    # From one index both come with one command.
-    return (f"{torch} {wheel}",) if cell.torch.origin == "pypi" else (torch, f"{install} {wheel}")
+    same = machine["torch"] == cell.torch.line
+    command = overlay.install.replacing(install) if same else install
+    torch = str(overlay.install.torch_from(command, cell.torch.origin, cell.torch.line, cell.toolkit.tag))
+    # Where both come from one index, one command installs them.
+    return (f"{torch} {wheel}",) if cell.torch.origin == "pypi" and not same else (torch, f"{install} {wheel}")
 
 
 def _buildable(planned: Matrix, machine: Mapping[str, Any], chosen: Cell | None) -> Cell | None:

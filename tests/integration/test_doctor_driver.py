@@ -1,9 +1,8 @@
-"""The doctor against NVIDIA drivers that answer, hang, abort or are not drivers: small C libraries named libcuda.so.1."""
+"""The doctor against drivers that answer, hang, abort or are no drivers: small C libraries named libcuda.so.1."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import subprocess
 import sys
@@ -86,36 +85,31 @@ def test_output_of_the_driver_is_not_taken_for_an_answer(
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "said"),
+    ("changes", "said"),
     [
         pytest.param(
             {"cuInit": "int cuInit(unsigned flags) { sleep(600); return 0; }"},
-            "driver-broken",
             "cuInit gave no answer within 3 s",
             id="hang",
         ),
         pytest.param(
             {"cuInit": "int cuInit(unsigned flags) { abort(); }"},
-            "driver-broken",
             "cuInit ended the process: signal SIGABRT",
             id="abort",
         ),
         pytest.param(
             {"cuInit": 'int cuInit(unsigned flags) { fputs("bad state\\n", stderr); exit(3); }'},
-            "driver-broken",
             "cuInit ended the process: exit status 3",
             id="exit",
         ),
         pytest.param(
             {"cuInit": "int cuInit(unsigned flags) { return 803; }"},
-            "driver-broken",
             "cuInit failed with 803 (CUDA_ERROR_X)",
             id="error",
         ),
-        pytest.param({"cuInit": ""}, "driver-broken", "has no function cuInit", id="no cuInit"),
+        pytest.param({"cuInit": ""}, "has no function cuInit", id="no cuInit"),
         pytest.param(
             {"cuDeviceGetName": "int cuDeviceGetName(char *name, int size, int device) { return 999; }"},
-            "driver-broken",
             "cuDeviceGetName failed with 999",
             id="device",
         ),
@@ -126,12 +120,11 @@ def test_a_driver_that_does_not_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, str],
-    code: str,
     said: str,
 ) -> None:
     library = provide(tmp_path, monkeypatch, **changes)
     error = installation.driver_error()
-    assert error["code"] == code
+    assert error["code"] == "driver-broken"
     assert said in error["summary"]
     assert any(str(library) in detail for detail in error["details"])
     assert installation.devices() == []
@@ -179,7 +172,7 @@ def test_a_file_that_is_not_a_library(
     assert "libcuda.so.1" in error["summary"] and "invalid ELF header" in error["summary"]
 
 
-@pytest.mark.skipif(os.path.exists("/usr/lib/x86_64-linux-gnu/libcuda.so.1"), reason="this machine has a driver")
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a driver")
 def test_no_driver(installation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     assert (installation.driver(), installation.devices(), installation.driver_error()) == (None, [], None)

@@ -92,6 +92,27 @@ class TestOtherTorch:
         assert site.failed() == ["torch-broken"]
         assert "torch None" not in site.run().stdout
 
+    @linux
+    def test_another_build_of_the_same_torch_is_replaced(self, site: Site) -> None:
+        """pip and uv regard 2.14.1+cpu as a 2.14.* and would leave it."""
+        site.facts(torch={**TORCH, "version": "2.14.1+cpu", "cuda": None})
+        site.problems({"nvdiffrast_plugin": [("torch-cpu-only", "this torch is for no CUDA", [], "prose")]})
+        (line,) = [line for line in site.lines() if line["code"] == "torch-cpu-only"]
+        assert re.search(r'install --(force-)?reinstall "torch==2\.14\.\*"$', line["hint"])
+
+    @pytest.mark.parametrize(
+        ("version", "command"),
+        [
+            ("2.14.1", "--no-deps torch==2.14.1"),
+            ("2.13.0+cu126", "https://download.pytorch.org/whl/cu126 torch==2.13.0+cu126"),
+            ("2.13.0; rm x", ""),
+            ("", ""),
+        ],
+    )
+    def test_the_torch_that_is_installed_again(self, parts: ModuleType, version: str, command: str) -> None:
+        found = parts.install.torch_again(version)
+        assert found.endswith(command) and bool(found) == bool(command)
+
 
 class TestKnownBuilds:
     """No command names a build of torch that the doctor's table does not have."""
@@ -186,8 +207,8 @@ class TestDeletedPlugin:
 
 
 class TestTriangleReasons:
-    def reason(self, site: Site, **options: bool) -> str:
-        (line,) = [line for line in site.lines(**options) if "triangle" in line["text"]]
+    def reason(self, site: Site, *, draw: bool = False) -> str:
+        (line,) = [line for line in site.lines(draw=draw) if "triangle" in line["text"]]
         assert line["state"] == "untested"
         return str(line["text"])
 

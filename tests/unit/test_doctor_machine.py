@@ -102,7 +102,7 @@ class TestMachine:
         cell = build.host_cell(matrix.load(), None)
         path = tmp_path / cell.wheel
         info = {
-            **{name: "x" for name in ("cell", "release", "series", "python", "torch", "cuda")},
+            **dict.fromkeys(("cell", "release", "series", "python", "torch", "cuda"), "x"),
             **{"series_sha256": "0" * 64, "license_sha256": "0" * 64, "source": {}, "flags": {}},
             **{"compiler": {"cxx": "12", "nvcc": "13.0"}, "plugins": [], "partial": True},
             "architectures": {"sass": ["9.0"], "ptx": []},
@@ -128,6 +128,16 @@ class TestMachine:
         assert re.search(
             r"^    nox -s build -- \S+-cu126-torch2\.13-\S+\n    pip install dist/\S+\n", out, re.MULTILINE
         )
+
+    def test_another_build_of_the_same_torch(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
+    ) -> None:
+        cell = build.host_cell(matrix.load(), None)
+        tell(overlay, torch={**TORCH, "version": f"{cell.torch.version}+cpu", "cuda": None})
+        _, out = run(capsys, monkeypatch)
+        torch = f'"torch=={cell.torch.line}.*"'
+        assert f"    pip install --force-reinstall {torch}\n    pip install dist/{cell.wheel}\n" in out
+        assert f"    uv pip install --reinstall {torch}\n    uv pip install dist/{cell.wheel}\n" in out
 
     def test_only_commands_that_a_reader_can_run(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path

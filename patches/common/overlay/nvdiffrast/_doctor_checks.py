@@ -106,9 +106,9 @@ def _problems(examined: Examined) -> dict[str, list[Line]]:
 
 
 def _is_explained(problem: Any, examined: Examined) -> bool:
-    """Whether the driver's own finding or the state of torch says the same, nearer to the cause."""
-    if problem.code == "driver-missing":
-        return bool(examined.facts.get("driver_error"))
+    """Whether the findings about the driver or about torch say the same, nearer to the cause."""
+    if problem.code in ("driver-missing", "torch-absent"):
+        return True
     if problem.code not in _OF_LIBRARIES or not _torch_is_wrong(examined):
         return False
     return problem.code != "library-missing" or str(problem.summary).lower().startswith(_TORCH_LIBRARIES)
@@ -198,7 +198,7 @@ def _driver(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Lin
         yield Line(DRIVER, "info" if old or error else "passed", text)
     if error:
         yield Line(DRIVER, "failed", error["summary"], tuple(error["details"]), error["hint"], error["code"])
-    elif not driver and not any(one.code == "driver-missing" for one in problems):
+    elif not driver:
         details = ("install NVIDIA's driver; start a container with access to the GPUs (--gpus all)",)
         yield Line(DRIVER, "failed", "there is no NVIDIA driver", details, code="driver-missing")
     yield from problems

@@ -6,9 +6,9 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from ._doctor_lines import Line
 

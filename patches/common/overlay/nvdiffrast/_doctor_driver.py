@@ -6,6 +6,7 @@ The parent calls :func:`ask`; the child runs this file as a program, which is wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -51,7 +52,7 @@ class _DriverError(Exception):
         self.code = code
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def ask() -> Answer:
     """Return the driver's answer; the process asks once."""
     with tempfile.TemporaryFile() as output:
@@ -73,10 +74,8 @@ def _run(output: Any) -> str:
         status = child.wait(SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            pass
         return f"gave no answer within {SECONDS:g} s"
     if status < 0:
         return f"ended the process: signal {_signal(-status)}"
@@ -103,7 +102,7 @@ def _answer(lines: list[str], ended: str) -> Answer:
     summary = f"{known.get('call', 'the driver')} {ended}" if ended else known.get("error")
     if summary is None:
         return Answer(driver, devices, None)
-    details = [f"asked was {known.get('library') or _LIBRARY}"]
+    details = [f"the library is {known.get('library') or _LIBRARY}"]
     details += [f"it printed: {line}" for line in [line for line in lines if line and not line.startswith(_MARK)][-1:]]
     details.append("restart the machine; if that does not help, reinstall NVIDIA's driver")
     return Answer(
@@ -121,7 +120,7 @@ def _stub(library: str) -> dict[str, Any]:
 
 
 def _without(library: str) -> str:
-    """Return the command that takes the folder of ``library`` from the loader's path, empty if it is not named there."""
+    """Return the command that takes the folder of ``library`` from the loader's path, empty if it is not in it."""
     named = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     folder = Path(library).parent.resolve()
     kept = [one for one in named if one and Path(one).resolve() != folder]
@@ -226,7 +225,7 @@ def _is_absent(error: OSError) -> bool:
     said = str(error)
     if os.name == "nt":
         return isinstance(error, FileNotFoundError)
-    return _LIBRARY in said.split(":")[0] and "No such file" in said
+    return _LIBRARY in said.partition(":")[0] and "No such file" in said
 
 
 def _mapped() -> str | None:

@@ -116,6 +116,11 @@ def torch_from(install: str, origin: str, torch: str, cuda: str) -> str:
     return f'{install} {channel}"torch=={torch}.*"'
 
 
+def replacing(install: str) -> str:
+    """Return the command that also replaces another build of the same version, which pip and uv would leave."""
+    return f"{install} {'--reinstall' if install.startswith('uv') else '--force-reinstall'}"
+
+
 def torch_again(version: str) -> str:
     """Return the command that installs a torch again, by the version that its metadata states: "2.13.0+cu126".
 
@@ -125,14 +130,13 @@ def torch_again(version: str) -> str:
     found = re.fullmatch(r"\d+(?:\.\d+)+(?:\+(?P<folder>cu\d+|cpu|xpu|rocm[\d.]+))?", version, re.ASCII)
     if found is None:
         return ""
-    install = installer()
+    install = replacing(installer())
     option = "--default-index" if install.startswith("uv") else "--index-url"
     channel = f" {option} {TORCH_CHANNELS}{found['folder']}" if found["folder"] else ""
-    force = "--reinstall" if install.startswith("uv") else "--force-reinstall"
-    return f"{install} {force} --no-deps{channel} torch=={version}"
+    return f"{install} --no-deps{channel} torch=={version}"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _builds() -> list[list[Any]]:
     """Return the rows of the table (platform, CUDA tag, torch line, origin, Pythons), empty if it cannot be read."""
     try:
@@ -155,12 +159,13 @@ def torch_hint(machine: Machine, info: Any, *, numpy: bool = False) -> str:
         if not fitting:
             return TORCH_PAGE
         _, cuda, torch, _, _ = max(fitting, key=lambda row: (_numbers(row[2]), row[3] == "pypi", _numbers(row[1])))
-    command = torch_command(installer(), machine.python, machine.platform, torch, cuda)
+    install = replacing(installer()) if machine.torch == torch else installer()
+    command = torch_command(install, machine.python, machine.platform, torch, cuda)
     return command + (" numpy" if numpy else "") if command else TORCH_PAGE
 
 
 def advice(machine: Machine, wheels: tuple[Wheel, ...], index: str) -> Advice:
-    """Return how to get the best of ``wheels`` for ``machine`` from the ``index``: for the torch that is here, if any."""
+    """Return how to get the best of ``wheels`` from the ``index``: for the torch that is here, if there is one."""
     fitting = [wheel for wheel in wheels if (wheel.python, wheel.platform) == (machine.python, machine.platform)]
     if not fitting:
         known = ", ".join(sorted({f"{wheel.python} on {wheel.platform}" for wheel in wheels})) or "nothing"
@@ -186,7 +191,7 @@ def commands(wheel: Wheel, index: str, *, note: str, machine: Machine | None = N
     if machine is not None:
         place = machine.python, machine.platform, wheel.torch, wheel.cuda
         for lines, install in ((pip, "pip install"), (uv, "uv pip install")):
-            command = torch_command(install, *place)
+            command = torch_command(replacing(install) if machine.torch == wheel.torch else install, *place)
             if command is None:
                 note = f"{note}; first install torch {wheel.torch} built for {wheel.cuda}, see {TORCH_PAGE}"
                 break
@@ -267,7 +272,7 @@ def _wheel(entry: dict[str, Any]) -> Wheel | None:
 
 
 def _rank(wheel: Wheel, machine: Machine) -> tuple[Any, ...]:
-    """Return a key: a CUDA that the driver runs, the torch that is here, a torch that a command installs; the newest."""
+    """Return a key: CUDA that the driver runs, then the torch that is here, then one that a command installs."""
     here = (machine.cuda or "").replace(".", "")
     driver = _numbers(machine.driver)[:1] if machine.driver else None
     major = (int(_major(wheel.cuda)),)

@@ -27,9 +27,10 @@ _MORE = re.compile(rf"(?:{_PART})?(?: {_PART}){{0,2}} {_PART}[\\/]")
 _QUOTED = re.compile(r"[^'\"\n]*")
 _FILE = re.compile(r"\.[A-Za-z]\w*$|\.so(?:\.\d+)*$")
 # A user or a host of such a name is not told from the words of a report, and says nothing about its owner.
-_COMMON = frozenset(
-    "admin build cuda debian default docker driver fedora gpu guest home host index linux localhost nvdiffrast nvidia "
-    "pip plugin python root runner server system test tests torch ubuntu user vagrant wheel windows".split()
+_COMMON = re.compile(
+    "admin|build|cuda|debian|default|docker|driver|fedora|gpu|guest|home|host|index|linux|localhost|nvdiffrast|nvidia|"
+    "pip|plugin|python|root|runner|server|system|tests?|torch|ubuntu|user|vagrant|wheel|windows",
+    re.IGNORECASE,
 )
 _SHORTEST_NAME = 3
 # Of a path, in characters.
@@ -146,11 +147,11 @@ def _users(name: str) -> Iterator[tuple[re.Pattern[str], str]]:
 
 
 def _patterns(name: str, shown: str, own: str, flags: int = 0) -> Iterator[tuple[re.Pattern[str], str]]:
-    """Yield what finds ``name``: ``own`` is where only a name can be, and a long and uncommon name is found anywhere."""
+    """Yield what finds ``name``: ``own`` is where only a name can be; a long and uncommon one is found anywhere."""
     if not name:
         return
     yield re.compile(own, flags), shown
-    if len(name) >= _SHORTEST_NAME and name.lower() not in _COMMON:
+    if len(name) >= _SHORTEST_NAME and not _COMMON.fullmatch(name):
         yield re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", flags), shown
 
 

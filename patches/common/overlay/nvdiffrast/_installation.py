@@ -152,7 +152,7 @@ def devices() -> list[dict[str, Any]]:
 
 
 def driver_error() -> dict[str, Any] | None:
-    """Return why the driver does not work (``code``, ``summary``, ``details``, ``hint``), None if it works or is absent."""
+    """Return why the driver does not work (code, summary, details, hint), None if it works or is absent."""
     return _driver_answer().error
 
 
