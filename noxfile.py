@@ -44,7 +44,7 @@ BENCHMARKS = {
 
 @nox.session
 def doctor(session: nox.Session) -> None:
-    """Say what works on this machine and how to mend the rest: [--python P] [--json] [--share] [--fix]."""
+    """Say whether this machine can build wheels and can run them: [--python P] [--json] [--share] [--fix]."""
     stage(session, "doctor")
 
 
@@ -105,7 +105,7 @@ def observe(session: nox.Session) -> None:
 
 @nox.session
 def golden(session: nox.Session) -> None:
-    """Write what is made from the matrix: its JSON schema and the golden list of cells."""
+    """Write what is made from the matrix: its JSON schema and the golden list of cells; --doctor: its torch table."""
     stage(session, "matrix", "--schema", "--golden")
 
 

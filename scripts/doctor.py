@@ -10,6 +10,7 @@ import argparse
 import importlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
 BUILDING = "to build wheels"
 _START = Path(__file__).with_name("resources") / "doctor_start.py"
 _SECONDS = 900
+# Only Pythons of Linux distributions are marked as managed by the system.
+_ACTIVATE = ". .venv/bin/activate"
 
 
 def main() -> int:
@@ -60,8 +63,12 @@ def with_wheels(overlay: ModuleType, planned: Matrix, chosen: Cell | None, repor
     lines = (*report.lines, *(overlay.Line("nvdiffrast", "info", one.text) for one in built))
     if report.install.pip or report.facts.get("build_info") is not None:
         return report._replace(lines=lines)
-    advice = doctor_install.advice(overlay, planned, machine, built, chosen)
-    return report._replace(lines=lines, install=overlay.Advice(*advice))
+    note, pip, uv = doctor_install.advice(overlay, planned, machine, built, chosen)
+    if pip and report.facts["managed"]:
+        executable = shlex.quote(report.facts["executable"])
+        pip = (f"{executable} -m venv .venv", _ACTIVATE, *pip)
+        uv = (f"uv venv --python {executable}", _ACTIVATE, *uv)
+    return report._replace(lines=lines, install=overlay.Advice(note, pip, uv))
 
 
 def load_overlay() -> ModuleType:

@@ -47,7 +47,8 @@ def choose(planned: Matrix) -> Choice:
             cell = build.host_cell(planned, None)
     except PipelineError as error:
         return Choice(None, error=error)
-    return Choice(cell, tuple(line.strip() for line in said.getvalue().splitlines()[1:]))
+    reasons = (line.strip() for line in said.getvalue().splitlines())
+    return Choice(cell, tuple(line for line in reasons if line.startswith("not ")))
 
 
 def findings(planned: Matrix, choice: Choice) -> Iterator[Finding]:

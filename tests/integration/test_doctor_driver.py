@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -170,6 +172,26 @@ def test_a_file_that_is_not_a_library(
     error = installation.driver_error()
     assert error["code"] == "driver-broken"
     assert "libcuda.so.1" in error["summary"] and "invalid ELF header" in error["summary"]
+
+
+def test_the_doctor_goes_on_after_a_driver_that_aborts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site" / "nvdiffrast"
+    shutil.copytree(OVERLAY, package)
+    (package / "__init__.py").touch()
+    provide(tmp_path / "driver", monkeypatch, cuInit="int cuInit(unsigned flags) { abort(); }")
+    done = subprocess.run(
+        [sys.executable, "-m", "nvdiffrast.doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(package.parent), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 1, done.stderr
+    data = json.loads(done.stdout)
+    codes = [line["code"] for line in data["lines"] if line["section"] == "driver and GPUs"]
+    assert codes.count("driver-broken") == 1
+    assert "driver-missing" not in codes
+    assert data["facts"]["driver"]["cuda"] == "13.0"
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a driver")

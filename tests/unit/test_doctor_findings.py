@@ -90,7 +90,10 @@ class TestOtherTorch:
             {"nvdiffrast_plugin": [("torch-broken", "torch cannot be imported (bad)", [], "reinstall torch")]}
         )
         assert site.failed() == ["torch-broken"]
-        assert "torch None" not in site.run().stdout
+        out = site.run().stdout
+        assert "torch None" not in out
+        if PLATFORM == "linux_x86_64":
+            assert re.search(r'next: .*install --(force-)?reinstall "torch==2\.14\.\*"', out)
 
     @linux
     def test_another_build_of_the_same_torch_is_replaced(self, site: Site) -> None:
@@ -245,7 +248,7 @@ class TestDriver:
 class TestWords:
     def test_codes_are_explained_somewhere(self, site: Site) -> None:
         without_torch(site)
-        assert 'each [code] has a heading of its name in the README, under "When it does not load"' in site.run().stdout
+        assert "each [code] has a heading of its name in the README of nvdiffrast-wheels" in site.run().stdout
 
     def test_nothing_is_to_be_explained_where_all_is_well(self, site: Site) -> None:
         out = site.run().stdout

@@ -211,6 +211,19 @@ class TestMachine:
         assert "secret" not in out
 
 
+def test_a_python_of_the_system_gets_an_environment(overlay: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(overlay, torch=None)
+    module, planned = doctor.load_overlay(), matrix.load()
+    report = doctor.of_python(module, Path(sys.executable), ["--no-gpu"])
+    chosen = doctor_build.choose(planned).cell
+    plain = doctor.with_wheels(module, planned, chosen, report).install
+    assert not any("venv" in command for command in plain.pip)
+    facts = {**report.facts, "managed": True, "executable": "/usr/bin/python3"}
+    managed = doctor.with_wheels(module, planned, chosen, report._replace(facts=facts)).install
+    assert managed.pip == ("/usr/bin/python3 -m venv .venv", ". .venv/bin/activate", *plain.pip)
+    assert managed.uv == ("uv venv --python /usr/bin/python3", ". .venv/bin/activate", *plain.uv)
+
+
 def test_an_installed_doctor_is_asked_itself(overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
     shutil.copytree(overlay, site / "nvdiffrast")

@@ -157,7 +157,7 @@ def _torch(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line
         yield Line(TORCH, "failed", "torch is not installed", hint=hint, code="torch-absent")
         return
     if torch.get("error"):
-        yield from problems or [_broken(torch)]
+        yield from problems or [_broken(examined)]
         return
     built = f"CUDA {torch['cuda']}" if torch.get("cuda") else "ROCm" if torch.get("hip") else "the CPU"
     state = "passed" if torch.get("cuda") and not problems else "info"
@@ -172,21 +172,24 @@ def _torch_hint(line: Line, examined: Examined) -> str:
     """Return the command for the torch that the wheel is for, where another torch solves the problem."""
     if line.code in _OTHER_TORCH:
         return _right_torch(examined)
-    return _broken(examined.facts["torch"]).hint if line.code == "torch-broken" else line.hint
+    return _broken(examined).hint if line.code == "torch-broken" else line.hint
 
 
-def _right_torch(examined: Examined) -> str:
+def _right_torch(examined: Examined, *, again: bool = False) -> str:
     machine = install.this_machine(dict(examined.facts))
     numpy = importlib.util.find_spec("numpy") is None
-    return install.torch_hint(machine, examined.facts.get("build_info"), numpy=numpy)
+    return install.torch_hint(machine, examined.facts.get("build_info"), numpy=numpy, again=again)
 
 
-def _broken(torch: Mapping[str, Any]) -> Line:
-    """Report a torch whose import fails; the same version is installed again, since that version was chosen."""
+def _broken(examined: Examined) -> Line:
+    """Report a torch whose import fails; the next step is the torch that the wheel is for, else the same one again."""
+    torch = examined.facts["torch"]
     text = f"torch is installed, and its own import fails: {torch.get('error')}"
-    return Line(
-        TORCH, "failed", text, (str(torch.get("path")),), install.torch_again(_version("torch")), "torch-broken"
-    )
+    known = isinstance(examined.facts.get("build_info"), dict)
+    hint = _right_torch(examined, again=True) if known else ""
+    if not hint.startswith(("pip", "uv")):
+        hint = install.torch_again(_version("torch"))
+    return Line(TORCH, "failed", text, (str(torch.get("path")),), hint, "torch-broken")
 
 
 def _driver(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
@@ -306,7 +309,11 @@ def _missing_plugins(examined: Examined) -> dict[str, str]:
 def _deleted(examined: Examined) -> Iterator[Line]:
     for name, listed in _missing_plugins(examined).items():
         state = "warning" if is_optional(name) else "failed"
-        details = (listed, "antivirus software deletes such files; look into its log before you reinstall the wheel")
+        details = (
+            listed,
+            "antivirus software deletes such files: look into its log first",
+            "then install the wheel again, from the index or the file that it came from",
+        )
         yield Line(WHEEL, state, f"{name} was deleted from this installation", details, _reinstall(), "plugin-deleted")
 
 

@@ -145,11 +145,11 @@ def _builds() -> list[list[Any]]:
         return []
 
 
-def torch_hint(machine: Machine, info: Any, *, numpy: bool = False) -> str:
+def torch_hint(machine: Machine, info: Any, *, numpy: bool = False, again: bool = False) -> str:
     """Return the command that installs the torch that the wheel of build_info.json ``info`` is for.
 
-    Without such a wheel it is the newest torch for this machine; ``numpy`` installs numpy as well. Where the table has
-    no such build, the page that shows the command is returned.
+    Without such a wheel it is the newest torch for this machine; ``numpy`` installs numpy as well, ``again`` replaces
+    what is installed. Where the table has no such build, the page that shows the command is returned.
     """
     wanted = of_info(machine, info)
     if wanted is not None:
@@ -159,7 +159,7 @@ def torch_hint(machine: Machine, info: Any, *, numpy: bool = False) -> str:
         if not fitting:
             return TORCH_PAGE
         _, cuda, torch, _, _ = max(fitting, key=lambda row: (_numbers(row[2]), row[3] == "pypi", _numbers(row[1])))
-    install = replacing(installer()) if machine.torch == torch else installer()
+    install = replacing(installer()) if again or machine.torch == torch else installer()
     command = torch_command(install, machine.python, machine.platform, torch, cuda)
     return command + (" numpy" if numpy else "") if command else TORCH_PAGE
 

@@ -25,6 +25,7 @@ SCHEMA = 2
 INDEX_VARIABLE = "NVDIFFRAST_INDEX_URL"
 _PACKAGE = Path(__file__).resolve().parent
 _INDEX = "index"
+_CODES = 'each [code] has a heading of its name in the README of nvdiffrast-wheels, under "When it does not load"'
 
 
 class Report(NamedTuple):
@@ -62,7 +63,8 @@ def examine(*, index: str | None, fix: bool = False, draw: bool = True) -> Repor
     examined = _examined(draw)
     machine = install.this_machine(dict(examined.facts))
     advice, of_index = _advice(machine, examined, index)
-    facts = {**examined.facts, "machine": machine._asdict()}
+    python = {"executable": sys.executable, "managed": install.is_managed()}
+    facts = {**examined.facts, **python, "machine": machine._asdict()}
     return Report((*fixed, *checks.lines(examined), *of_index), advice, facts)
 
 
@@ -88,7 +90,7 @@ def show(report: Report, stream: TextIO, *, as_json: bool, questions: Sequence[Q
     printer.write(report.lines)
     printer.say(", ".join(f"{count} {state}" for state, count in counted(report.lines).items() if count))
     if any(line.code for line in report.lines):
-        printer.say('each [code] has a heading of its name in the README, under "When it does not load"')
+        printer.say(_CODES)
     if questions:
         printer.say()
     for question in questions:
