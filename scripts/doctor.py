@@ -25,7 +25,7 @@ from scripts.model import ROOT, Cell
 from scripts.process import call, which
 
 OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
-BUILDING = "to build wheels"
+BUILT, BUILDING = "wheels in dist", "to build wheels"
 _START = Path(__file__).with_name("resources") / "doctor_start.py"
 _SECONDS = 900
 # Only Pythons of Linux distributions are marked as managed by the system.
@@ -39,7 +39,7 @@ def main() -> int:
     report = of_python(overlay, options.python or users_python(), _passed_on(options))
     planned = matrix.load()
     choice = doctor_build.choose(planned)
-    report = with_wheels(overlay, planned, choice.cell, report)
+    report = with_wheels(overlay, planned, choice.cell, report, shared=options.share)
     findings = doctor_build.findings(planned, choice)
     lines = [overlay.Line(BUILDING, one.state, one.text, one.details, one.hint) for one in findings]
     report = report._replace(lines=(*report.lines, *lines))
@@ -53,19 +53,20 @@ def main() -> int:
     return int(overlay.exit_code(builds.lines))
 
 
-def with_wheels(overlay: ModuleType, planned: Matrix, chosen: Cell | None, report: Any) -> Any:
+def with_wheels(overlay: ModuleType, planned: Matrix, chosen: Cell | None, report: Any, *, shared: bool = False) -> Any:
     """Return the report with the wheels of dist/, and with how to install one where nvdiffrast is not installed.
 
-    ``chosen`` is the cell that a plain `nox -s build` takes.
+    ``chosen`` is the cell that a plain `nox -s build` takes; ``shared``: the report has been redacted.
     """
     machine = report.facts["machine"]
     built = doctor_install.in_dist(planned, machine)
-    lines = (*report.lines, *(overlay.Line("nvdiffrast", "info", one.text) for one in built))
+    lines = (*report.lines, *(overlay.Line(BUILT, "info", one.text) for one in built))
     if report.install.pip or report.facts.get("build_info") is not None:
         return report._replace(lines=lines)
     note, pip, uv = doctor_install.advice(overlay, planned, machine, built, chosen)
     if pip and report.facts["managed"]:
-        executable = shlex.quote(report.facts["executable"])
+        # With --share it comes redacted, as a placeholder that is not to be quoted.
+        executable = report.facts["executable"] if shared else shlex.quote(report.facts["executable"])
         pip = (f"{executable} -m venv .venv", _ACTIVATE, *pip)
         uv = (f"uv venv --python {executable}", _ACTIVATE, *uv)
     return report._replace(lines=lines, install=overlay.Advice(note, pip, uv))

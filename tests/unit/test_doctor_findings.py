@@ -322,6 +322,9 @@ class TestShare:
             ("/opt/a/b.so is for torch/lib", "<path>/b.so is for torch/lib"),
             ("n/a, 3/4 and/or x/y", "n/a, 3/4 and/or x/y"),
             ("https://pytorch.org/get-started/locally/", "https://pytorch.org/get-started/locally/"),
+            ("https://github.com/NVlabs/nvdiffrast is away", "https://github.com/NVlabs/nvdiffrast is away"),
+            ("https://pytorch.org.example/x", "https://<index>/x"),
+            ("https://user@github.com/ann/x", "https://<index>/ann/x"),
         ],
     )
     def test_paths_with_blanks(self, redact: Any, text: str, shared: str) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Addresses of PyTorch are the same for everybody.
-_ADDRESS = re.compile(r"(?P<scheme>(?:https?|file)://)(?!(?:[\w-]+\.)?pytorch\.org(?:[/\s]|$))[^/\s\"']*")
+# PyTorch's pages and upstream's repository are the same for everybody.
+_PUBLIC = r"(?:[\w-]+\.)?pytorch\.org(?:[/\s]|$)|github\.com/NVlabs/"
+_ADDRESS = re.compile(rf"(?P<scheme>(?:https?|file)://)(?!{_PUBLIC})[^/\s\"']*")
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+://)[^/@\s\"']+@")
 # Where an absolute path begins, or goes on behind a folder that is replaced; a slash before or after it is of https://.
 _DRIVE = r"[A-Za-z]:[\\/]" if os.name == "nt" else r"[A-Za-z]:\\"
