@@ -111,7 +111,7 @@ def end_with_status(failed: CommandFailed) -> NoReturn:
 
 @stage_session
 def doctor(session: nox.Session) -> None:
-    """Say what works on this machine and how to fix the rest: [--python P] [--json] [--share] [--fix]."""
+    """Say whether this machine can build wheels and can run them: [--python P] [--json] [--share] [--fix]."""
     stage(session, "doctor")
 
 
@@ -181,7 +181,7 @@ def observe(session: nox.Session) -> None:
 
 @stage_session
 def golden(session: nox.Session) -> None:
-    """Write what is made from the matrix: its JSON schema and the golden list of cells."""
+    """Write what is made from the matrix: its JSON schema and the golden list of cells; --doctor: its torch table."""
     stage(session, "matrix", "--schema", "--golden")
 
 

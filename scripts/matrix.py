@@ -1,6 +1,7 @@
 """build_matrix.yaml -> cells. The only reader of the YAML; every other stage reads what :func:`load` returns.
 
-nox -s golden writes build_matrix.schema.json and tests/golden/cells.txt, which are made from it.
+`nox -s golden` writes what is made from it: build_matrix.schema.json and tests/golden/cells.txt, and with `-- --doctor`
+the doctor's table of torch builds, which is a part of every wheel.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import located, matrix_rules, torch_table
+from scripts import doctor_table, located, matrix_rules, torch_table
 from scripts.console import say
 from scripts.errors import UsageError, run_main
 from scripts.matrix_expand import Exclusion, expand, to_release, to_toolkit
@@ -131,9 +132,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="nox -s golden --", description="Check build_matrix.yaml.")
     parser.add_argument("--schema", action="store_true", help=f"write {SCHEMA.name}")
     parser.add_argument("--golden", action="store_true", help="write tests/golden/cells.txt")
+    parser.add_argument("--doctor", action="store_true", help="write the doctor's table of torch builds")
     options = parser.parse_args()
     if options.schema:
         write(SCHEMA, json_schema())
+    if options.doctor:
+        write(doctor_table.PATH, doctor_table.text(torch_table.load()))
     matrix = load()
     if options.golden:
         write(GOLDEN, golden(matrix))

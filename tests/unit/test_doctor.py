@@ -71,7 +71,14 @@ def parts() -> Iterator[ModuleType]:
     package = ModuleType("doctors")
     package.__path__ = [str(OVERLAY)]
     sys.modules["doctors"] = package
-    for name in ("_doctor_lines", "_doctor_share", "_doctor_install", "_doctor_checks", "_doctor_probe"):
+    for name in (
+        "_doctor_lines",
+        "_doctor_share",
+        "_doctor_install",
+        "_doctor_checks",
+        "_doctor_compiling",
+        "_doctor_probe",
+    ):
         setattr(package, name.removeprefix("_doctor_"), importlib.import_module(f"doctors.{name}"))
     yield package
     for name in [name for name in sys.modules if name.partition(".")[0] == "doctors"]:
@@ -85,7 +92,7 @@ class Site:
         self.folder = folder
         self.package = folder / "nvdiffrast"
         (self.package / "torch").mkdir(parents=True)
-        for file in ("doctor.py", *(path.name for path in OVERLAY.glob("_doctor_*.py"))):
+        for file in ("doctor.py", "torch_builds.json", *(path.name for path in OVERLAY.glob("_doctor_*.py"))):
             shutil.copy(OVERLAY / file, self.package)
         (self.package / "__init__.py").touch()
         (self.package / "torch" / "__init__.py").touch()
@@ -115,24 +122,40 @@ class Site:
             "plugins": plugins,
             "copies": [str(self.package)],
             "dll_folders": [],
+            "driver_error": None,
         }
         (self.package / "facts.json").write_text(json.dumps({**told, **changes}))
 
     def problems(self, told: dict[str, list[tuple[str, str, list[str], str]]]) -> None:
         (self.package / "problems.json").write_text(json.dumps(told))
 
-    def run(self, *arguments: str, draw: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, draw: bool = False, isolated: bool = False, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the doctor; ``isolated``: without the packages of this Python."""
         return subprocess.run(
-            [sys.executable, "-m", "nvdiffrast.doctor", *arguments, *([] if draw else ["--no-gpu"])],
+            [
+                sys.executable,
+                *(["-S"] if isolated else []),
+                "-m",
+                "nvdiffrast.doctor",
+                *arguments,
+                *([] if draw else ["--no-gpu"]),
+            ],
             capture_output=True,
             text=True,
             check=False,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder), "PYTHONUTF8": "1", **environ},
+            env={**os.environ, **self.home(), "PYTHONPATH": str(self.folder), "PYTHONUTF8": "1", **environ},
         )
 
+    def home(self) -> dict[str, str]:
+        """Folders of the user that only this test has."""
+        folder = str(self.folder.parent / "home")
+        return dict.fromkeys(("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), folder)
+
     def lines(self, *arguments: str, draw: bool = False, **environ: str) -> list[dict[str, Any]]:
-        done = self.run("--json", *arguments, draw=draw, **environ)
+        done = self.run("--json", *arguments, draw=draw, isolated=False, **environ)
         assert done.returncode in (0, 1), done.stderr
         data = json.loads(done.stdout)
         assert data["exit"] == done.returncode
@@ -160,14 +183,12 @@ def entry(**changes: Any) -> dict[str, Any]:
 class TestVerdicts:
     def test_a_machine_without_a_gpu(self, site: Site) -> None:
         site.facts(driver=None, devices=[])
-        site.problems(
-            {"nvdiffrast_plugin": [("driver-missing", "no NVIDIA driver", ["looked for libcuda.so.1"], "get one")]}
-        )
+        site.problems({"nvdiffrast_plugin": [("driver-missing", "no NVIDIA driver", [], "get one")]})
         done = site.run()
         assert done.returncode == 1
         assert "Traceback" not in done.stdout + done.stderr
         assert done.stdout.count("[driver-missing]") == 1
-        assert "        looked for libcuda.so.1\n      mend: get one\n" in done.stdout
+        assert "there is no NVIDIA driver [driver-missing]\n        install NVIDIA's driver; " in done.stdout
         assert "1 failed, 1 untested" in done.stdout
 
     def test_all_is_well_but_untested_without_a_gpu(self, site: Site) -> None:
@@ -249,13 +270,13 @@ class TestVerdicts:
             cwd=site.folder,
             env={**os.environ, "PYTHONPATH": str(site.folder)},
         )
-        assert "pip install numpy" in {line["mend"] for line in json.loads(done.stdout)["lines"]}
+        assert any("pip install numpy" in line["hint"] for line in json.loads(done.stdout)["lines"])
 
     def test_its_own_mistake_is_said_without_a_traceback(self, site: Site) -> None:
         (site.package / "facts.json").write_text("{")
         done = site.run()
         assert done.returncode == 2
-        assert "the doctor cannot say" in done.stderr
+        assert "the doctor cannot examine this installation" in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_a_wrong_question(self, site: Site) -> None:
@@ -386,7 +407,7 @@ def rasterize(context, corners, faces, resolution):
         assert inside / 4096 == pytest.approx(0.32, abs=0.01)
 
 
-class TestPaper:
+class TestPrinter:
     class Terminal(io.StringIO):
         encoding = "utf-8"
 
@@ -394,13 +415,13 @@ class TestPaper:
             return True
 
     def written(self, parts: ModuleType, stream: io.StringIO, **environ: str) -> str:
-        line = parts.lines.Line("a section", "failed", "it is \x1b[2J broken", ("more",), "mend it", "a-code")
-        parts.lines.Paper(stream, environ).write([line])
+        line = parts.lines.Line("a section", "failed", "it is \x1b[2J broken", ("more",), "fix it", "a-code")
+        parts.lines.Printer(stream, environ).write([line])
         return stream.getvalue()
 
     def test_a_terminal(self, parts: ModuleType) -> None:
         shown = self.written(parts, self.Terminal())
-        assert "  \x1b[31m✗\x1b[0m it is ?[2J broken [a-code]\n        more\n      mend: mend it\n" in shown
+        assert "  \x1b[31m✗\x1b[0m it is ?[2J broken [a-code]\n        more\n      next: fix it\n" in shown
 
     def test_no_colour(self, parts: ModuleType) -> None:
         assert "  ✗ it is" in self.written(parts, self.Terminal(), NO_COLOR="1")
@@ -470,14 +491,15 @@ class TestInstall:
 
     def test_a_torch_without_a_wheel(self, parts: ModuleType) -> None:
         found = self.advice(parts, [entry(torch="2.13"), entry(torch="2.11")], torch="2.12")
-        assert found.pip[0] == 'pip install --index-url https://download.pytorch.org/whl/cu130 "torch==2.13.*"'
+        channel = "" if sys.platform == "linux" else "--index-url https://download.pytorch.org/whl/cu130 "
+        assert found.pip[0] == f'pip install {channel}"torch==2.13.*"'
         assert "torch 2.12" in found.note
         assert "2.11 of cu130, 2.13 of cu130" in found.note
 
     def test_no_torch_takes_what_the_driver_runs(self, parts: ModuleType) -> None:
-        found = self.advice(parts, [entry(), entry(cuda="cu128", torch="2.13")], torch=None, cuda=None, driver="12.8")
+        found = self.advice(parts, [entry(), entry(cuda="cu128", torch="2.11")], torch=None, cuda=None, driver="12.8")
         assert "whl/cu128/" in found.pip[-1]
-        assert "torch==2.13" in found.pip[0]
+        assert "torch==2.11" in found.pip[0]
 
     def test_a_gpu_that_no_wheel_serves(self, parts: ModuleType) -> None:
         found = self.advice(parts, [entry()], capabilities=("7.5",))
@@ -525,9 +547,5 @@ class TestInstall:
         assert "1 wheels" in done.stdout
         assert "hidden" not in done.stdout + done.stderr
 
-    def test_without_an_index(self, site: Site) -> None:
-        done = site.run()
-        assert "  pip install --index-url https://INDEX/whl/cu130/ nvdiffrast==0.3.3.1\n" in done.stdout
-        assert "torch==" not in done.stdout
-        site.facts(torch={**TORCH, "version": "2.11.0"})
-        assert '"torch==2.14.*"' in site.run().stdout
+    def test_without_an_index_an_installed_wheel_needs_no_command(self, site: Site) -> None:
+        assert "to install" not in site.run().stdout

@@ -1,4 +1,4 @@
-"""What the doctor says of each thing that must be right: a line when it is, the problem and its mend when it is not."""
+"""What the doctor reports of Python, torch, the driver, the GPUs and the wheel: one failure for each cause."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 import sysconfig
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._doctor_install import Wheel, serves
+from . import _doctor_compiling, _doctor_environment
+from . import _doctor_install as install
 from ._doctor_lines import Line
 
-PYTHON, TORCH, DRIVER = "Python and system", "torch", "driver and GPUs"
-WHEEL, ENVIRONMENT, JIT = "nvdiffrast", "environment", "just-in-time compiling"
-# Where a problem is shown; every other belongs to the plugin that it was found at.
+PYTHON, TORCH, DRIVER, WHEEL = "Python and system", "torch", "driver and GPUs", "nvdiffrast"
+# The section of a problem; a problem with another code belongs to the plugin at which it was found.
 _SECTIONS = {
     "wrong-python": PYTHON,
     "system-too-old": PYTHON,
@@ -36,9 +34,13 @@ _SECTIONS = {
     "two-copies": WHEEL,
     "mixed-wheels": WHEEL,
 }
-# torch waits for this file as long as it is there, also when who made it was killed.
-_LOCK = "lock"
-_STALE_SECONDS = 3600
+# Problems that another torch solves.
+_OTHER_TORCH = ("torch-other-version", "torch-cpu-only", "cuda-other-major")
+# A wrong torch explains these, where they are about torch's own libraries.
+_OF_LIBRARIES = ("library-missing", "symbol-missing", "unknown")
+_TORCH_LIBRARIES = ("libtorch", "libc10", "torch", "c10")
+# Problems that do not keep a plugin from being imported.
+_BESIDE = ("build-info", "two-copies", "driver-missing", "driver-too-old", "no-kernel")
 _SMALLEST_PYTHON = (3, 9)
 
 
@@ -52,316 +54,296 @@ class Plugin(NamedTuple):
     @property
     def optional(self) -> bool:
         """The OpenGL plugin, without which everything but RasterizeGLContext works."""
-        return self.file.name.startswith("nvdiffrast_plugin_gl")
+        return is_optional(self.file.name)
 
 
-class Patient(NamedTuple):
-    """All that was found out before anything is said: ``facts`` of _installation.describe, plugins, triangles by name.
+class Examined(NamedTuple):
+    """Everything that was found out: ``facts`` of _installation.describe, plugins, and triangles by name.
 
-    ``package`` is nvdiffrast's folder, None where it is not installed.
+    ``package`` is nvdiffrast's folder, None where it is not installed; ``drawing``: a GPU may be used.
     """
 
     facts: Mapping[str, Any]
     plugins: tuple[Plugin, ...]
     triangles: Mapping[str, Mapping[str, Any]]
     package: Path | None
+    drawing: bool = True
 
 
-def lines(patient: Patient, environ: Mapping[str, str] = os.environ) -> list[Line]:
-    """Every line, by section."""
-    found = _problems(patient)
+def is_optional(name: str) -> bool:
+    """Return whether a file name is one of the OpenGL plugin."""
+    return name.startswith("nvdiffrast_plugin_gl")
+
+
+def lines(examined: Examined, environ: Mapping[str, str] = os.environ) -> list[Line]:
+    """Return every line, section by section."""
+    found = _problems(examined)
     return [
-        *_python(found),
-        *_torch(patient, found),
-        *_driver(patient, found),
-        *_wheel(patient, found),
-        *_environment(environ),
-        *_jit(patient, environ),
+        *_python(examined, found),
+        *_torch(examined, found),
+        *_driver(examined, found),
+        *_wheel(examined, found),
+        *_doctor_environment.lines(environ),
+        *_compiling(examined, environ),
     ]
 
 
-def _problems(patient: Patient) -> dict[str, list[Line]]:
-    """The problems by section, each once, however many plugins have it."""
+def _problems(examined: Examined) -> dict[str, list[Line]]:
+    """Return the problems by section, each once, and without those that another problem explains."""
     made: dict[str, list[Line]] = {}
     seen = set()
-    for plugin in patient.plugins:
+    for plugin in examined.plugins:
         for problem in plugin.problems:
             section = _SECTIONS.get(problem.code, str(plugin.file))
-            if (problem.code, problem.summary) not in seen:
-                seen.add((problem.code, problem.summary))
-                state = "warning" if plugin.optional and section == str(plugin.file) else "failed"
-                shown = WHEEL if section == str(plugin.file) else section
-                line = Line(shown, state, problem.summary, tuple(problem.details), problem.mend, problem.code)
-                made.setdefault(section, []).append(line)
+            if (problem.code, problem.summary) in seen or _is_explained(problem, examined):
+                continue
+            seen.add((problem.code, problem.summary))
+            state = "warning" if plugin.optional and section == str(plugin.file) else "failed"
+            shown = WHEEL if section == str(plugin.file) else section
+            line = Line(shown, state, problem.summary, tuple(problem.details), problem.mend, problem.code)
+            made.setdefault(section, []).append(line)
     return made
 
 
-def _python(found: Mapping[str, list[Line]]) -> Iterator[Line]:
+def _is_explained(problem: Any, examined: Examined) -> bool:
+    """Whether the findings about the driver or about torch say the same, nearer to the cause."""
+    if problem.code in ("driver-missing", "torch-absent"):
+        return True
+    if problem.code not in _OF_LIBRARIES or not _torch_is_wrong(examined):
+        return False
+    return problem.code != "library-missing" or str(problem.summary).lower().startswith(_TORCH_LIBRARIES)
+
+
+def _torch_is_wrong(examined: Examined) -> bool:
+    torch = examined.facts.get("torch")
+    if not torch or torch.get("error"):
+        return True
+    return any(problem.code in _OTHER_TORCH for plugin in examined.plugins for problem in plugin.problems)
+
+
+def _python(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
     problems = found.get(PYTHON, [])
     threads = " free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
     name = f"{platform.python_implementation()} {platform.python_version()}{threads}, {sys.executable}"
     if sys.version_info < _SMALLEST_PYTHON or sys.implementation.name != "cpython":
-        yield Line(PYTHON, "failed", f"{name}: wheels are for CPython 3.9 and newer", mend="install CPython")
+        yield Line(PYTHON, "failed", f"{name}: wheels are for CPython 3.9 and newer", ("install CPython",))
     else:
         # A problem below says what is wrong with it.
         yield Line(PYTHON, "info" if problems else "passed", name)
     yield Line(PYTHON, "info", f"{platform.platform()}, {' '.join(platform.libc_ver()) or 'no glibc'}")
+    if install.is_managed() and (examined.package is None or not examined.facts.get("torch")):
+        text = "this Python belongs to the operating system, and pip refuses to install into it"
+        hint = f"{sys.executable} -m venv .venv"
+        yield Line(PYTHON, "warning", text, ("make a virtual environment and run its Python and pip",), hint)
     yield from problems
-    if importlib.util.find_spec("numpy") is None:
-        yield Line(PYTHON, "failed", "numpy is not installed, and nvdiffrast imports it", mend="pip install numpy")
-    else:
-        yield Line(PYTHON, "passed", "numpy")
+    yield _numpy(examined)
 
 
-def _torch(patient: Patient, found: Mapping[str, list[Line]]) -> Iterator[Line]:
-    torch, problems = patient.facts.get("torch"), found.get(TORCH, [])
-    if torch:
-        built = f"CUDA {torch['cuda']}" if torch.get("cuda") else "ROCm" if torch.get("hip") else "no CUDA"
-        fine = not problems and torch.get("cuda")
-        yield Line(
-            TORCH, "passed" if fine else "info", f"torch {torch.get('version')} for {built}, {torch.get('path')}"
-        )
-        if not torch.get("cuda") and not problems:
-            mend = "install a torch of CUDA by the commands below"
-            yield Line(TORCH, "failed", "this torch cannot use an NVIDIA GPU", mend=mend, code="torch-cpu-only")
-    elif not problems:
-        yield Line(
-            TORCH, "failed", "torch is not installed", mend="install it by the commands below", code="torch-absent"
-        )
+def _numpy(examined: Examined) -> Line:
+    if importlib.util.find_spec("numpy") is not None:
+        return Line(PYTHON, "passed", "numpy")
+    text = "numpy is not installed, and nvdiffrast imports it"
+    if not examined.facts.get("torch"):
+        return Line(PYTHON, "info", f"{text}: the command that installs torch installs it, too")
+    return Line(PYTHON, "failed", text, hint=f"{install.installer()} numpy")
+
+
+def _torch(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
+    torch = examined.facts.get("torch")
+    problems = [line._replace(hint=_torch_hint(line, examined)) for line in found.get(TORCH, [])]
+    if not torch:
+        # Where nvdiffrast is not installed, the commands at the end install both.
+        hint = "" if examined.package is None else _right_torch(examined)
+        yield Line(TORCH, "failed", "torch is not installed", hint=hint, code="torch-absent")
+        return
+    if torch.get("error"):
+        yield from problems or [_broken(examined)]
+        return
+    built = f"CUDA {torch['cuda']}" if torch.get("cuda") else "ROCm" if torch.get("hip") else "the CPU"
+    state = "passed" if torch.get("cuda") and not problems else "info"
+    yield Line(TORCH, state, f"torch {torch.get('version')} for {built}, {torch.get('path')}")
+    if not torch.get("cuda") and not problems:
+        text, hint = "this torch cannot use an NVIDIA GPU", _right_torch(examined)
+        yield Line(TORCH, "failed", text, hint=hint if examined.package else "", code="torch-cpu-only")
     yield from problems
 
 
-def _driver(patient: Patient, found: Mapping[str, list[Line]]) -> Iterator[Line]:
-    driver, problems = patient.facts.get("driver"), found.get(DRIVER, [])
+def _torch_hint(line: Line, examined: Examined) -> str:
+    """Return the command for the torch that the wheel is for, where another torch solves the problem."""
+    if line.code in _OTHER_TORCH:
+        return _right_torch(examined)
+    return _broken(examined).hint if line.code == "torch-broken" else line.hint
+
+
+def _right_torch(examined: Examined, *, again: bool = False) -> str:
+    machine = install.this_machine(dict(examined.facts))
+    numpy = importlib.util.find_spec("numpy") is None
+    return install.torch_hint(machine, examined.facts.get("build_info"), numpy=numpy, again=again)
+
+
+def _broken(examined: Examined) -> Line:
+    """Report a torch whose import fails; the next step is the torch that the wheel is for, else the same one again."""
+    torch = examined.facts["torch"]
+    text = f"torch is installed, and its own import fails: {torch.get('error')}"
+    known = isinstance(examined.facts.get("build_info"), dict)
+    hint = _right_torch(examined, again=True) if known else ""
+    if not hint.startswith(("pip", "uv")):
+        hint = install.torch_again(_version("torch"))
+    return Line(TORCH, "failed", text, (str(torch.get("path")),), hint, "torch-broken")
+
+
+def _driver(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
+    driver, problems = examined.facts.get("driver"), found.get(DRIVER, [])
+    error = examined.facts.get("driver_error")
+    old = any(one.code == "driver-too-old" for one in problems)
     if driver:
         text = f"NVIDIA driver {driver.get('version') or 'of unknown version'}, up to CUDA {driver.get('cuda')}"
-        yield Line(DRIVER, "info" if any(one.code == "driver-too-old" for one in problems) else "passed", text)
-    elif not any(one.code == "driver-missing" for one in problems):
-        mend = "install NVIDIA's driver; in a container, start it with GPU access (--gpus all)"
-        yield Line(DRIVER, "failed", "there is no NVIDIA driver", mend=mend, code="driver-missing")
+        yield Line(DRIVER, "info" if old or error else "passed", text)
+    if error:
+        yield Line(DRIVER, "failed", error["summary"], tuple(error["details"]), error["hint"], error["code"])
+    elif not driver:
+        details = ("install NVIDIA's driver; start a container with access to the GPUs (--gpus all)",)
+        yield Line(DRIVER, "failed", "there is no NVIDIA driver", details, code="driver-missing")
     yield from problems
-    devices = list(patient.facts.get("devices") or ())
+    devices = list(examined.facts.get("devices") or ())
     # Such a driver runs none of the kernels that would fit.
-    built = None if any(one.code == "driver-too-old" for one in problems) else patient.facts.get("build_info")
+    built = None if old else examined.facts.get("build_info")
     for device in devices:
         yield _device(device, built)
-    if driver and not devices:
-        mend = "check CUDA_VISIBLE_DEVICES, and the container's GPU access (--gpus all)"
-        yield Line(DRIVER, "failed", "the driver shows no GPU", mend=mend)
-    yield from _triangles(patient)
+    if driver and not devices and not error:
+        details = ("check CUDA_VISIBLE_DEVICES, and the container's access to the GPUs (--gpus all)",)
+        yield Line(DRIVER, "failed", "the driver shows no GPU", details, "nvidia-smi")
+    yield from _triangles(examined)
 
 
 def _device(device: Mapping[str, Any], built: Any) -> Line:
-    """The GPU, and what of the wheel runs on it; that nothing does is a problem told before."""
+    """Report a GPU and what of the wheel runs on it; that nothing does is a problem of its own."""
     capability = str(device.get("capability"))
     text = f"{device.get('name')}, compute capability {capability}, {_gigabytes(device.get('memory'))}"
     if not isinstance(built, dict) or not isinstance(built.get("architectures"), dict):
         return Line(DRIVER, "info", text)
     sass, ptx = (tuple(map(str, built["architectures"].get(kind) or ())) for kind in ("sass", "ptx"))
-    compiled, translated = Wheel("", "", "", "", "", sass, ()), Wheel("", "", "", "", "", (), ptx)
-    if serves(compiled, capability):
+    compiled, translated = (install.Wheel("", "", "", "", "", *kinds) for kinds in ((sass, ()), ((), ptx)))
+    if install.serves(compiled, capability):
         return Line(DRIVER, "passed", f"{text}: the wheel has kernels for it")
-    if serves(translated, capability):
+    if install.serves(translated, capability):
         return Line(DRIVER, "passed", f"{text}: the driver compiles the wheel's PTX for it, once, at the first use")
     return Line(DRIVER, "info", text)
 
 
-def _triangles(patient: Patient) -> Iterator[Line]:
-    if not patient.plugins:
+def _triangles(examined: Examined) -> Iterator[Line]:
+    if not examined.plugins:
         return
-    if not patient.triangles:
-        yield Line(DRIVER, "untested", "a first triangle: no GPU is here, or none was to be used")
-    for name, found in patient.triangles.items():
+    if not examined.triangles:
+        yield Line(DRIVER, "untested", f"a first triangle was not drawn: {_why_not_drawn(examined)}")
+    for name, found in examined.triangles.items():
         title = f"a first triangle by {'OpenGL' if name == 'gl' else 'CUDA'}"
         if found["ok"]:
             yield Line(DRIVER, "passed", f"{title}: {found['text']}")
         else:
-            said = tuple(str(found["text"]).splitlines())
-            mend = "run it with CUDA_LAUNCH_BLOCKING=1 and report what it says"
-            state = "warning" if name == "gl" else "failed"
-            yield Line(DRIVER, state, f"{title} failed", said, mend, "triangle")
+            said = (*str(found["text"]).splitlines(), "CUDA_LAUNCH_BLOCKING=1 makes CUDA name the call that failed")
+            yield Line(DRIVER, "warning" if name == "gl" else "failed", f"{title} failed", said, code="triangle")
 
 
-def _wheel(patient: Patient, found: Mapping[str, list[Line]]) -> Iterator[Line]:
-    if patient.package is None:
-        without = _installed_without_doctor()
-        text = (
-            f"nvdiffrast {without} is there, of a wheel without a doctor"
-            if without
-            else "nvdiffrast is not installed for this Python"
-        )
-        yield Line(WHEEL, "untested", text, mend="install a wheel: see the end")
+def _why_not_drawn(examined: Examined) -> str:
+    if not examined.facts.get("devices"):
+        return "there is no GPU to draw with"
+    if not examined.drawing:
+        return "--no-gpu was given"
+    return "the CUDA plugin cannot be imported"
+
+
+def _wheel(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
+    if examined.package is None:
+        yield _not_installed()
         return
-    info = patient.facts.get("build_info")
+    info = examined.facts.get("build_info")
+    problems = found.get(WHEEL, [])
     if isinstance(info, dict):
         made = f"{info.get('release')} for {info.get('python')}, torch {info.get('torch')}, CUDA {info.get('cuda')}"
-        yield Line(WHEEL, "info" if found.get(WHEEL) else "passed", f"{made}, {patient.package}")
+        yield Line(WHEEL, "info" if problems else "passed", f"{made}, {examined.package}")
         if info.get("partial"):
             few = ", ".join(map(str, (info.get("architectures") or {}).get("sass") or ()))
-            yield Line(WHEEL, "warning", f"built for few GPUs only ({few}): no release", mend="see the end")
-    elif not any(one.code == "build-info" for one in found.get(WHEEL, [])):
-        why = patient.facts.get("build_info_error") or "there is none"
-        mend = "reinstall the wheel: see the end"
-        yield Line(WHEEL, "failed", f"build_info.json cannot be read: {why}", mend=mend, code="build-info")
-    yield from found.get(WHEEL, [])
-    for plugin in patient.plugins:
-        yield from _plugin(plugin, found.get(str(plugin.file), []))
-    for folder in patient.facts.get("dll_folders") or ():
+            yield Line(WHEEL, "warning", f"compiled for compute capability {few} alone: a trial build, not a release")
+    elif not any(one.code == "build-info" for one in problems):
+        why = examined.facts.get("build_info_error") or "it is missing"
+        yield Line(
+            WHEEL, "failed", f"build_info.json cannot be read: {why}", ("reinstall the wheel",), "", "build-info"
+        )
+    yield from problems
+    yield from _deleted(examined)
+    for plugin in examined.plugins:
+        yield from _plugin(plugin, found.get(str(plugin.file), []), blocked=_torch_is_wrong(examined))
+    for folder in examined.facts.get("dll_folders") or ():
         yield Line(WHEEL, "info", f"DLLs are looked for in {folder}")
 
 
-def _installed_without_doctor() -> str | None:
-    """The version of an nvdiffrast that is none of these wheels, where this doctor is not a part of it."""
+def _not_installed() -> Line:
+    """Report that this doctor is not a part of an installed wheel."""
+    version = _version("nvdiffrast")
+    if not version:
+        return Line(WHEEL, "untested", "nvdiffrast is not installed for this Python")
+    return Line(WHEEL, "untested", f"nvdiffrast {version} is installed, from a wheel without a doctor")
+
+
+def _version(project: str) -> str:
+    """Return the version that an installer recorded, empty if none did."""
     try:
-        return importlib.metadata.version("nvdiffrast")
+        return importlib.metadata.version(project)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return ""
 
 
-def _plugin(plugin: Plugin, problems: list[Line]) -> Iterator[Line]:
+def _missing_plugins(examined: Examined) -> dict[str, str]:
+    """Return the compiled modules that the wheel lists and that are gone: name -> what lists it."""
+    info = examined.facts.get("build_info")
+    present = {plugin.file.name.partition(".")[0] for plugin in examined.plugins}
+    listed = info.get("plugins") if isinstance(info, dict) else None
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    missing = {name: "build_info.json lists it" for name in names if name not in present}
+    for file in map(Path, examined.facts.get("missing_plugins") or ()):
+        missing[file.name.partition(".")[0]] = f"RECORD lists {file}"
+    return missing
+
+
+def _deleted(examined: Examined) -> Iterator[Line]:
+    for name, listed in _missing_plugins(examined).items():
+        state = "warning" if is_optional(name) else "failed"
+        details = (
+            listed,
+            "antivirus software deletes such files: look into its log first",
+            "then install the wheel again, from the index or the file that it came from",
+        )
+        yield Line(WHEEL, state, f"{name} was deleted from this installation", details, _reinstall(), "plugin-deleted")
+
+
+def _reinstall() -> str:
+    """Return the command that installs the same version again; empty where no installer recorded one."""
+    version = _version("nvdiffrast")
+    if not version:
+        return ""
+    again = f"{install.installer()} --force-reinstall --no-deps nvdiffrast=={version}"
+    return again.replace("--force-reinstall", "--reinstall") if again.startswith("uv") else again
+
+
+def _plugin(plugin: Plugin, problems: list[Line], *, blocked: bool) -> Iterator[Line]:
     title = f"{plugin.file.name}{' (OpenGL, optional)' if plugin.optional else ''}"
     if plugin.imported["ok"]:
         yield Line(WHEEL, "info" if problems else "passed", f"{title} {plugin.imported['text']}")
+    elif blocked and not problems:
+        yield Line(WHEEL, "untested", f"{title}: it cannot be imported until torch is right, see above")
+    elif any(problem.code not in _BESIDE for problem in plugin.problems):
+        yield Line(WHEEL, "info", f"{title} cannot be imported")
     else:
-        # Its reason may be told elsewhere: what another section holds is not told twice.
-        state = "warning" if plugin.optional else "failed"
-        said = () if plugin.problems else tuple(str(plugin.imported["text"]).splitlines())
-        yield Line(WHEEL, state, f"{title} cannot be imported", said)
+        said = tuple(str(plugin.imported["text"]).splitlines())
+        yield Line(WHEEL, "warning" if plugin.optional else "failed", f"{title} cannot be imported", said)
     yield from problems
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[Line]:
-    """Variables that change what nvdiffrast, torch or the driver do; those that are not set say nothing."""
-    said = [line for name, tell in _VARIABLES.items() if name in environ for line in tell(name, environ[name])]
-    yield from said or [Line(ENVIRONMENT, "passed", "no variable is set that changes what nvdiffrast does")]
-
-
-def _told(name: str, value: str) -> Iterator[Line]:
-    yield Line(ENVIRONMENT, "info", f"{name}={value}")
-
-
-def _slow(name: str, value: str) -> Iterator[Line]:
-    if value not in ("", "0"):
-        yield _warning(f"{name}={value}: every kernel is waited for; good for finding an error, slow else", name)
-
-
-def _forced(name: str, value: str) -> Iterator[Line]:
-    if value == "1":
-        yield _warning(f"{name}=1: the compiled plugins are not used, but compiled again", name)
-
-
-def _hidden(name: str, value: str) -> Iterator[Line]:
-    if value.strip() in ("", "-1"):
-        yield Line(ENVIRONMENT, "failed", f"{name}={value!r} hides every GPU", mend=_unset(name), code="gpus-hidden")
-    else:
-        yield from _told(name, value)
-
-
-def _folder(name: str, value: str) -> Iterator[Line]:
-    if Path(value).is_dir():
-        yield from _told(name, value)
-    else:
-        yield _warning(f"{name}={value}: there is no such folder", name)
-
-
-def _folders(name: str, value: str) -> Iterator[Line]:
-    yield from _told(name, value)
-    for folder in filter(None, value.split(os.pathsep)):
-        if not Path(folder).is_dir():
-            yield _warning(f"{name} names {folder}, which is no folder", name)
-
-
-def _architectures(name: str, value: str) -> Iterator[Line]:
-    yield Line(ENVIRONMENT, "info", f"{name}={value}: heeded where something is compiled, never by a finished wheel")
-
-
-_VARIABLES = {
-    "NVDIFFRAST_FORCE_JIT": _forced,
-    "NVDIFFRAST_NO_JIT": _told,
-    "NVDIFFRAST_DLL_DIRS": _folders,
-    "CUDA_VISIBLE_DEVICES": _hidden,
-    "CUDA_LAUNCH_BLOCKING": _slow,
-    "CUDA_HOME": _folder,
-    "CUDA_PATH": _folder,
-    "TORCH_CUDA_ARCH_LIST": _architectures,
-    "TORCH_EXTENSIONS_DIR": _told,
-    "LD_PRELOAD": _told,
-}
-
-
-def _warning(text: str, name: str) -> Line:
-    return Line(ENVIRONMENT, "warning", text, mend=_unset(name))
-
-
-def _unset(name: str) -> str:
-    return f"set {name}=" if os.name == "nt" else f"unset {name}"
-
-
-def _jit(patient: Patient, environ: Mapping[str, str]) -> Iterator[Line]:
-    """What compiling needs, where nothing compiled is there; and what an interrupted compilation left."""
-    if patient.package is not None and not patient.plugins:
-        missing = [name for name, there in _tools(environ).items() if not there]
-        text = "this installation holds no compiled plugin: a wheel for this machine would"
-        state, rest = ("failed", f"to compile it, {', '.join(missing)} is missing") if missing else ("warning", "")
-        yield Line(JIT, state, text, (rest,) if rest else (), "install a wheel: see the end", "not-compiled")
-    for lock in stale_locks(environ):
-        text = f"an interrupted compilation left {lock}: torch would wait for it for ever"
-        yield Line(JIT, "failed", text, mend="python -m nvdiffrast.doctor --fix", code="stale-lock")
-    folder = extensions_folder(environ)
-    if "TORCH_EXTENSIONS_DIR" in environ and not _writable(folder):
-        text = f"TORCH_EXTENSIONS_DIR={folder} cannot be written to"
-        yield Line(JIT, "warning", text, mend="set it to a folder of yours")
-
-
-def _tools(environ: Mapping[str, str]) -> dict[str, bool]:
-    """What torch compiles with, and whether it is here."""
-    homes = (Path(environ[name], "bin") for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name))
-    nvcc = any(shutil.which("nvcc", path=str(folder)) for folder in (*homes, Path("/usr/local/cuda/bin")))
-    compiler = "cl" if os.name == "nt" else environ.get("CXX") or "c++"
-    ninja = shutil.which("ninja") or importlib.util.find_spec("ninja")
-    return {
-        "nvcc (a CUDA toolkit)": nvcc or bool(shutil.which("nvcc")),
-        f"a C++ compiler ({compiler})": bool(shutil.which(compiler)),
-        "ninja": bool(ninja),
-    }
-
-
-def extensions_folder(environ: Mapping[str, str]) -> Path:
-    """Where torch keeps what it compiles."""
-    if environ.get("TORCH_EXTENSIONS_DIR"):
-        return Path(environ["TORCH_EXTENSIONS_DIR"])
-    if os.name == "nt":
-        return Path(environ.get("LOCALAPPDATA", str(Path.home())), "torch_extensions", "torch_extensions", "Cache")
-    return Path(environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "torch_extensions")
-
-
-def stale_locks(environ: Mapping[str, str]) -> list[Path]:
-    """Locks of nvdiffrast's own compilations that are older than any compilation takes."""
-    root = extensions_folder(environ)
-    name = f"nvdiffrast_plugin*/{_LOCK}"
-    return [lock for pattern in (name, f"*/{name}") for lock in _globbed(root, pattern) if _age(lock) > _STALE_SECONDS]
-
-
-def _globbed(root: Path, pattern: str) -> Iterable[Path]:
-    try:
-        return sorted(root.glob(pattern))
-    except OSError:
-        return ()
-
-
-def _age(path: Path) -> float:
-    """In seconds; 0 of what is gone."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _writable(folder: Path) -> bool:
-    """Whether it is one, or could be made."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK)
+def _compiling(examined: Examined, environ: Mapping[str, str]) -> Iterator[Line]:
+    if examined.package is not None and not examined.plugins and not _missing_plugins(examined):
+        yield _doctor_compiling.not_compiled(environ)
+    yield from _doctor_compiling.leftovers(environ)
 
 
 def _gigabytes(memory: Any) -> str:

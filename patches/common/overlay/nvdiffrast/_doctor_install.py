@@ -1,21 +1,26 @@
-"""The commands that put a wheel for this machine's Python, torch and CUDA here, from what an index says it has."""
+"""The commands that install a wheel and its torch for this machine's Python and CUDA."""
 
 from __future__ import annotations
 
 import base64
+import functools
+import importlib.util
 import json
 import platform
 import re
 import sys
 import sysconfig
 import urllib.request
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 # The index of torch's own builds; a folder for each CUDA.
 TORCH_CHANNELS = "https://download.pytorch.org/whl/"
-# Stands where nobody said which index.
-NO_INDEX = "https://INDEX"
+# Which builds of torch exist, and who publishes them; nothing else is recommended by a command.
+_TABLE = Path(__file__).with_name("torch_builds.json")
+# Shows the command for any torch.
+TORCH_PAGE = "https://pytorch.org/get-started/locally/"
 _TIMEOUT = 15
 _LARGEST = 64 << 20
 # What goes into a command must not be able to say anything else to a shell.
@@ -61,7 +66,7 @@ class Wheel(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """``note`` says what the commands are for; each of them is run line by line."""
+    """``note`` says what the commands are for; ``pip`` and ``uv`` are commands to run one after the other."""
 
     note: str
     pip: tuple[str, ...] = ()
@@ -80,8 +85,87 @@ def this_machine(facts: dict[str, Any]) -> Machine:
     )
 
 
+def installer() -> str:
+    """Return "pip install", or "uv pip install" where this Python has no pip."""
+    return "pip install" if importlib.util.find_spec("pip") else "uv pip install"
+
+
+def is_managed(stdlib: str | None = None) -> bool:
+    """Return whether this Python belongs to the operating system, so that pip refuses to install into it (PEP 668)."""
+    folder = Path(stdlib or sysconfig.get_path("stdlib"))
+    return sys.prefix == sys.base_prefix and (folder / "EXTERNALLY-MANAGED").is_file()
+
+
+def torch_command(install: str, python: str, system: str, torch: str, cuda: str) -> str | None:
+    """Return the command that installs a build of torch, None if the doctor's table does not have the build.
+
+    install: "pip install" or "uv pip install"; python: "3.12"; system: "linux_x86_64"; torch: a line, "2.14"; cuda:
+    "cu130".
+    """
+    for row in _builds():
+        if row[:3] == [system, cuda, torch] and python in row[4]:
+            return torch_from(install, row[3], torch, cuda)
+    return None
+
+
+def torch_from(install: str, origin: str, torch: str, cuda: str) -> str:
+    """Return the command for a torch that ``origin`` publishes: "pypi", or "pytorch" for PyTorch's own index."""
+    option = "--default-index" if install.startswith("uv") else "--index-url"
+    channel = "" if origin == "pypi" else f"{option} {TORCH_CHANNELS}{cuda} "
+    # Quoted: a star is a pattern to a shell that finds files of such a name.
+    return f'{install} {channel}"torch=={torch}.*"'
+
+
+def replacing(install: str) -> str:
+    """Return the command that also replaces another build of the same version, which pip and uv would leave."""
+    return f"{install} {'--reinstall' if install.startswith('uv') else '--force-reinstall'}"
+
+
+def torch_again(version: str) -> str:
+    """Return the command that installs a torch again, by the version that its metadata states: "2.13.0+cu126".
+
+    The local part names the folder of PyTorch's index that it came from; without one it came from PyPI. Empty if the
+    version is not one.
+    """
+    found = re.fullmatch(r"\d+(?:\.\d+)+(?:\+(?P<folder>cu\d+|cpu|xpu|rocm[\d.]+))?", version, re.ASCII)
+    if found is None:
+        return ""
+    install = replacing(installer())
+    option = "--default-index" if install.startswith("uv") else "--index-url"
+    channel = f" {option} {TORCH_CHANNELS}{found['folder']}" if found["folder"] else ""
+    return f"{install} --no-deps{channel} torch=={version}"
+
+
+@functools.cache
+def _builds() -> list[list[Any]]:
+    """Return the rows of the table (platform, CUDA tag, torch line, origin, Pythons), empty if it cannot be read."""
+    try:
+        return list(json.loads(_TABLE.read_text(encoding="utf-8"))["builds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def torch_hint(machine: Machine, info: Any, *, numpy: bool = False, again: bool = False) -> str:
+    """Return the command that installs the torch that the wheel of build_info.json ``info`` is for.
+
+    Without such a wheel it is the newest torch for this machine; ``numpy`` installs numpy as well, ``again`` replaces
+    what is installed. Where the table has no such build, the page that shows the command is returned.
+    """
+    wanted = of_info(machine, info)
+    if wanted is not None:
+        torch, cuda = wanted.torch, wanted.cuda
+    else:
+        fitting = [row for row in _builds() if row[0] == machine.platform and machine.python in row[4]]
+        if not fitting:
+            return TORCH_PAGE
+        _, cuda, torch, _, _ = max(fitting, key=lambda row: (_numbers(row[2]), row[3] == "pypi", _numbers(row[1])))
+    install = replacing(installer()) if again or machine.torch == torch else installer()
+    command = torch_command(install, machine.python, machine.platform, torch, cuda)
+    return command + (" numpy" if numpy else "") if command else TORCH_PAGE
+
+
 def advice(machine: Machine, wheels: tuple[Wheel, ...], index: str) -> Advice:
-    """How to get the best of ``wheels`` for ``machine`` from the ``index``: that of the torch that is here, if any."""
+    """Return how to get the best of ``wheels`` from the ``index``: for the torch that is here, if there is one."""
     fitting = [wheel for wheel in wheels if (wheel.python, wheel.platform) == (machine.python, machine.platform)]
     if not fitting:
         known = ", ".join(sorted({f"{wheel.python} on {wheel.platform}" for wheel in wheels})) or "nothing"
@@ -90,31 +174,36 @@ def advice(machine: Machine, wheels: tuple[Wheel, ...], index: str) -> Advice:
     if not served:
         return Advice(f"no wheel of the index has kernels for this GPU ({', '.join(machine.capabilities)})")
     best = max(served, key=lambda wheel: _rank(wheel, machine))
-    if (best.torch, _major(best.cuda)) == (machine.torch, (machine.cuda or "").partition(".")[0]):
+    if _fits(best, machine):
         return commands(best, index, note=f"for the torch {machine.torch} that is here")
     here = f"torch {machine.torch} of CUDA {machine.cuda or 'none'}" if machine.torch else "no torch"
     kept = sorted({f"{wheel.torch} of {wheel.cuda}" for wheel in served}, key=_numbers)
     note = f"here is {here}; the index has wheels for torch {', '.join(kept)}: this changes torch"
-    return commands(best, index, note=note, torch=True)
+    return commands(best, index, note=note, machine=machine)
 
 
-def commands(wheel: Wheel, index: str, *, note: str, torch: bool = False) -> Advice:
-    """The lines for one wheel; ``torch``: those that install its torch come first."""
+def commands(wheel: Wheel, index: str, *, note: str, machine: Machine | None = None) -> Advice:
+    """Return the commands for one wheel; with ``machine``, those that install its torch there come first."""
     channel = f"{index.rstrip('/')}/whl/{wheel.cuda}/"
     pin = f"nvdiffrast=={wheel.release}"
-    pip = [f"pip install --index-url {TORCH_CHANNELS}{wheel.cuda} torch=={wheel.torch}.*"] if torch else []
-    uv = [f"uv pip install --default-index {TORCH_CHANNELS}{wheel.cuda} torch=={wheel.torch}.*"] if torch else []
-    if torch:
-        # A star in a word is a pattern to a shell that finds files of such a name.
-        pip, uv = ([re.sub(r"(torch==\S+)$", r'"\1"', line) for line in lines] for lines in (pip, uv))
-    pip += ["pip install numpy", f"pip install --index-url {channel} {pin}"]
-    uv += ["uv pip install numpy", f"uv pip install --default-index {channel} {pin}"]
+    pip = ["pip install numpy", f"pip install --index-url {channel} {pin}"]
+    uv = ["uv pip install numpy", f"uv pip install --default-index {channel} {pin}"]
+    if machine is not None:
+        place = machine.python, machine.platform, wheel.torch, wheel.cuda
+        for lines, install in ((pip, "pip install"), (uv, "uv pip install")):
+            command = torch_command(replacing(install) if machine.torch == wheel.torch else install, *place)
+            if command is None:
+                note = f"{note}; first install torch {wheel.torch} built for {wheel.cuda}, see {TORCH_PAGE}"
+                break
+            lines.insert(0, command)
     return Advice(note, tuple(pip), tuple(uv))
 
 
-def of_build_info(machine: Machine, info: dict[str, Any]) -> Advice:
-    """The same without an index: what the wheel that is here was built for."""
-    wheel = _wheel(
+def of_info(machine: Machine, info: Any) -> Wheel | None:
+    """Return what build_info.json says of the wheel that is here, None if it says no torch and no CUDA."""
+    if not isinstance(info, dict):
+        return None
+    return _wheel(
         {
             "release": info.get("release"),
             "torch": _line(info.get("torch")),
@@ -123,11 +212,11 @@ def of_build_info(machine: Machine, info: dict[str, Any]) -> Advice:
             "platform": machine.platform,
         }
     )
-    if wheel is None:
-        return Advice("what the wheel here was built for is unknown: name an index with --index-url")
-    fits = wheel.torch == machine.torch and _major(wheel.cuda) == (machine.cuda or "").partition(".")[0]
-    note = f"the wheel here is for torch {wheel.torch} and {wheel.cuda}; name its index with --index-url to see INDEX"
-    return commands(wheel, NO_INDEX, note=note, torch=not fits)
+
+
+def _fits(wheel: Wheel, machine: Machine) -> bool:
+    """Whether a wheel is for the torch that is here, of whatever minor version of CUDA."""
+    return (wheel.torch, _major(wheel.cuda)) == (machine.torch, (machine.cuda or "").partition(".")[0])
 
 
 def read_index(address: str) -> tuple[Wheel, ...]:
@@ -183,13 +272,14 @@ def _wheel(entry: dict[str, Any]) -> Wheel | None:
 
 
 def _rank(wheel: Wheel, machine: Machine) -> tuple[Any, ...]:
-    """The torch that is here, its CUDA, a CUDA that the driver runs; then the newest."""
+    """Return a key: CUDA that the driver runs, then the torch that is here, then one that a command installs."""
     here = (machine.cuda or "").replace(".", "")
     driver = _numbers(machine.driver)[:1] if machine.driver else None
     major = (int(_major(wheel.cuda)),)
     return (
         driver is None or major <= driver,
-        wheel.torch == machine.torch and _major(wheel.cuda) == (machine.cuda or "").partition(".")[0],
+        _fits(wheel, machine),
+        torch_command("pip install", machine.python, machine.platform, wheel.torch, wheel.cuda) is not None,
         wheel.cuda == f"cu{here}",
         _major(wheel.cuda) == (machine.cuda or "").partition(".")[0],
         _numbers(wheel.torch),

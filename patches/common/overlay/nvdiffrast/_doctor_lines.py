@@ -1,4 +1,4 @@
-"""What the doctor found, a line each, and how it is shown: on a terminal, in a log, as JSON, or to share."""
+"""What the doctor found, as lines, and how they are written: on a terminal, in a log, or as JSON."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ STATES = {
 
 
 class Line(NamedTuple):
-    """One finding. ``state`` is a key of STATES; ``details`` are lines, ``mend`` is one command or sentence."""
+    """One finding.
+
+    ``state`` is a key of STATES; ``details`` are further lines; ``hint`` is the next step, a command where there is
+    one; ``code`` is a heading of the README.
+    """
 
     section: str
     state: str
     text: str
     details: tuple[str, ...] = ()
-    mend: str = ""
+    hint: str = ""
     code: str = ""
 
 
 def counted(lines: Iterable[Line]) -> dict[str, int]:
-    """How many there are of each state but info."""
+    """Return how many lines there are of each state but info."""
     found = Counter(line.state for line in lines)
     return {state: found[state] for state in STATES if state != "info"}
 
 
 def exit_code(lines: Iterable[Line]) -> int:
-    """1 if anything failed, else 0."""
+    """Return 1 if anything failed, else 0."""
     return int(any(line.state == "failed" for line in lines))
 
 
-class Paper:
-    """Where lines are written: with marks and colours on a terminal, with words elsewhere."""
+class Printer:
+    """Writes lines to a stream: with marks and colours on a terminal, with words elsewhere."""
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
         terminal = stream.isatty() and environ.get("TERM") != "dumb"
@@ -50,7 +54,7 @@ class Paper:
         self._marks = terminal and "utf" in self._encoding.lower()
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Every line under the heading of its section, in their order."""
+        """Write every line under the heading of its section, in the order given."""
         section = ""
         for line in lines:
             if line.section != section:
@@ -59,18 +63,18 @@ class Paper:
             self._put(f"  {self._mark(line.state)} {self._clean(line.text)}{self._code(line.code)}")
             for detail in line.details:
                 self.say(f"        {detail}")
-            if line.mend:
-                self.say(f"      mend: {line.mend}")
+            if line.hint:
+                self.say(f"      next: {line.hint}")
 
     def say(self, text: str = "") -> None:
-        """One line of text."""
+        """Write one line of text."""
         self._put(self._clean(text))
 
     def _put(self, text: str) -> None:
         self._stream.write(f"{text}\n")
 
     def _clean(self, text: str) -> str:
-        """What this stream can show; nothing that a file or an index says can steer the terminal."""
+        """Return what this stream can show: no text of a file or an index can send control codes to the terminal."""
         printable = "".join(one if one.isprintable() else "?" for one in text)
         return printable.encode(self._encoding, "replace").decode(self._encoding)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import importlib
 import importlib.machinery
@@ -9,7 +10,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +21,6 @@ _PACKAGE = _loader.PACKAGE
 BUILD_INFO = _PACKAGE / "build_info.json"
 _STEMS = ("nvdiffrast_plugin", "nvdiffrast_plugin_gl", "_nvdiffrast_c")
 _SUFFIXES = (".so", ".pyd")
-# Of CUDA's driver interface.
-_MAJOR, _MINOR = 75, 76
 
 
 def describe(*, torch: bool = False) -> dict[str, Any]:
@@ -35,8 +33,10 @@ def describe(*, torch: bool = False) -> dict[str, Any]:
         "build_info": info,
         "build_info_error": error,
         "driver": driver(),
+        "driver_error": driver_error(),
         "devices": devices(),
         "plugins": [str(file) for file in plugins()],
+        "missing_plugins": [str(file) for file in missing_plugins()],
         "copies": [str(folder) for folder in copies()],
         "dll_folders": [str(folder) for folder in _loader.dll_folders()],
     }
@@ -99,6 +99,19 @@ def plugins() -> list[Path]:
     return [file for file in found if file.suffix in _SUFFIXES]
 
 
+def missing_plugins() -> list[Path]:
+    """Return the compiled modules that RECORD lists and that are not there."""
+    found = []
+    for folder in distributions():
+        try:
+            rows = list(csv.reader((folder / "RECORD").read_text(encoding="utf-8").splitlines()))
+        except (OSError, ValueError, csv.Error):
+            continue
+        found += [Path(row[0]) for row in rows if row]
+    modules = [file for file in found if file.suffix in _SUFFIXES and file.name.partition(".")[0] in _STEMS]
+    return [_PACKAGE.parent / file for file in modules if not _is_file(_PACKAGE.parent / file)]
+
+
 def copies() -> list[Path]:
     """Every nvdiffrast on the path, this one first."""
     found = [_PACKAGE]
@@ -129,61 +142,24 @@ def loaded_libraries() -> list[Path]:
 
 
 def driver() -> dict[str, str | None] | None:
-    """The driver's version and the CUDA that it runs; None without a driver."""
-    cuda = _cuda_library()
-    if cuda is None:
-        return None
-    value = ctypes.c_int(0)
-    known = cuda.cuDriverGetVersion(ctypes.byref(value)) == 0 and value.value
-    return {
-        "version": _driver_version(),
-        "cuda": f"{value.value // 1000}.{value.value % 1000 // 10}" if known else None,
-    }
+    """Return the driver's version and the newest CUDA that it runs, None without a driver that works."""
+    return _driver_answer().driver
 
 
 def devices() -> list[dict[str, Any]]:
-    """Name, capability and memory in bytes of every GPU that CUDA sees."""
-    cuda = _cuda_library()
-    count = ctypes.c_int(0)
-    if cuda is None or cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return []
-    return [_device(cuda, number) for number in range(count.value)]
+    """Return name, capability and memory (bytes) of every GPU that CUDA sees."""
+    return _driver_answer().devices
 
 
-def _device(cuda: Any, number: int) -> dict[str, Any]:
-    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t(0)
-    major, minor, device = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
-    cuda.cuDeviceGet(ctypes.byref(device), number)
-    cuda.cuDeviceGetName(name, len(name), device)
-    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    capability = f"{major.value}.{minor.value}"
-    return {"name": name.value.decode("utf-8", "replace"), "capability": capability, "memory": memory.value}
+def driver_error() -> dict[str, Any] | None:
+    """Return why the driver does not work (code, summary, details, hint), None if it works or is absent."""
+    return _driver_answer().error
 
 
-def _cuda_library() -> Any:
-    try:
-        return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return None
+def _driver_answer() -> Any:
+    from . import _doctor_driver  # noqa: PLC0415 - only a question about the driver pays for it
 
-
-def _driver_version() -> str | None:
-    """As nvidia-smi shows it, by NVML."""
-    try:
-        nvml = ctypes.CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
-        text = ctypes.create_string_buffer(80)
-        if nvml.nvmlInit_v2() == 0 and nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0:
-            return text.value.decode("ascii", "replace")
-    except (OSError, AttributeError):
-        pass
-    try:
-        said = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", said)
-    return found[1] if found else None
+    return _doctor_driver.ask()
 
 
 def _modules_of_windows() -> Iterator[Path]:
