@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import importlib
 import importlib.machinery
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import _loader, _record
+from . import _hints, _loader, _record
 
 _PACKAGE = _loader.PACKAGE
 BUILD_INFO = _PACKAGE / "build_info.json"
@@ -38,6 +37,7 @@ def describe(*, torch: bool = False) -> dict[str, Any]:
         "devices": devices(),
         "plugins": [str(file) for file in plugins()],
         "missing_plugins": [str(file) for file in missing_plugins()],
+        "reinstall": _hints.reinstall(info)._asdict(),
         "copies": [str(folder) for folder in copies()],
         "dll_folders": [str(folder) for folder in _loader.dll_folders()],
     }
@@ -114,15 +114,7 @@ def plugin_modules() -> list[str]:
 
 def missing_plugins() -> list[Path]:
     """Return the compiled modules that RECORD lists and that are not there."""
-    found = []
-    for folder in distributions():
-        try:
-            rows = list(csv.reader((folder / "RECORD").read_text(encoding="utf-8").splitlines()))
-        except (OSError, ValueError, csv.Error):
-            continue
-        found += [Path(row[0]) for row in rows if row]
-    modules = [file for file in found if file.suffix in _SUFFIXES and file.name.partition(".")[0] in _STEMS]
-    return [_PACKAGE.parent / file for file in modules if not _is_file(_PACKAGE.parent / file)]
+    return [file for stem in _STEMS for file in _record.modules(stem) if not _is_file(file)]
 
 
 def copies() -> list[Path]:
