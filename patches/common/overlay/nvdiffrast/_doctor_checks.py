@@ -21,7 +21,10 @@ PYTHON, TORCH, DRIVER, WHEEL = "Python and system", "torch", "driver and GPUs", 
 _SECTIONS = {
     "wrong-python": PYTHON,
     "system-too-old": PYTHON,
+    "system-musl": PYTHON,
     "path-refused": PYTHON,
+    "numpy-absent": PYTHON,
+    "numpy-broken": PYTHON,
     "torch-absent": TORCH,
     "torch-other-version": TORCH,
     "torch-cpu-only": TORCH,
@@ -106,8 +109,8 @@ def _problems(examined: Examined) -> dict[str, list[Line]]:
 
 
 def _is_explained(problem: Any, examined: Examined) -> bool:
-    """Whether the findings about the driver or about torch say the same, nearer to the cause."""
-    if problem.code in ("driver-missing", "torch-absent"):
+    """Whether the findings about the driver, numpy or torch say the same, nearer to the cause."""
+    if problem.code in ("driver-missing", "numpy-absent", "torch-absent"):
         return True
     if problem.code not in _OF_LIBRARIES or not _torch_is_wrong(examined):
         return False
@@ -145,7 +148,7 @@ def _numpy(examined: Examined) -> Line:
     text = "numpy is not installed, and nvdiffrast imports it"
     if not examined.facts.get("torch"):
         return Line(PYTHON, "info", f"{text}: the command that installs torch installs it, too")
-    return Line(PYTHON, "failed", text, hint=f"{install.installer()} numpy")
+    return Line(PYTHON, "failed", text, hint=f"{install.installer()} numpy", code="numpy-absent")
 
 
 def _torch(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line]:
@@ -268,7 +271,11 @@ def _wheel(examined: Examined, found: Mapping[str, list[Line]]) -> Iterator[Line
     elif not any(one.code == "build-info" for one in problems):
         why = examined.facts.get("build_info_error") or "it is missing"
         yield Line(
-            WHEEL, "failed", f"build_info.json cannot be read: {why}", ("reinstall the wheel",), "", "build-info"
+            WHEEL,
+            "failed",
+            f"build_info.json cannot be read: {why}",
+            hint=_again(examined)["command"],
+            code="build-info",
         )
     yield from problems
     yield from _deleted(examined)
@@ -306,24 +313,18 @@ def _missing_plugins(examined: Examined) -> dict[str, str]:
     return missing
 
 
+def _again(examined: Examined) -> Mapping[str, str]:
+    """Return the command that installs the same wheel again, and a note on it."""
+    return examined.facts.get("reinstall") or {"command": "", "note": ""}
+
+
 def _deleted(examined: Examined) -> Iterator[Line]:
     for name, listed in _missing_plugins(examined).items():
         state = "warning" if is_optional(name) else "failed"
-        details = (
-            listed,
-            "antivirus software deletes such files: look into its log first",
-            "then install the wheel again, from the index or the file that it came from",
-        )
-        yield Line(WHEEL, state, f"{name} was deleted from this installation", details, _reinstall(), "plugin-deleted")
-
-
-def _reinstall() -> str:
-    """Return the command that installs the same version again; empty where no installer recorded one."""
-    version = _version("nvdiffrast")
-    if not version:
-        return ""
-    again = f"{install.installer()} --force-reinstall --no-deps nvdiffrast=={version}"
-    return again.replace("--force-reinstall", "--reinstall") if again.startswith("uv") else again
+        again = _again(examined)
+        details = (listed, "antivirus software deletes such files: look into its log first", again["note"])
+        text = f"{name} was deleted from this installation"
+        yield Line(WHEEL, state, text, tuple(filter(None, details)), again["command"], "plugin-deleted")
 
 
 def _plugin(plugin: Plugin, problems: list[Line], *, blocked: bool) -> Iterator[Line]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import importlib
 import importlib.machinery
@@ -11,11 +10,12 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import _loader
+from . import _hints, _loader, _record
 
 _PACKAGE = _loader.PACKAGE
 BUILD_INFO = _PACKAGE / "build_info.json"
@@ -37,15 +37,17 @@ def describe(*, torch: bool = False) -> dict[str, Any]:
         "devices": devices(),
         "plugins": [str(file) for file in plugins()],
         "missing_plugins": [str(file) for file in missing_plugins()],
+        "reinstall": _hints.reinstall(info)._asdict(),
         "copies": [str(folder) for folder in copies()],
         "dll_folders": [str(folder) for folder in _loader.dll_folders()],
     }
 
 
 def python_tag() -> str:
-    """As in the names of wheels: cp312, or cp313t without the GIL."""
-    free = "t" if "t" in getattr(sys, "abiflags", "") else ""
-    return f"cp{sys.version_info[0]}{sys.version_info[1]}{free}"
+    """Return this Python's tag in the names of wheels: cp312, cp313t without the GIL, pp311 for PyPy."""
+    kind = {"cpython": "cp", "pypy": "pp"}.get(sys.implementation.name, sys.implementation.name)
+    free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    return f"{kind}{sys.version_info[0]}{sys.version_info[1]}{free}"
 
 
 def machine() -> str:
@@ -93,23 +95,26 @@ def torch_facts(*, imported: bool) -> dict[str, Any] | None:
 
 
 def plugins() -> list[Path]:
-    """The compiled modules of this installation, for whatever Python."""
+    """Return the compiled modules of this installation that are there, for whatever Python.
+
+    Where RECORD lists compiled modules, other files of their names, such as copies, are left out.
+    """
     folders = (_PACKAGE / "torch", _PACKAGE.parent)
     found = [file for folder in folders for stem in _STEMS for file in sorted(folder.glob(f"{stem}.*"))]
-    return [file for file in found if file.suffix in _SUFFIXES]
+    there = [file for file in found if file.suffix in _SUFFIXES]
+    own = {file for stem in _STEMS for file in _record.modules(stem)}
+    return [file for file in there if file in own] if own else there
+
+
+def plugin_modules() -> list[str]:
+    """Return the names by which the compiled modules are imported that this Python imports."""
+    own = [file for file in plugins() if _loader.takes(file)]
+    return [".".join((*file.relative_to(_PACKAGE.parent).parent.parts, file.name.partition(".")[0])) for file in own]
 
 
 def missing_plugins() -> list[Path]:
     """Return the compiled modules that RECORD lists and that are not there."""
-    found = []
-    for folder in distributions():
-        try:
-            rows = list(csv.reader((folder / "RECORD").read_text(encoding="utf-8").splitlines()))
-        except (OSError, ValueError, csv.Error):
-            continue
-        found += [Path(row[0]) for row in rows if row]
-    modules = [file for file in found if file.suffix in _SUFFIXES and file.name.partition(".")[0] in _STEMS]
-    return [_PACKAGE.parent / file for file in modules if not _is_file(_PACKAGE.parent / file)]
+    return [file for stem in _STEMS for file in _record.modules(stem) if not _is_file(file)]
 
 
 def copies() -> list[Path]:
@@ -120,11 +125,6 @@ def copies() -> list[Path]:
         if _is_file(folder / "__init__.py") and not any(_same(folder, other) for other in found):
             found.append(folder.absolute())
     return found
-
-
-def distributions() -> list[Path]:
-    """The .dist-info folders beside this package."""
-    return sorted(_PACKAGE.parent.glob("nvdiffrast-*.dist-info"))
 
 
 def loaded_libraries() -> list[Path]:
