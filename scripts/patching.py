@@ -1,7 +1,8 @@
 """A pristine release plus its series: patches applied to the letter, then our own files laid over it.
 
 ``patches/<series>/series`` names the patches in order, one a line, with the offset its hunks may have
-(``loader.patch offset<=6``; none by default). ``patches/common/overlay`` and ``patches/<series>/overlay`` hold files of
+(``loader.patch offset<=6``; none by default); one that is not in its folder is taken from ``patches/common``.
+``patches/common/overlay`` and ``patches/<series>/overlay`` hold files of
 ours; ``patches/<series>/replaces`` names the files of upstream that an overlay may replace.
 """
 
@@ -115,9 +116,10 @@ def _patch(file: Path, number: int, text: str) -> Patch:
     if line is None:
         raise PatchError(f"{file}:{number}: {text!r} is not 'NAME.patch' or 'NAME.patch offset<=N'")
     path = file.parent / line["name"]
-    if not path.is_file():
+    common = file.parent.parent / "common" / line["name"]
+    if not path.is_file() and not common.is_file():
         raise PatchError(f"{file}:{number}: there is no {path}")
-    return Patch(path, int(line["offset"] or 0))
+    return Patch(path if path.is_file() else common, int(line["offset"] or 0))
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

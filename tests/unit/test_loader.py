@@ -43,7 +43,7 @@ class Site:
         self.folder = folder
         self.package = folder / "nvdiffrast"
         (self.package / "torch").mkdir(parents=True)
-        for name in ("_loader.py", "_diagnosis.py", "_installation.py", "_binaries.py"):
+        for name in [path.name for path in OVERLAY.glob("_*.py") if "_doctor" not in path.name]:
             shutil.copy(OVERLAY / name, self.package)
         (self.package / "__init__.py").touch()
         # Upstream's own way in: torch first, then the loader when a plugin is asked for.

@@ -15,6 +15,8 @@ _PE_MACHINES = {0x8664: "x86_64", 0x14C: "i386", 0xAA64: "aarch64"}
 _ELF_MACHINES = {62: "x86_64", 3: "i386", 183: "aarch64"}
 # Sets of functions that Windows provides under such names, with no file behind them.
 _VIRTUAL = ("api-ms-win-", "ext-ms-")
+# Bytes that are looked at in a file of no known format.
+_START = 4096
 _SYSTEM_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 
 
@@ -38,7 +40,7 @@ class Binary(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Why a library cannot be loaded: ``kind`` is "missing", "damaged", "foreign" or "symbol".
+    """Why a library cannot be loaded: ``kind`` is "missing", "damaged", "unreadable", "foreign" or "symbol".
 
     ``library`` is its name or its file, ``needed_by`` the file that asks for it, ``detail`` what is wrong.
     """
@@ -67,11 +69,13 @@ def read(path: Path) -> Binary:
                 return _read_elf(data)
         except (struct.error, IndexError, OverflowError, ValueError) as error:
             raise error if isinstance(error, DamagedError) else DamagedError("it is truncated or altered") from error
+        if not any(data[:_START]):
+            raise DamagedError("it holds only zeros where its content should be")
     raise DamagedError("it is no shared library")
 
 
 def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machine: str) -> list[Fault]:
-    """What keeps ``module`` from being loaded, as far as files tell; nearest to it first.
+    """Return what keeps ``module`` from being loaded, as far as files tell; nearest to it first.
 
     ``folders`` are searched in their order before the system's own; ``loaded`` are libraries of this process already,
     which is for ``machine``.
@@ -79,7 +83,7 @@ def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machin
     try:
         first = read(module)
     except (DamagedError, OSError) as error:
-        return [Fault("damaged", str(module), module, str(error))]
+        return [_unusable(module, module, error)]
     if first.machine != machine:
         return [Fault("foreign", str(module), module, f"it is for {first.machine}, not for {machine}")]
     here = {file.name.lower() if first.format == "pe" else file.name: file for file in loaded}
@@ -90,9 +94,9 @@ def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machin
     while queue:
         file, binary, paths = queue.pop(0)
         for name in binary.needed:
-            place = search(name, file, paths)
+            place, closed = search(name, file, paths)
             if place is None:
-                inner, fault = None, None if _provided(name, first.format) else Fault("missing", name, file, "")
+                inner, fault = None, _absent(name, closed, file, first.format)
             else:
                 fault, inner = _examined(name, place, file, binary, machine)
             if fault is not None:
@@ -103,12 +107,28 @@ def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machin
     return list(found.values())
 
 
+def _absent(name: str, closed: Path | None, file: Path, format_: str) -> Fault | None:
+    """Return the fault of a library that was not found; ``closed`` is a folder that could not be searched for it."""
+    if _provided(name, format_):
+        return None
+    if closed is not None:
+        return Fault("unreadable", str(closed), file, f"this user may not search it for {name}")
+    return Fault("missing", name, file, "")
+
+
+def _unusable(library: Path, needed_by: Path, error: DamagedError | OSError) -> Fault:
+    """Return the fault of a library that could not be read."""
+    if isinstance(error, OSError):
+        return Fault("unreadable", str(library), needed_by, f"it cannot be read: {error.strerror or error}")
+    return Fault("damaged", str(library), needed_by, str(error))
+
+
 def _examined(name: str, place: Path, file: Path, binary: Binary, machine: str) -> tuple[Fault | None, Binary | None]:
-    """What is wrong with a library that was found, and what it says if it can be read."""
+    """Return what is wrong with a library that was found, and its content if it can be read."""
     try:
         inner = read(place)
     except (DamagedError, OSError) as error:
-        return Fault("damaged", str(place), file, str(error)), None
+        return _unusable(place, file, error), None
     if inner.machine != machine:
         return Fault("foreign", str(place), file, f"it is for {inner.machine}, not for {machine}"), None
     absent = sorted(set(binary.imports.get(name, ())) - inner.exports)
@@ -124,19 +144,20 @@ class _Search:
         self._format, self._folders, self._loaded = format_, folders, loaded
         self._own = _windows_folders() if format_ == "pe" else _linux_folders()
 
-    def __call__(self, name: str, needed_by: Path, paths: tuple[str, ...]) -> Path | None:
-        """The file of a name, None if there is none."""
+    def __call__(self, name: str, needed_by: Path, paths: tuple[str, ...]) -> tuple[Path | None, Path | None]:
+        """Return the file of a name, or None and the first folder of the wheel or torch that may not be searched."""
         asked = name.lower() if self._format == "pe" else name
         if asked in self._loaded:
-            return self._loaded[asked]
-        if self._format == "pe":
-            places: Iterable[Path] = (needed_by.parent, *self._folders, *self._own)
-        else:
-            places = (*_expanded(paths, needed_by), *_listed("LD_LIBRARY_PATH"), *self._folders, *self._own)
-        return next((folder / name for folder in places if _is_file(folder / name)), None)
+            return self._loaded[asked], None
+        expected = (needed_by.parent,) if self._format == "pe" else tuple(_expanded(paths, needed_by))
+        others = () if self._format == "pe" else tuple(_listed("LD_LIBRARY_PATH"))
+        for folder in (*expected, *others, *self._folders, *self._own):
+            if _is_file(folder / name):
+                return folder / name, None
+        return None, next((folder for folder in (*expected, *self._folders) if _is_closed(folder / name)), None)
 
     def is_system(self, place: Path) -> bool:
-        """Whether the file came from the system itself, whose own needs are its own matter."""
+        """Return whether the file came from the system itself, which keeps its own libraries complete."""
         return place.parent in self._own
 
 
@@ -190,6 +211,17 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def _is_closed(path: Path) -> bool:
+    """Return whether this user may not even ask if there is such a file."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class _Pe:
@@ -296,7 +328,7 @@ def _dynamic(data: mmap.mmap, table: tuple[int, int], loads: list[tuple[int, int
     entries = list(struct.iter_unpack("<QQ", data[table[0] : table[0] + table[1] // 16 * 16]))
     strings = next((value for tag, value in entries if tag == 5), None)
     if strings is None:
-        return [], []
+        raise DamagedError("its dynamic section is empty")
     where = [place + strings - memory for memory, length, place in loads if memory <= strings < memory + length]
     if not where:
         return [], []
@@ -306,4 +338,6 @@ def _dynamic(data: mmap.mmap, table: tuple[int, int], loads: list[tuple[int, int
         return data[place : data.find(b"\0", place)].decode("utf-8", "surrogateescape")
 
     needed = [text(value) for tag, value in entries if tag == 1]
+    if not all(needed):
+        raise DamagedError("it holds zeros where the names of its libraries should be")
     return needed, [text(value) for tag, value in entries if tag in (15, 29)]

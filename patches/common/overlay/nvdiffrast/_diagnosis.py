@@ -1,273 +1,212 @@
-"""Says why a compiled module cannot be imported, or would not work, and what to do; imported only when asked."""
+"""Says why a compiled module cannot be imported, or would not work, and what to run; imported only when asked."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
+import importlib.machinery
+import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from . import _binaries, _installation, _loader
+from . import _hints, _installation, _library_problems, _loader, _record, _refusals
+from ._hints import Hint
+from ._problem import Case, Problem, with_hint
 
-REINSTALL = "pip install --force-reinstall --no-deps nvdiffrast, from the index it came from"
-_UNDEFINED_SYMBOL = re.compile(r"undefined symbol: (?P<symbol>\S+)")
-_NO_PROCEDURE = "procedure could not be found"
-_MISSING_LIBRARY = re.compile(
-    r"(?P<library>[^\s:']+): cannot open shared object file|Error loading shared library (?P<musl>\S+):"
-)
-_TOO_OLD = re.compile(
-    r"version [`'](?P<version>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)' not found(?: \(required by (?P<by>[^)]+)\))?"
-)
-_DAMAGED = ("file too short", "invalid ELF header", "is not a valid Win32 application", "ELF file data encoding")
-_GRAPHICS = ("libGL.so", "libEGL.so", "libOpenGL.so", "libGLX.so", "libGLdispatch.so")
-_DRIVER = ("libcuda.so", "nvcuda.dll", "libnvidia-")
-_TORCH = ("libtorch", "libc10", "libshm", "torch", "c10", "shm.dll", "uv.dll", "fbgemm", "asmjit", "libiomp5md")
+_WINDOWS_NUMBER = re.compile(r"\[WinError (\d+)\]")
+_Finder = Callable[[Case], Iterable[Problem]]
 # What CUDA's runtime 13 needs of a driver, by CUDA major.
 _OLDEST_DRIVER = {"11": "450", "12": "525", "13": "580"}
 
 
-class Problem(NamedTuple):
-    """One thing that is wrong: a stable ``code``, lines of ``details``, and how to ``mend`` it."""
-
-    code: str
-    summary: str
-    details: tuple[str, ...]
-    mend: str
-
-
-class _Case(NamedTuple):
-    """What all findings are made from: the module's file, what importing it said, and the facts."""
-
-    file: Path
-    error: BaseException | None
-    info: Mapping[str, Any] | None
-    info_error: str | None
-    torch: Mapping[str, Any] | None
-    python: str
-
-    @property
-    def text(self) -> str:
-        return str(self.error or "")
-
-
 def explain(file: Path, error: BaseException) -> str:
-    """The whole message: the file, what went wrong, what it was built for, what is here, and the next step."""
-    case = _case(file, error)
-    problems = _told(case, device=False)
-    first = problems[0]
-    lines = [f"nvdiffrast: {file} is there but cannot be imported: {error}", f"[{first.code}] {first.summary}"]
-    lines += [f"  {detail}" for detail in first.details]
-    lines += [f"also [{other.code}] {other.summary}" for other in problems[1:]]
-    lines += [case.info_error] if case.info_error else _comparison(case)
-    lines.append(f"next: {first.mend}")
-    return "\n".join(lines)
+    """Return the message for a module that is there and cannot be imported."""
+    case = _case(file, error, number=_refusals.windows_error(file))
+    return _message(f"{file} is there but cannot be imported: {error}", _found(case, _FINDERS), case)
 
 
 def explain_absence(name: str) -> str:
-    """The message where there is no compiled module of that name and none may be compiled."""
-    if not _loader.PACKAGE.is_dir():
-        return (
-            f"nvdiffrast: [path-refused] {_loader.PACKAGE} is in a zip file, from which no system loads a compiled "
-            f"{name}\nnext: install the wheel: pip install nvdiffrast, from the index it came from"
-        )
-    found = _installation.python_tag()
-    info, _ = _installation.build_info()
-    built = f" (it was built for {info['python']})" if info else ""
-    return (
-        f"nvdiffrast: this installation holds no compiled {name}{built}: looked in {_loader.PACKAGE / 'torch'} and "
-        f"{_loader.PACKAGE.parent}\nnext: install a wheel that was built for this Python, {found}"
-    )
+    """Return the message for a compiled module that is absent where none may be compiled in its place."""
+    case = _case(_loader.PACKAGE, None)
+    places = f"looked in {_loader.PACKAGE / 'torch'} and {_loader.PACKAGE.parent}"
+    problems = _found(case, (lambda case: iter([_absence(name, case)]), _damaged_info))
+    return _message(f"this installation holds no compiled {name}: {places}", problems, case)
+
+
+def explain_requirement(name: str, error: BaseException) -> str:
+    """Return the message for torch or numpy, which cannot be imported."""
+    case = _case(_loader.PACKAGE, error)
+    # torch is examined where numpy is at fault, too: one who lacks the one often lacks the other.
+    own: tuple[_Finder, ...] = (_numpy,) if name == "numpy" else ()
+    problems = _found(case, (_library_problems.refused, *own, _no_torch, _broken_torch))
+    return _message(f"{name} cannot be imported: {_first_line(error)}", problems, case)
 
 
 def examine(file: Path, error: BaseException | None = None, *, device: bool = True) -> list[Problem]:
-    """All that is wrong with a compiled module, most telling first; nothing is fine. It never raises.
+    """Return every problem of a compiled module, likeliest cause first; empty if there is none. It never raises.
 
     error: what importing it said, None if it was imported; device: whether the driver and the GPUs matter.
     """
-    return _told(_case(file, error), device=device)
+    return _found(_case(file, error), (*_FINDERS, _devices) if device else _FINDERS)
 
 
-def _case(file: Path, error: BaseException | None) -> _Case:
+def _case(file: Path, error: BaseException | None, number: int | None = None) -> Case:
     info, info_error = _installation.build_info()
     torch = _installation.torch_facts(imported=True)
-    return _Case(file, error, info, info_error, torch, _installation.python_tag())
+    stated = _WINDOWS_NUMBER.search(str(error or ""))
+    number = number or getattr(error, "winerror", None) or (int(stated[1]) if stated else None)
+    return Case(file, error, info, info_error, torch, _installation.python_tag(), number)
 
 
-def _told(case: _Case, *, device: bool) -> list[Problem]:
+def _message(headline: str, problems: list[Problem], case: Case) -> str:
+    """Return the whole message: what failed, why, what was built for what is here, and the command to run next."""
+    first = problems[0]
+    lines = [f"nvdiffrast: {headline}", f"[{first.code}] {first.summary}"]
+    lines += [f"  {detail}" for detail in first.details]
+    lines += [f"also [{other.code}] {other.summary}" for other in problems[1:]]
+    lines += _comparison(case) if case.info else []
+    command = first.mend or ("" if _hints.is_frozen() else _hints.doctor().command)
+    return "\n".join([*lines, f"next: {command}"] if command else lines)
+
+
+def _found(case: Case, finders: Sequence[_Finder]) -> list[Problem]:
+    """Return what the finders find; if nothing explains the case's error, a problem of unknown cause comes first."""
     try:
-        return _examined(case, device=device)
+        found = [problem for finder in finders for problem in finder(case)]
     except Exception as failure:  # a diagnosis that fails must not hide what it was asked about
-        return [Problem("unknown", f"{case.file} cannot be examined: {failure!r}", (case.text,), REINSTALL)]
-
-
-def _examined(case: _Case, *, device: bool) -> list[Problem]:
-    # What explains most comes first; a file that is missing explains a torch that is broken.
-    finders: list[Callable[[_Case], Iterator[Problem]]]
-    finders = [_python, _torch, _files, _broken_torch, _mixed, _symbols, _info, _copies]
-    found = [problem for finder in finders for problem in finder(case)]
-    if device:
-        found += _devices(case)
+        return [with_hint("unknown", f"{case.file} cannot be examined: {failure!r}", (case.text,), case.reinstall())]
     if case.error is not None and not any(problem.code not in _BESIDE for problem in found):
-        found.insert(0, Problem("unknown", "nothing that is known explains it", (f"{case.text}",), REINSTALL))
+        found.insert(0, with_hint("unknown", "no known cause fits", (case.text,), case.reinstall()))
     return found
 
 
-#: What can be so without keeping a module from being imported.
-_BESIDE = ("build-info", "two-copies", "driver-missing", "driver-too-old", "no-kernel")
+def _absence(name: str, case: Case) -> Problem:
+    """Return why the compiled module ``name`` is absent."""
+    if _hints.is_frozen():
+        summary = f"this program was frozen without nvdiffrast's compiled {name}"
+        return with_hint("frozen-incomplete", summary, (), _hints.rebuild_frozen())
+    if not _loader.PACKAGE.is_dir():
+        summary = f"{_loader.PACKAGE} is in a zip file, from which no system loads compiled code: install the wheel"
+        return with_hint("path-refused", summary, (), _hints.install_for_this_python(case.info))
+    if case.info is not None and case.info["python"] != case.python:
+        return _other_python(f"this wheel is for {case.info['python']}", case)
+    if _record.lists_module(name):
+        return _deleted(name, case)
+    summary = "this installation was not compiled, and just-in-time compilation is not possible or not allowed"
+    return with_hint("not-compiled", summary, (), _hints.install_for_this_python(case.info))
 
 
-def _python(case: _Case) -> Iterator[Problem]:
-    tagged = re.search(r"\.(?:cpython-|cp)(\d+t?)", case.file.name)
-    meant = f"cp{tagged[1]}" if tagged else str(case.info["python"]) if case.info else None
-    if meant and meant != case.python:
-        summary = f"{case.file.name} is for {meant}, this Python is {case.python}"
-        yield Problem("wrong-python", summary, (), f"install nvdiffrast's wheel for {case.python}")
+def _deleted(name: str, case: Case) -> Problem:
+    listed = tuple(f"{file} is missing" for file in _record.modules(name))
+    details = (*listed, "Antivirus programs delete such files: allow the folder there first, if it happens again.")
+    summary = f"the installed wheel brought {name}, and it was deleted since"
+    return with_hint("plugin-deleted", summary, details, case.reinstall())
 
 
-def _torch(case: _Case) -> Iterator[Problem]:
-    if case.torch is None:
-        line = _line(case.info["torch"]) if case.info else None
-        yield Problem(
-            "torch-absent",
-            "torch is not installed",
-            (),
-            f'pip install "torch=={line}.*"' if line else "pip install torch",
-        )
+def _python(case: Case) -> Iterator[Problem]:
+    """Find a module that this Python does not import, going by the name of its file."""
+    if _loader.takes(case.file):
         return
-    if case.torch.get("error") or case.info is None:
+    name = case.file.name.partition(".")[0]
+    if any(_loader.takes(file) for file in _record.modules(name)):
+        # What is here is left from another installation; this one's own file is what is missing.
+        yield _deleted(name, case)
+    elif not _library_problems.is_musl():
+        tagged = re.search(r"\.(?:cpython-|cp)(\d+t?)", case.file.name)
+        meant = f"cp{tagged[1]}" if tagged else str(case.info["python"]) if case.info else "another Python"
+        yield _other_python(f"{case.file.name} is for {meant}", case)
+
+
+def _other_python(subject: str, case: Case) -> Problem:
+    imports = f"this Python imports compiled modules that end in {' or '.join(importlib.machinery.EXTENSION_SUFFIXES)}"
+    hint = _hints.install_for_this_python(case.info)
+    return with_hint("wrong-python", f"{subject}, this Python is {case.python}: {sys.executable}", (imports,), hint)
+
+
+def _no_torch(case: Case) -> Iterator[Problem]:
+    if case.torch is None:
+        summary = f"torch is not installed for this Python, {sys.executable}"
+        hint = _hints.rebuild_frozen() if _hints.is_frozen() else _hints.install_torch(case.info)
+        yield with_hint("torch-absent", summary, (), hint)
+
+
+def _numpy(case: Case) -> Iterator[Problem]:
+    if importlib.util.find_spec("numpy") is None:
+        summary = f"numpy is not installed for this Python, {sys.executable}"
+        hint = _hints.rebuild_frozen() if _hints.is_frozen() else Hint("pip install numpy")
+        yield with_hint("numpy-absent", summary, (), hint)
+    else:
+        summary = f"numpy is installed and its own import fails: {_first_line(case.error)}"
+        yield Problem("numpy-broken", summary, (), "pip install --force-reinstall numpy")
+
+
+def _torch(case: Case) -> Iterator[Problem]:
+    """Find a torch that the wheel was not built for."""
+    yield from _no_torch(case)
+    if case.torch is None or case.torch.get("error") or case.info is None:
         return
     built, here = str(case.info["torch"]), str(case.torch["version"])
     cuda, found = str(case.info["cuda"]), case.torch.get("cuda")
+    other_wheel = "Or keep this torch and install nvdiffrast's wheel for it."
+    hint = case.reinstall_torch()
     if _line(built) != _line(here):
-        mend = f'pip install "torch=={_line(built)}.*" (built for CUDA {cuda}), or nvdiffrast\'s wheel for this torch'
-        yield Problem("torch-other-version", f"it was built for torch {built}, here is {here}", (), mend)
+        summary = f"it was built for torch {built}, here is {here}"
+        yield with_hint("torch-other-version", summary, (other_wheel,), hint)
     elif not found:
         other = "ROCm" if case.torch.get("hip") else "no CUDA"
-        mend = f"install torch {_line(built)} built for CUDA {cuda}, or nvdiffrast's wheel for this torch's CUDA"
-        yield Problem("torch-cpu-only", f"this torch is for {other}: {here}, {case.torch['path']}", (), mend)
+        summary = f"this torch is for {other}: {here}, {case.torch['path']}; it was built for CUDA {cuda}"
+        yield with_hint("torch-cpu-only", summary, (), hint)
     elif found.partition(".")[0] != cuda.partition(".")[0]:
-        mend = f"install torch {_line(built)} built for CUDA {cuda}, or nvdiffrast's wheel for this torch's CUDA"
-        yield Problem("cuda-other-major", f"it was built for CUDA {cuda}, this torch is for CUDA {found}", (), mend)
+        summary = f"it was built for CUDA {cuda}, this torch is for CUDA {found}"
+        yield with_hint("cuda-other-major", summary, (other_wheel,), hint)
 
 
-def _broken_torch(case: _Case) -> Iterator[Problem]:
+def _broken_torch(case: Case) -> Iterator[Problem]:
     if case.torch is not None and case.torch.get("error"):
-        summary = f"torch cannot be imported ({case.torch['error']})"
-        yield Problem("torch-broken", summary, (str(case.torch["path"]),), "reinstall torch")
+        summary = f"torch is installed and its own import fails: {case.torch['error']}"
+        yield with_hint("torch-broken", summary, (str(case.torch["path"]),), case.reinstall_torch())
 
 
-def _files(case: _Case) -> Iterator[Problem]:
-    """What the files themselves tell, and what the system said of them."""
-    folders = _searched(case)
-    found = _binaries.faults(case.file, folders, _installation.loaded_libraries(), _installation.machine())
-    yield from (_of_fault(fault, folders) for fault in found)
-    named = _MISSING_LIBRARY.search(case.text)
-    library = (named["library"] or named["musl"]) if named else None
-    if library and not str(case.file).endswith(library) and all(fault.library != library for fault in found):
-        yield _missing(library, case.file, folders)
-    if any(sign in case.text for sign in _DAMAGED) and not any(fault.kind == "damaged" for fault in found):
-        yield Problem("library-damaged", f"the system refuses a file: {case.text}", (), REINSTALL)
-    old = _TOO_OLD.search(case.text)
-    if old:
-        summary = f"this system is too old for the wheel, it lacks {old['version']}"
-        details = (f"needed by {old['by']}",) if old["by"] else ()
-        yield Problem("system-too-old", summary, details, "use a newer system, or a container")
-
-
-def _searched(case: _Case) -> list[Path]:
-    """Where libraries may come from, beside what files themselves name."""
-    folders = list(_loader.dll_folders())
-    if not folders:
-        folders = [case.file.parent.parent.parent / "nvdiffrast.libs"]
-    if case.torch and case.torch.get("path"):
-        folders.append(Path(case.torch["path"], "lib"))
-    return list(dict.fromkeys(folders))
-
-
-def _of_fault(fault: _binaries.Fault, folders: list[Path]) -> Problem:
-    if fault.kind == "missing":
-        return _missing(fault.library, fault.needed_by, folders)
-    needed = (f"needed by {fault.needed_by}",)
-    name = Path(fault.library).name
-    if fault.kind == "symbol":
-        summary = f"{name} is of another version than the one built against: {fault.detail}"
-        return Problem(
-            "symbol-missing", summary, (f"{fault.library}", *needed), "reinstall torch and nvdiffrast together"
-        )
-    mend = "reinstall torch" if name.lower().startswith(_TORCH) else REINSTALL
-    return Problem("library-damaged", f"{fault.library}: {fault.detail}", needed, mend)
-
-
-def _missing(library: str, needed_by: Path, folders: list[Path]) -> Problem:
-    searched = tuple(f"searched {folder}" for folder in folders)
-    details = (f"needed by {needed_by}", *searched, "and the system's own folders")
-    return Problem("library-missing", f"{library} is missing", details, _for_library(library))
-
-
-def _for_library(library: str) -> str:
-    if library.startswith(_GRAPHICS):
-        return (
-            f"{library} belongs to the graphics driver and is in no wheel: install it (Debian: apt install libgl1 "
-            "libegl1; in a container also set NVIDIA_DRIVER_CAPABILITIES=all), or use RasterizeCudaContext"
-        )
-    if library.lower().startswith(_DRIVER):
-        return f"{library} belongs to NVIDIA's driver: install the driver, or start the container with GPU access"
-    if library.lower().startswith(("vcruntime", "msvcp", "concrt")):
-        return f"{library} belongs to Microsoft's Visual C++ runtime: install its redistributable, vc_redist.x64.exe"
-    if re.match(r"(lib)?python3", library.lower()):
-        return f"{library} belongs to another Python: install nvdiffrast's wheel for this one"
-    if library.lower().startswith(_TORCH):
-        return f"{library} belongs to torch: import torch before nvdiffrast, or reinstall torch"
-    return f"{library} is missing: reinstall nvdiffrast's wheel; it brings what the driver and torch do not"
-
-
-def _symbols(case: _Case) -> Iterator[Problem]:
-    named = _UNDEFINED_SYMBOL.search(case.text)
-    if named or _NO_PROCEDURE in case.text:
-        what = f"no library has {named['symbol']}" if named else "a procedure is in no library"
-        summary = f"{what}: a library is of another version than the one built against"
-        yield Problem("symbol-missing", summary, (case.text,), "reinstall torch and nvdiffrast together")
-
-
-def _info(case: _Case) -> Iterator[Problem]:
+def _info(case: Case) -> Iterator[Problem]:
     if case.info_error:
         summary = f"what it was built for is unknown: {case.info_error}"
-        yield Problem("build-info", summary, (), REINSTALL)
+        yield with_hint("build-info", summary, (), case.reinstall())
 
 
-def _mixed(case: _Case) -> Iterator[Problem]:
-    """Whether the files are those of one wheel, which lists them with their hashes."""
-    found = _installation.distributions()
+def _damaged_info(case: Case) -> Iterator[Problem]:
+    """Find a damaged build_info.json; a source wheel has none."""
+    if _installation.BUILD_INFO.exists():
+        yield from _info(case)
+
+
+def _mixed(case: Case) -> Iterator[Problem]:
+    """Find files that are not those of one wheel, which lists them with their hashes."""
+    found = _record.distributions()
     if len(found) > 1:
         names = ", ".join(folder.name for folder in found)
-        mend = "pip uninstall nvdiffrast until none is left, then install one"
-        yield Problem("mixed-wheels", f"two wheels are installed over each other: {names}", (), mend)
+        summary = f"two wheels are installed over each other: {names}"
+        advice = "Repeat the command until pip finds no nvdiffrast, then install one wheel."
+        yield Problem("mixed-wheels", summary, (advice,), "pip uninstall nvdiffrast")
         return
     site = _loader.PACKAGE.parent
     for folder in found:
-        for name, digest in _recorded(folder / "RECORD"):
-            if name.startswith(("nvdiffrast/", "nvdiffrast.libs/", "_nvdiffrast_c")) and _differs(site / name, digest):
+        for name, digest in _record.files(folder).items():
+            if name.startswith(_OURS) and digest and _differs(site / name, digest):
                 summary = f"{site / name} is not the file of {folder.name}"
-                yield Problem("mixed-wheels", summary, ("it was changed, or is another wheel's",), REINSTALL)
+                details = ("it was changed, or is another wheel's",)
+                yield with_hint("mixed-wheels", summary, details, case.reinstall())
                 return
 
 
-def _recorded(record: Path) -> Iterator[tuple[str, str]]:
-    """The files that a wheel lists, with their SHA-256 where it states one."""
-    try:
-        rows = list(csv.reader(record.read_text(encoding="utf-8").splitlines()))
-    except (OSError, ValueError):
-        return
-    for row in rows:
-        if len(row) == 3 and row[1].startswith("sha256="):
-            yield row[0], row[1][7:]
+#: Where a wheel's own files are, beside its .dist-info folder.
+_OURS = ("nvdiffrast/", "nvdiffrast.libs/", "nvdiffrast_plugin", "_nvdiffrast_c")
 
 
 def _differs(file: Path, digest: str) -> bool:
-    """Whether a file is there and is another one; what is not there is another matter."""
+    """Return whether a file is there and is another one; a file that is absent is found elsewhere."""
     try:
         found = hashlib.sha256(file.read_bytes()).digest()
     except OSError:
@@ -275,15 +214,21 @@ def _differs(file: Path, digest: str) -> bool:
     return base64.urlsafe_b64encode(found).rstrip(b"=").decode() != digest
 
 
-def _copies(case: _Case) -> Iterator[Problem]:
+def _copies(case: Case) -> Iterator[Problem]:
     found = _installation.copies()
     if len(found) > 1:
         others = ", ".join(str(folder) for folder in found[1:])
         summary = f"another nvdiffrast is on the path: {others}; used is {found[0]}"
-        yield Problem("two-copies", summary, (), f"remove one of them: pip uninstall nvdiffrast, or delete {found[1]}")
+        advice = f"Keep one of them: pip removes the first that it finds; otherwise delete {found[1]}."
+        yield Problem("two-copies", summary, (advice,), "pip uninstall nvdiffrast")
 
 
-def _devices(case: _Case) -> list[Problem]:
+def _first_line(error: BaseException | None) -> str:
+    """Return the first line of a message; numpy's take a screen."""
+    return next(iter(str(error).strip().splitlines()), repr(error))
+
+
+def _devices(case: Case) -> Sequence[Problem]:
     driver = _installation.driver()
     if driver is None:
         mend = "install NVIDIA's driver; in a container, start it with GPU access (--gpus all)"
@@ -340,7 +285,7 @@ def _line(version: str) -> str:
     return ".".join(version.partition("+")[0].split(".")[:2])
 
 
-def _comparison(case: _Case) -> list[str]:
+def _comparison(case: Case) -> list[str]:
     info, torch = case.info or {}, case.torch or {}
     here = torch.get("version") or (f"cannot be imported ({torch['error']})" if torch.get("error") else None)
     major = str(info.get("cuda")).partition(".")[0], str(torch.get("cuda")).partition(".")[0]
@@ -356,3 +301,19 @@ def _comparison(case: _Case) -> list[str]:
     ]
     first, second, third = (max(len(row[column]) for row in shown) for column in range(3))
     return [f"  {row[0]:{first}}  {row[1]:{second}}  {row[2]:{third}}  {row[3]}".rstrip() for row in shown]
+
+
+#: In the order in which they are told: what explains most comes first. A missing file explains a torch that is broken.
+_FINDERS: tuple[_Finder, ...] = (
+    _python,
+    _library_problems.refused,
+    _torch,
+    _library_problems.files,
+    _broken_torch,
+    _mixed,
+    _library_problems.symbols,
+    _info,
+    _copies,
+)
+#: Problems that do not keep a module from being imported.
+_BESIDE = ("build-info", "two-copies", "driver-missing", "driver-too-old", "no-kernel")

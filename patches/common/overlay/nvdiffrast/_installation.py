@@ -11,11 +11,12 @@ import os
 import platform
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import _loader
+from . import _loader, _record
 
 _PACKAGE = _loader.PACKAGE
 BUILD_INFO = _PACKAGE / "build_info.json"
@@ -43,9 +44,10 @@ def describe(*, torch: bool = False) -> dict[str, Any]:
 
 
 def python_tag() -> str:
-    """As in the names of wheels: cp312, or cp313t without the GIL."""
-    free = "t" if "t" in getattr(sys, "abiflags", "") else ""
-    return f"cp{sys.version_info[0]}{sys.version_info[1]}{free}"
+    """Return this Python's tag in the names of wheels: cp312, cp313t without the GIL, pp311 for PyPy."""
+    kind = {"cpython": "cp", "pypy": "pp"}.get(sys.implementation.name, sys.implementation.name)
+    free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    return f"{kind}{sys.version_info[0]}{sys.version_info[1]}{free}"
 
 
 def machine() -> str:
@@ -93,10 +95,24 @@ def torch_facts(*, imported: bool) -> dict[str, Any] | None:
 
 
 def plugins() -> list[Path]:
-    """The compiled modules of this installation, for whatever Python."""
+    """Return the compiled modules of this installation that are there, for whatever Python.
+
+    Where RECORD lists compiled modules, other files of their names, such as copies, are left out.
+    """
     folders = (_PACKAGE / "torch", _PACKAGE.parent)
     found = [file for folder in folders for stem in _STEMS for file in sorted(folder.glob(f"{stem}.*"))]
-    return [file for file in found if file.suffix in _SUFFIXES]
+    there = [file for file in found if file.suffix in _SUFFIXES]
+    own = {file for stem in _STEMS for file in _record.modules(stem)}
+    return [file for file in there if file in own] if own else there
+
+
+def plugin_modules() -> list[str]:
+    """Return the names by which the compiled modules are imported that this Python imports."""
+    return [
+        f"nvdiffrast.torch.{file.name.partition('.')[0]}" if file.parent.name == "torch" else file.name.partition(".")[0]
+        for file in plugins()
+        if _loader.takes(file)
+    ]
 
 
 def copies() -> list[Path]:
@@ -107,11 +123,6 @@ def copies() -> list[Path]:
         if _is_file(folder / "__init__.py") and not any(_same(folder, other) for other in found):
             found.append(folder.absolute())
     return found
-
-
-def distributions() -> list[Path]:
-    """The .dist-info folders beside this package."""
-    return sorted(_PACKAGE.parent.glob("nvdiffrast-*.dist-info"))
 
 
 def loaded_libraries() -> list[Path]:

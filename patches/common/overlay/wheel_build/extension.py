@@ -248,7 +248,7 @@ def _extension(tree: Path, plugin: Plugin) -> Extension:
 
 
 def binary_wheel(tree: Path, layout: Layout) -> dict[str, Any]:
-    """What setup() is told besides: the version with what it is bound to, the torch it needs, the plugins."""
+    """Return further arguments of setup(): the version with its bounds, the torch it needs, plugins and aliases."""
     torch_line = ".".join(torch.__version__.split("+")[0].split(".")[:2])
     if torch.version.cuda is None:
         raise SystemExit(f"error: torch {torch.__version__} is a CPU build: no CUDA extension can be built")
@@ -256,6 +256,7 @@ def binary_wheel(tree: Path, layout: Layout) -> dict[str, Any]:
     return {
         "version": f"{layout.release}+cu{torch.version.cuda.replace('.', '')}.torch{torch_line}",
         "install_requires": ["numpy", f"torch=={torch_line}.*"],
+        "py_modules": list(layout.aliases),
         "ext_modules": [_extension(tree, plugin) for plugin in layout.plugins],
         "cmdclass": {"build_ext": command},
     }

@@ -33,12 +33,14 @@ class Plugin:
 class Layout:
     """A release: its origin (as patching wrote it), its packages and plugins.
 
-    ``just_in_time``: upstream compiles at first use, so that a wheel of sources is of use.
+    ``just_in_time``: upstream compiles at first use, so that a wheel of sources is of use. ``aliases`` are top-level
+    modules of a binary wheel by which programs import a plugin directly.
     """
 
     origin: dict[str, Any]
     just_in_time: bool
     packages: tuple[str, ...]
+    aliases: tuple[str, ...]
     sources: tuple[str, ...]
     plugins: tuple[Plugin, ...]
 
@@ -71,6 +73,7 @@ def read_layout(tree: Path, system: str = "") -> Layout:
         origin=origin,
         just_in_time=layout["just_in_time"],
         packages=tuple(layout["packages"]),
+        aliases=tuple(layout["aliases"]),
         sources=tuple(layout["sources"]),
         plugins=tuple(_plugin(entry, system or os.name) for entry in layout["plugins"]),
     )

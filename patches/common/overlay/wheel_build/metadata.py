@@ -44,6 +44,7 @@ def source_wheel(tree: Path, layout: Layout) -> dict[str, Any]:
         "python_requires": ">=3.9",
         "install_requires": ["numpy"],
         "packages": list(layout.packages),
+        "entry_points": {"pyinstaller40": ["hook-dirs = nvdiffrast._pyinstaller:get_hook_dirs"]},
         "package_data": _data_files(tree, layout),
         "include_package_data": False,
         "zip_safe": False,

@@ -1,0 +1,10 @@
+"""Gives PyInstaller the hook that puts nvdiffrast's compiled modules into a frozen program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def get_hook_dirs() -> list[str]:
+    """Return the folder of the hook; PyInstaller calls this by the wheel's entry point."""
+    return [str(Path(__file__).parent)]
