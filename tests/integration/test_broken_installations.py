@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.loader_site import INFO, SUFFIX, THIS, Site
 from tests.unit import pe_factory
-from tests.unit.test_loader import INFO, SUFFIX, THIS, Site
 
 pytestmark = [
     pytest.mark.integration,

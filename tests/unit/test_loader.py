@@ -2,92 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from scripts.model import ROOT
-
-OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
-THIS = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-INFO = {"python": THIS, "torch": "2.11.0", "cuda": "13.0", "cell": "a cell", "release": "0.3.3.1"}
-# A module with one function, which may call into a library.
-MODULE = """
-#include <Python.h>
-{declare}
-static PyObject* answer(PyObject* self, PyObject* unused) {{ return PyLong_FromLong({value}); }}
-static PyMethodDef methods[] = {{{{"answer", answer, METH_NOARGS, ""}}, {{0}}}};
-static struct PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "{name}", 0, -1, methods}};
-PyMODINIT_FUNC PyInit_{name}(void) {{ {init} return PyModule_Create(&definition); }}
-"""
-TORCH = '__version__ = "{version}"\nclass version: cuda = {cuda!r}\n'
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("gcc") is None or os.name != "posix", reason="needs gcc to compile modules: apt install gcc"
+from tests.loader_site import (
+    INFO,
+    OVERLAY,
+    REINSTALL,
+    SUFFIX,
+    TORCH_CHANNEL,
+    Site,
+    codes,
+    needs_gcc,
+    next_command,
 )
 
-
-class Site:
-    """A site-packages folder with the package around the loader, and a process to import it in."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.package = folder / "nvdiffrast"
-        (self.package / "torch").mkdir(parents=True)
-        for name in [path.name for path in OVERLAY.glob("_*.py") if "_doctor" not in path.name]:
-            shutil.copy(OVERLAY / name, self.package)
-        (self.package / "__init__.py").touch()
-        # Upstream's own way in: torch first, then the loader when a plugin is asked for.
-        (self.package / "torch" / "__init__.py").write_text("import torch\nfrom .. import _loader\n")
-        self.info(INFO)
-        self.torch("2.11.0+cu130", "13.0")
-
-    def info(self, info: Mapping[str, object]) -> None:
-        (self.package / "build_info.json").write_text(json.dumps(info))
-
-    def torch(self, version: str, cuda: str | None) -> None:
-        (self.folder / "torch").mkdir(exist_ok=True)
-        (self.folder / "torch" / "__init__.py").write_text(TORCH.format(version=version, cuda=cuda))
-
-    def compile(
-        self, name: str, *flags: str, folder: str = "nvdiffrast/torch", suffix: str = SUFFIX, **parts: str
-    ) -> Path:
-        source = self.folder / f"{name}.c"
-        source.write_text(MODULE.format(**{"name": name, "declare": "", "value": "42", "init": "", **parts}))
-        made = self.folder / folder / (name + suffix)
-        include = sysconfig.get_path("include")
-        subprocess.run(["gcc", "-shared", "-fPIC", "-I", include, source, "-o", made, *flags], check=True)
-        return made
-
-    def library(self, name: str) -> list[str]:
-        """Compile a shared library that is gone at run time; the flags that link against it."""
-        source = self.folder / "library.c"
-        source.write_text("int from_library(void) { return 1; }\n")
-        made = self.folder / "gone.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", source, f"-Wl,-soname,{name}", "-o", made], check=True)
-        return [str(made)]
-
-    def run(self, code: str, **env: str) -> str:
-        """What ``code`` prints in a fresh interpreter, then its log and traceback."""
-        wrapped = f"import nvdiffrast.torch\nload = nvdiffrast.torch._loader.load_precompiled\n{code}"
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(self.folder)!r})\n{wrapped}"],
-            check=False,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.stdout + done.stderr
+pytestmark = needs_gcc
 
 
 @pytest.fixture
@@ -105,7 +40,8 @@ def test_a_compiled_plugin_is_imported_by_its_name_in_the_package(site: Site) ->
     ]
 
 
-def test_an_absent_plugin_falls_back_and_says_so_once_each(site: Site) -> None:
+def test_a_source_wheel_compiles_just_in_time_and_says_so_once_each(site: Site) -> None:
+    site.source_wheel()
     told = site.run("print([load(gl) for gl in (False, False, True, True)])")
     assert "[None, None, None, None]" in told
     assert told.count("nvdiffrast_plugin is not compiled in this installation") == 1
@@ -113,6 +49,7 @@ def test_an_absent_plugin_falls_back_and_says_so_once_each(site: Site) -> None:
 
 
 def test_one_plugin_of_two_is_not_taken_for_the_other(site: Site) -> None:
+    site.info({**INFO, "plugins": ["nvdiffrast_plugin_gl"]})
     site.compile("nvdiffrast_plugin_gl")
     told = site.run("print(load(False), load(True).answer())")
     assert "None 42" in told
@@ -130,7 +67,8 @@ def test_a_missing_library_is_named(site: Site) -> None:
     (site.folder / "gone.so").unlink()
     told = site.run("load(False)")
     assert f"{made} is there but cannot be imported: libc10_cuda.so: cannot open shared object file" in told
-    assert "next: libc10_cuda.so belongs to torch" in told
+    assert "libc10_cuda.so belongs to torch" in told
+    assert next_command(told) == f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'
 
 
 @pytest.mark.parametrize("name", ["libGL.so.1", "libEGL.so.1"])
@@ -140,7 +78,7 @@ def test_graphics_libraries_belong_to_the_driver(site: Site, name: str) -> None:
     flags = site.library(library)
     site.compile("nvdiffrast_plugin_gl", *flags, declare="int from_library(void);", value="from_library()")
     told = site.run("load(True)")
-    assert f"next: {library} belongs to the graphics driver and is in no wheel" in told
+    assert f"{library} belongs to the graphics driver and is in no wheel" in told
 
 
 def test_an_undefined_symbol_with_another_torch_asks_for_the_torch_it_was_built_for(site: Site) -> None:
@@ -150,7 +88,7 @@ def test_an_undefined_symbol_with_another_torch_asks_for_the_torch_it_was_built_
     assert f"{made} is there but cannot be imported" in told
     assert "undefined symbol: of_torch" in told
     assert "torch          2.11.0     2.12.1+cu130  <- differs" in told
-    assert 'next: pip install "torch==2.11.*" (built for CUDA 13.0)' in told
+    assert next_command(told) == f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'
 
 
 def test_the_same_torch_line_for_another_cuda(site: Site) -> None:
@@ -158,7 +96,7 @@ def test_the_same_torch_line_for_another_cuda(site: Site) -> None:
     site.compile("nvdiffrast_plugin", declare="int of_torch(void);", value="of_torch()", init="of_torch();")
     told = site.run("load(False)")
     assert "CUDA of torch  13.0       12.6          <- differs" in told
-    assert "next: install torch 2.11 built for CUDA 13.0" in told
+    assert next_command(told) == f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'
 
 
 def test_an_undefined_symbol_with_everything_as_built(site: Site) -> None:
@@ -173,7 +111,8 @@ def test_a_module_for_another_python_is_broken_not_absent(site: Site) -> None:
     site.info({**INFO, "python": "cp27"})
     told = site.run("load(False)")
     assert "ImportError: nvdiffrast:" in told and "compiled for another Python" in told
-    assert f"next: install nvdiffrast's wheel for {THIS}" in told
+    assert codes(told)[0] == "wrong-python"
+    assert next_command(told) == f"{sys.executable} -m {REINSTALL}"
 
 
 def test_a_module_whose_initialisation_raises_something_else(site: Site) -> None:
@@ -201,8 +140,9 @@ def test_without_build_info_a_good_module_loads_and_a_broken_one_says_so(site: S
 def test_a_torch_that_cannot_be_imported_is_part_of_the_finding(site: Site) -> None:
     site.compile("nvdiffrast_plugin").write_bytes(b"")
     (site.folder / "torch" / "__init__.py").write_text("raise OSError('libcudart is missing')\n")
-    (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
-    told = site.run("load(False)")
+    told = site.run("")
+    assert codes(told) == ["torch-broken"]
+    assert "torch is installed and its own import fails: libcudart is missing" in told
     assert "cannot be imported (libcudart is missing)  <- differs" in told
 
 
@@ -235,6 +175,7 @@ def test_threads_that_ask_at_once_get_the_same_whole_module(site: Site) -> None:
 
 
 def test_threads_that_find_nothing_warn_once(site: Site) -> None:
+    site.source_wheel()
     told = site.run(
         "from concurrent.futures import ThreadPoolExecutor\n"
         "with ThreadPoolExecutor(8) as pool: list(pool.map(lambda _: load(False), range(64)))\n"
@@ -265,7 +206,7 @@ def test_a_broken_extension_is_explained(site: Site) -> None:
     site.torch("2.9.1", "12.8")
     site.compile("_nvdiffrast_c", folder=".", declare="int of_torch(void);", init="of_torch();", value="0")
     told = site.run(EXTENSION)
-    assert "<- differs" in told and 'next: pip install "torch==2.11.*"' in told
+    assert "<- differs" in told and codes(told)[0] == "torch-other-version"
 
 
 def test_dll_folders_are_registered_once_and_kept(site: Site) -> None:
@@ -289,6 +230,7 @@ def test_dll_folders_are_registered_once_and_kept(site: Site) -> None:
 
 
 def test_the_loader_itself_imports_no_torch(site: Site) -> None:
+    site.source_wheel()
     (site.package / "torch" / "__init__.py").write_text("from .. import _loader\n")
     assert site.run("load(False); import sys; print('torch' in sys.modules)").startswith("False\n")
 
@@ -326,7 +268,11 @@ def test_imports_without_site_packages(site: Site) -> None:
 
 
 def test_every_code_has_a_heading() -> None:
-    codes = set(re.findall(r'Problem\(\s*"([a-z-]+)"', (OVERLAY / "_diagnosis.py").read_text())) | {"path-refused"}
+    texts = {file.name: file.read_text() for file in OVERLAY.rglob("*.py")}
+    made = re.compile(r'(?:Problem|with_hint|Refusal)\(\s*"([a-z-]+)"')
+    found = {code for text in texts.values() for code in made.findall(text)}
     headings = set(re.findall(r"^#### `([a-z-]+)`$", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert len(codes) >= 18
-    assert codes == headings
+    assert len(found) >= 30
+    assert found - headings == set(), "codes without a heading"
+    named = {code for text in texts.values() for code in re.findall(r'"([a-z-]+)"', text)}
+    assert headings - named == set(), "headings of codes that do not exist"

@@ -108,11 +108,8 @@ def plugins() -> list[Path]:
 
 def plugin_modules() -> list[str]:
     """Return the names by which the compiled modules are imported that this Python imports."""
-    return [
-        f"nvdiffrast.torch.{file.name.partition('.')[0]}" if file.parent.name == "torch" else file.name.partition(".")[0]
-        for file in plugins()
-        if _loader.takes(file)
-    ]
+    own = [file for file in plugins() if _loader.takes(file)]
+    return [".".join((*file.relative_to(_PACKAGE.parent).parent.parts, file.name.partition(".")[0])) for file in own]
 
 
 def copies() -> list[Path]:

@@ -4,9 +4,8 @@ These are the compiled modules, which the loader imports by name, and the data t
 PyInstaller itself follows the modules to the libraries in nvdiffrast.libs.
 """
 
-from PyInstaller.utils.hooks import collect_data_files, copy_metadata
-
 from nvdiffrast import _installation
+from PyInstaller.utils.hooks import collect_data_files, copy_metadata
 
 hiddenimports = _installation.plugin_modules()
 datas = [*collect_data_files("nvdiffrast", includes=["build_info.json"]), *copy_metadata("nvdiffrast")]
