@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,12 +18,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.loader_site import INFO, SUFFIX, THIS, Site
+from tests.loader_site import (
+    INFO,
+    REINSTALL,
+    SUFFIX,
+    THIS,
+    TORCH_CHANNEL,
+    Site,
+    codes,
+    needs_gcc,
+    next_command,
+    unprivileged,
+)
 from tests.unit import pe_factory
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(shutil.which("gcc") is None or os.name != "posix", reason="needs gcc: apt install gcc"),
+    needs_gcc,
 ]
 
 PLUGIN = f"nvdiffrast_plugin{SUFFIX}"
@@ -74,6 +85,82 @@ def foreign(path: Path) -> None:
 def halved(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def zeroed(path: Path, start: int = 0) -> None:
+    """As after a power failure: the file has its length, and zeros in place of its content."""
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + bytes(len(content) - start))
+
+
+def zeroed_plugin(site: Site) -> None:
+    zeroed(site.compile("nvdiffrast_plugin"))
+
+
+def zeroed_runtime(site: Site) -> None:
+    made(site)
+    zeroed(site.folder / "nvdiffrast.libs" / RUNTIME)
+
+
+def zeroed_end_of_runtime(site: Site) -> None:
+    """Without a look at its end the process would die when it calls into the library."""
+    made(site)
+    zeroed(site.folder / "nvdiffrast.libs" / RUNTIME, 4096)
+
+
+def zeroed_names(site: Site) -> None:
+    """The names of the libraries that the plugin needs are lost, and nothing else."""
+    made(site)
+    plugin = site.package / "torch" / PLUGIN
+    content = plugin.read_bytes()
+    plugin.write_bytes(content.replace(RUNTIME.encode(), bytes(len(RUNTIME))))
+
+
+def unreadable_plugin(site: Site) -> None:
+    site.compile("nvdiffrast_plugin").chmod(0)
+
+
+def unreadable_runtime(site: Site) -> None:
+    made(site)
+    (site.folder / "nvdiffrast.libs" / RUNTIME).chmod(0)
+
+
+def closed_libraries(site: Site) -> None:
+    made(site)
+    (site.folder / "nvdiffrast.libs").chmod(0)
+
+
+def greedy_runtime(site: Site) -> None:
+    """It wants more of the storage that is laid out when a process starts than glibc keeps for later."""
+    libraries = site.folder / "nvdiffrast.libs"
+    libraries.mkdir()
+    declare = "__thread char storage[1 << 16];"
+    library(site, libraries / RUNTIME, "-ftls-model=initial-exec", declare=declare, body="return storage[0] = 1;")
+    flags = [str(libraries / RUNTIME), f"-Wl,-rpath,{libraries}"]
+    site.compile("nvdiffrast_plugin", *flags, declare="int from_library(void);", value="from_library()")
+
+
+def as_a_user(site: Site) -> list[str]:
+    return unprivileged()
+
+
+def on_noexec(site: Site) -> list[str]:
+    """Return a command that runs another where the installation's file system has the mount option noexec."""
+    mount = f"mount --bind {site.folder} {site.folder} && mount -o remount,bind,noexec {site.folder}"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*command, mount], check=False).returncode:
+        pytest.skip("needs a mount of its own: run the tests as root, in a container with --privileged")
+    return [*command, f'{mount} && exec "$@"', "sh"]
+
+
+def with_a_gigabyte(site: Site) -> list[str]:
+    return ["sh", "-c", 'ulimit -v 1000000 && exec "$@"', "sh"]
+
+
+def large_runtime(site: Site) -> None:
+    made(site)
+    declare = "char storage[2147483648u];"
+    library(site, site.folder / "nvdiffrast.libs" / RUNTIME, declare=declare, body="return storage[0];")
 
 
 def without_runtime(site: Site) -> None:
@@ -241,13 +328,14 @@ def for_architectures(sass: list[str], ptx: list[str], nvcc: str = "13.0.88") ->
 
 @dataclass(frozen=True)
 class Case:
-    """What is broken, what must be said, and by which code in a fresh interpreter."""
+    """What is broken, what must be said, and by which code in a fresh interpreter, which a command may start."""
 
     name: str
     broken: Callable[[Site], None]
     code: str
     said: tuple[str, ...]
     run: str = LOAD
+    prefix: Callable[[Site], list[str]] = lambda site: []
 
 
 CASES = [
@@ -278,25 +366,75 @@ CASES = [
         "library-missing",
         ("libcuda.so.none", "install the driver"),
     ),
-    Case("GL removed", needing("libGL.so.none"), "library-missing", ("libGL.so.none", "apt install libgl1")),
+    Case(
+        "GL removed",
+        needing("libGL.so.none"),
+        "library-missing",
+        ("libGL.so.none", "belongs to the graphics driver and is in no wheel"),
+    ),
     Case("plugin truncated", truncated_plugin, "library-damaged", (PLUGIN, "it is truncated")),
     Case("plugin empty", empty_plugin, "library-damaged", (PLUGIN, "it is empty")),
     Case("plugin is a web page", text_plugin, "library-damaged", (PLUGIN, "it is no shared library")),
     Case("plugin of another architecture", foreign_plugin, "library-damaged", (PLUGIN, "it is for aarch64")),
+    Case("plugin zeroed", zeroed_plugin, "library-damaged", (PLUGIN, "it holds only zeros", REINSTALL)),
+    Case(
+        "runtime zeroed",
+        zeroed_runtime,
+        "library-damaged",
+        (f"nvdiffrast.libs/{RUNTIME}: it holds only zeros", "needed by"),
+    ),
+    Case("end of the runtime zeroed", zeroed_end_of_runtime, "library-damaged", (RUNTIME, "its end holds only zeros")),
+    Case("names zeroed", zeroed_names, "library-damaged", (PLUGIN, "it holds zeros where the names")),
+    Case(
+        "plugin unreadable",
+        unreadable_plugin,
+        "file-unreadable",
+        (f"{PLUGIN}: it cannot be read: Permission denied", "next: chmod -R a+rX "),
+        prefix=as_a_user,
+    ),
+    Case(
+        "runtime unreadable",
+        unreadable_runtime,
+        "file-unreadable",
+        (f"nvdiffrast.libs/{RUNTIME}: it cannot be read: Permission denied",),
+        prefix=as_a_user,
+    ),
+    Case(
+        "libraries unreadable",
+        closed_libraries,
+        "file-unreadable",
+        (f"nvdiffrast.libs: this user may not search it for {RUNTIME}",),
+        prefix=as_a_user,
+    ),
+    Case("noexec", made, "mount-noexec", ("next: mount -o remount,exec {folder}",), prefix=on_noexec),
+    Case("memory", large_runtime, "memory-short", (RUNTIME, "not enough memory"), prefix=with_a_gigabyte),
+    Case("static TLS", greedy_runtime, "static-tls", (RUNTIME, "next: export GLIBC_TUNABLES=")),
     Case("plugin of another Python", other_python, "wrong-python", ("is for cp27", f"this Python is {THIS}")),
     Case(
         "torch of another version",
         other_torch,
         "torch-other-version",
-        ("built for torch 2.11.0, here is 2.12.1", 'pip install "torch==2.11.*"'),
+        ("built for torch 2.11.0, here is 2.12.1", f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'),
     ),
     Case("torch for the CPU", cpu_torch, "torch-cpu-only", ("2.11.0+cpu", "built for CUDA 13.0")),
     Case(
         "torch of another CUDA", other_cuda, "cuda-other-major", ("built for CUDA 13.0, this torch is for CUDA 12.6",)
     ),
-    Case("no torch", no_torch, "torch-absent", ("torch is not installed", 'pip install "torch==2.11.*"')),
-    Case("broken torch", broken_torch, "torch-broken", ("libtorch_cpu.so: bad", "reinstall torch")),
-    Case("undefined symbol", undefined, "symbol-missing", ("of_torch", "reinstall torch and nvdiffrast together")),
+    Case(
+        "no torch", no_torch, "torch-absent", ("torch is not installed", f'pip install {TORCH_CHANNEL} "torch==2.11.*"')
+    ),
+    Case(
+        "broken torch",
+        broken_torch,
+        "torch-broken",
+        ("libtorch_cpu.so: bad", f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'),
+    ),
+    Case(
+        "undefined symbol",
+        undefined,
+        "symbol-missing",
+        ("of_torch", f"run this too: {REINSTALL}", f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'),
+    ),
     Case("build_info removed", told_nothing(None), "build-info", ("build_info.json cannot be read",)),
     Case("build_info empty", told_nothing(""), "build-info", ("build_info.json is not JSON",)),
     Case("build_info malformed", told_nothing('{"python": '), "build-info", ("build_info.json is not JSON",)),
@@ -322,7 +460,7 @@ CASES = [
         "system too old",
         undefined,
         "system-too-old",
-        ("GLIBC_2.99", "use a newer system"),
+        ("GLIBC_2.99", "Use a newer system"),
         examine(error='ImportError("/lib/libc.so.6: version `GLIBC_2.99\' not found (required by /a/plugin.so)")'),
     ),
     Case("no driver", for_architectures([], []), "driver-missing", ("no NVIDIA driver",), drawn_on("None")),
@@ -410,11 +548,20 @@ def test_enough() -> None:
 def test_names_what_is_at_fault(case: Case, tmp_path: Path) -> None:
     site = Site(tmp_path)
     case.broken(site)
-    told = site.run(case.run.replace("{more!r}", repr(str(tmp_path / "more"))))
+    told = site.run(case.run.replace("{more!r}", repr(str(tmp_path / "more"))), prefix=case.prefix(site))
     assert f"[{case.code}]" in told, told
     for part in case.said:
-        assert part in told, told
-    assert "next: " in told
+        assert part.replace("{folder}", str(tmp_path)) in told, told
+    if case.run.endswith(LOAD):
+        assert case.code in codes(told)
+        assert is_command(next_command(told))
+
+
+def is_command(text: str) -> bool:
+    """Return whether a line is a command of a program that the loader names, with nothing behind it but arguments."""
+    words = shlex.split(text)
+    programs = {"pip", "chmod", "mount", "export", "free", "apt-get", sys.executable}
+    return words[0] in programs and not any(word.endswith((",", ";", ":")) for word in words)
 
 
 @pytest.mark.parametrize(
@@ -465,12 +612,6 @@ def test_in_a_zip_file_it_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
     assert "[path-refused]" in done.stderr
     assert str(archive) in done.stderr
-
-
-def test_nothing_is_compiled_where_that_is_forbidden(tmp_path: Path) -> None:
-    told = Site(tmp_path).run(LOAD, NVDIFFRAST_NO_JIT="1")
-    assert "this installation holds no compiled nvdiffrast_plugin" in told
-    assert f"next: install a wheel that was built for this Python, {THIS}" in told
 
 
 @pytest.mark.parametrize("name", ["Grüße 日本 é", "a b", "long"])

@@ -15,7 +15,9 @@ from ._problem import Case, Problem, with_hint
 
 _UNDEFINED_SYMBOL = re.compile(r"undefined symbol: (?P<symbol>\S+)")
 _NO_PROCEDURE = "procedure could not be found"
-_MISSING_LIBRARY = re.compile(r"(?P<library>[^\s:']+): cannot open shared object file(?!: Permission denied)")
+_MISSING_LIBRARY = re.compile(
+    r"(?P<library>[^\s:']+): cannot open shared object file(?:: No such file|$)", re.MULTILINE
+)
 _UNREADABLE = re.compile(r"Permission denied|Access is denied|Input/output error")
 # The words of musl's own loader.
 _MUSL = re.compile(r"Error (?:loading shared library|relocating) ")
@@ -100,7 +102,7 @@ def _searched(case: Case) -> list[Path]:
 def _of_fault(fault: _binaries.Fault, folders: list[Path], case: Case) -> Problem:
     if fault.kind == "missing":
         return _missing(fault.library, fault.needed_by, folders, case)
-    needed = (f"needed by {fault.needed_by}",)
+    needed = (f"needed by {fault.needed_by}",) if fault.library != str(fault.needed_by) else ()
     name = Path(fault.library).name
     if fault.kind == "unreadable":
         return _unreadable(f"{fault.library}: {fault.detail}", needed, Path(fault.library))

@@ -24,7 +24,7 @@ class Refusal(NamedTuple):
     """One reason for which a system refuses a library.
 
     It applies if ``text`` is in the system's message or Windows' error is one of ``numbers``. ``command`` may hold
-    {library}, {package} and {mount} in place of the file at fault, the installed package and its file system.
+    {library}, {site} and {mount} in place of the file at fault, the folder of installed packages and its file system.
     """
 
     code: str
@@ -35,6 +35,8 @@ class Refusal(NamedTuple):
     command: str
 
 
+# What glibc says, without a reason, whether memory is short or the system forbids to run code from the file.
+_NOT_MAPPED = "failed to map segment from shared object"
 _LINUX = (
     Refusal(
         "static-tls",
@@ -54,16 +56,15 @@ _LINUX = (
     ),
     Refusal(
         "policy-blocked",
-        r"cannot restore segment prot|cannot change memory protections"
-        r"|failed to map segment from shared object: Permission denied",
+        r"cannot restore segment prot|cannot change memory protections|shared object file: Operation not permitted",
         (),
         "a security policy of this system, such as SELinux, forbids to run code from the library",
         "`ausearch -m avc -ts recent` shows the denial; the command sets the labels that SELinux expects.",
-        "restorecon -R -v {package}",
+        "restorecon -R -v {site}",
     ),
     Refusal(
         "memory-short",
-        r"Cannot allocate memory|cannot map zero-fill pages",
+        r"Cannot allocate memory|cannot map zero-fill pages|cannot create shared object descriptor",
         (),
         "there is not enough memory to load a library",
         "End other programs, or raise the memory limit of the container or of the session (ulimit -v).",
@@ -71,7 +72,7 @@ _LINUX = (
     ),
     Refusal(
         "mount-noexec",
-        r"failed to map segment from shared object",
+        r"failed to map segment from shared object: Operation not permitted",
         (),
         "the file system of the installation does not allow to run code from it (mount option noexec)",
         "Install nvdiffrast into an environment on another file system, or allow it as root.",
@@ -111,16 +112,17 @@ def refusal(text: str, number: int | None, file: Path) -> tuple[Refusal, str] | 
 
     ``file`` is the module that could not be loaded.
     """
+    named = _LIBRARY.search(text)
+    library = Path(named["library"]) if named else file
     found = next((one for one in (*_LINUX, *_WINDOWS) if _applies(one, text, number)), None)
-    if found is None and text and _has_noexec(file):
-        # The message may be in another language; the mount option is what it is about.
-        found = next(one for one in _LINUX if one.code == "mount-noexec")
+    if found is None and _NOT_MAPPED in text:
+        code = _why_not_mapped(library if library.is_absolute() else file)
+        found = next(one for one in _LINUX if one.code == code)
     if found is None:
         return None
-    named = _LIBRARY.search(text)
     command = found.command.format(
-        library=_hints.quoted(named["library"] if named else file),
-        package=_hints.quoted(_loader.PACKAGE.parent),
+        library=_hints.quoted(library),
+        site=_hints.quoted(_loader.PACKAGE.parent),
         mount=_hints.quoted(_mount_point(file)),
     )
     return found, command
@@ -142,14 +144,32 @@ def _applies(one: Refusal, text: str, number: int | None) -> bool:
     return number in one.numbers or re.search(one.text, text) is not None
 
 
+def _why_not_mapped(file: Path) -> str:
+    """Return the code for a library that the system opened and then did not map."""
+    if _has_noexec(file):
+        return "mount-noexec"
+    return "policy-blocked" if _selinux_enforces() else "memory-short"
+
+
 def _has_noexec(file: Path) -> bool:
-    if not hasattr(os, "statvfs"):
-        return False
     try:
         return bool(os.statvfs(file).f_flag & os.ST_NOEXEC)
+    except (AttributeError, OSError):
+        return False
+
+
+def _selinux_enforces() -> bool:
+    try:
+        return Path("/sys/fs/selinux/enforce").read_text(encoding="ascii").strip() == "1"
     except OSError:
         return False
 
 
 def _mount_point(file: Path) -> Path:
-    return next((folder for folder in file.parents if folder.is_mount()), Path(file.anchor))
+    """Return where the file's file system is mounted; a bind mount is known to the kernel's list alone."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return Path(file.anchor)
+    points = {Path(line.split()[4].replace(r"\040", " ")) for line in lines}
+    return next((folder for folder in file.parents if folder in points), Path(file.anchor))
