@@ -43,14 +43,14 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def in_dist(planned: Matrix, machine: Mapping[str, Any], folder: Path = DIST) -> list[Built]:
-    """Return the wheels in ``folder`` for that Python and platform, the best first; what cannot be read is left out.
+def in_dist(planned: Matrix, machine: Mapping[str, Any]) -> list[Built]:
+    """Return the wheels in dist/ for that Python and platform, the best first; what cannot be read is left out.
 
     ``machine`` is _doctor_install.Machine as a mapping. A wheel for the torch that is there is better than others.
     """
     cells = {cell.wheel: cell for cell in planned.cells if _is_for(cell, machine)}
     found = []
-    for path in folder.glob("nvdiffrast-*.whl"):
+    for path in DIST.glob("nvdiffrast-*.whl"):
         info = _info(path) if path.name in cells else None
         if info is not None:
             found.append(Built(path, cells[path.name], info))

@@ -53,8 +53,9 @@ class WheelPolicy:
     ``exclude`` are never bundled (wildcards); ``bundled`` is the pattern of the one file that is, None for nothing;
     ``needed`` are the libraries any module may need, ``needed_by_gl`` those of the GL plugin besides;
     ``suffixes`` of an extension module for this Python; ``top_level`` names beside the dist-info folder (wildcards);
-    ``forbidden`` are members that are in no wheel (wildcards); ``sources`` are members that the just-in-time fallback
-    compiles; ``ignored_contents`` are checks of check-wheel-contents and why they do not fit.
+    ``forbidden`` are members that are in no wheel (wildcards); ``not_imported`` are Python files whose names need be no
+    module's; ``sources`` are members that the just-in-time fallback compiles; ``ignored_contents`` are
+    checks of check-wheel-contents and why they do not fit.
     """
 
     exclude: tuple[str, ...]
@@ -65,6 +66,7 @@ class WheelPolicy:
     plugins: tuple[Plugin, ...]
     top_level: tuple[str, ...]
     forbidden: tuple[str, ...]
+    not_imported: tuple[str, ...]
     sources: tuple[str, ...]
     licence: Licence
     ignored_contents: Mapping[str, str]
@@ -95,6 +97,7 @@ def for_cell(cell: Cell) -> WheelPolicy:
         plugins=tuple(Plugin(kind, series[f"{kind}_plugin"]) for kind in ("cuda", "gl") if f"{kind}_plugin" in series),
         top_level=(*series["top_level"], LIBRARY_FOLDER),
         forbidden=tuple(data["members"]["forbidden"]),
+        not_imported=tuple(data["members"]["not_imported"]),
         sources=tuple(series["sources"]),
         licence=Licence(licence["minimum_size"], tuple(licence["must_contain"]), licence["known"]),
         ignored_contents=data["check_wheel_contents"]["ignore"],

@@ -23,13 +23,15 @@ def plugins(subject: Subject) -> Iterator[str]:
 
 
 def members(subject: Subject) -> Iterator[str]:
-    """At the top there is the package and what belongs to it; no data of upstream's samples is anywhere."""
+    """At the top there is the package and what belongs to it; nothing is upstream's samples' or cannot be imported."""
     allowed = (*subject.policy.top_level, subject.wheel.dist_info)
     # On Windows the runtime of a module at the top level lies beside it; bundled libraries have a check of their own.
     names = {name.partition("/")[0] for name in subject.wheel.files if "/" in name or name not in subject.bundled}
     strangers = [name for name in sorted(names) if not matches(name, allowed)]
     strangers += [name for name in subject.wheel.files if matches(name, subject.policy.forbidden)]
     yield from (f"{name} does not belong into the wheel" for name in strangers)
+    modules = (name for name in subject.wheel.files if name.endswith(".py") and name not in subject.policy.not_imported)
+    yield from (f"{name} cannot be imported by that name" for name in modules if not _is_importable(name))
 
 
 def sources(subject: Subject) -> Iterator[str]:
@@ -47,6 +49,10 @@ def sources(subject: Subject) -> Iterator[str]:
             # A folder that is not there either is another project's (TensorFlow's, for one, is mentioned).
             if header not in files and posixpath.dirname(header) in folders:
                 yield f"{header} is missing: {name} includes it"
+
+
+def _is_importable(name: str) -> bool:
+    return all(part.isidentifier() for part in name.removesuffix(".py").split("/"))
 
 
 def _missing(subject: Subject) -> list[str]:

@@ -32,6 +32,8 @@ found = {"tools": [name for name in ("nvcc", "ninja", "g++", "gcc", "c++", "cc")
 for gl in (False, True):
     plugin = ops._get_plugin(gl=gl) if gl else ops._get_plugin()
     found["gl" if gl else "cuda"] = [plugin.__file__, sorted(name for name in dir(plugin) if not name.startswith("_"))]
+import nvdiffrast_plugin, nvdiffrast_plugin_gl
+found["aliases"] = nvdiffrast_plugin is ops._get_plugin() and nvdiffrast_plugin_gl is ops._get_plugin(gl=True)
 found["package"] = nvdiffrast.__file__
 json.dump(found, sys.stdout)
 """
@@ -77,6 +79,16 @@ def test_build_info(cell: Cell, wheel: Path) -> None:
     assert not any("fast" in flag for flag in [*info["flags"]["nvcc"], *info["flags"]["cxx"]])
 
 
+def test_a_hook_for_pyinstaller(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert "nvdiffrast/_pyinstaller/hook-nvdiffrast.py" in archive.namelist()
+        (listed,) = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        assert archive.read(listed).decode().split("\n")[:2] == [
+            "[pyinstaller40]",
+            "hook-dirs = nvdiffrast._pyinstaller:get_hook_dirs",
+        ]
+
+
 def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_path: Path) -> None:
     """A clean virtual environment, the locked torch, the wheel; then both plugins, with nothing else on PATH."""
     python = interpreters.find(cell.python)
@@ -111,6 +123,7 @@ def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_pa
         file, names = found[kind]
         assert file.startswith(folder)
         assert expected in names
+    assert found["aliases"]
     assert "just-in-time" not in result.stderr
 
 
@@ -208,7 +221,9 @@ def later_layout(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     package = tree / "nvdiffrast" / "torch"
     package.mkdir(parents=True)
     (tree / "nvdiffrast" / "__init__.py").write_text("")
-    (package / "__init__.py").write_text("from . import ops\n")
+    # The patch anchors on the last line of upstream's notice.
+    notice = "#\n" * 6 + "# license agreement from NVIDIA CORPORATION is strictly prohibited.\n\n"
+    (package / "__init__.py").write_text(f"{notice}from . import ops\n")
     (package / "ops.py").write_text("\n" * 9 + "import torch\nimport warnings\nimport _nvdiffrast_c\n")
     (tree / "setup.py").write_text("raise SystemExit('replaced by the overlay')\n")
     (tree / "pyproject.toml").write_text("[build-system]\nrequires = []\n")
@@ -236,8 +251,10 @@ def test_layout_of_0_4_builds_from_git(later_layout: Cell, tmp_path: Path) -> No
     made = _build(later_layout, tmp_path / "dist", tmp_path / "objects")
     assert made.name == later_layout.wheel
     with zipfile.ZipFile(made) as archive:
-        modules = [name for name in archive.namelist() if name.endswith(".so")]
+        names = archive.namelist()
+    modules = [name for name in names if name.endswith(".so")]
     assert [name.partition(".")[0] for name in modules] == ["_nvdiffrast_c"]
+    assert "nvdiffrast_plugin.py" in names and "nvdiffrast_plugin_gl.py" not in names
     record = records.find(file_sha256(made), made.parent)
     assert record is not None
     assert record.named("import-cuda").outcome == "passed"

@@ -37,9 +37,11 @@ def test_its_series_applies_and_the_loader_is_called(release: Release, tmp_path:
     pristine = upstream.fetch(release)
     tree = patching.prepare(release, pristine, tmp_path / "tree").path
     ops = (tree / "nvdiffrast" / "torch" / "ops.py").read_text(encoding="utf-8")
-    called = {node.attr for node in ast.walk(ast.parse(ops)) if _is_of_loader(node)}
     loaders = {"0.3": {"load_precompiled", "keep_compiled_importable"}, "0.4": {"load_extension"}}
-    assert called == loaders[release.series]
+    assert _called(ops) == loaders[release.series]
+    package = (tree / "nvdiffrast" / "torch" / "__init__.py").read_text(encoding="utf-8")
+    assert _called(package) == {"import_requirements"}
+    assert package.index("import_requirements()") < package.index("from .ops import")
     # Its import costs more than everything else of the package; only who compiles is to pay for it.
     imported = {alias.name for node in ast.parse(ops).body if isinstance(node, ast.Import) for alias in node.names}
     assert "torch.utils.cpp_extension" not in imported
@@ -49,7 +51,16 @@ def test_its_series_applies_and_the_loader_is_called(release: Release, tmp_path:
         if path.is_file() and path.read_bytes() != (tree / path.relative_to(pristine)).read_bytes()
     }
     types = "csrc/torch/torch_types.h" if release.series == "0.4" else "nvdiffrast/torch/torch_types.h"
-    assert changed - {"setup.py", "pyproject.toml"} == {"nvdiffrast/torch/ops.py", types}
+    assert changed - {"setup.py", "pyproject.toml"} == {
+        "nvdiffrast/torch/__init__.py",
+        "nvdiffrast/torch/ops.py",
+        types,
+    }
+
+
+def _called(code: str) -> set[str]:
+    """Return the functions of the loader that ``code`` uses."""
+    return {node.attr for node in ast.walk(ast.parse(code)) if _is_of_loader(node)}
 
 
 def _is_of_loader(node: ast.AST) -> TypeGuard[ast.Attribute]:

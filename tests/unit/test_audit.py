@@ -131,6 +131,7 @@ BREAKAGES: list[tuple[str, str, Breakage]] = [
     ("plugins", "gl plugin", _drop(PLUGINS["gl"])),
     ("members", "tests does not", _add("tests/test_it.py")),
     ("members", "earth.npz", _add("nvdiffrast/torch/earth.npz")),
+    ("members", "nvdiffrast/not-a-module.py cannot be imported", _add("nvdiffrast/not-a-module.py")),
     ("sources", "torch_texture.cpp", _drop("nvdiffrast/torch/torch_texture.cpp")),
     ("sources", "antialias.cu includes it", _drop("nvdiffrast/common/antialias.h")),
     ("bundled", "libEGL-01234567.so.1", _bundle_egl),

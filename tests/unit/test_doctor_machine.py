@@ -39,6 +39,7 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "problems.json").write_text("{}")
     tell(folder)
     monkeypatch.setattr(doctor, "OVERLAY", folder)
+    monkeypatch.setattr(doctor_install, "DIST", tmp_path / "dist")
     # Without a network, the newest release that is available has the OpenGL plugin.
     monkeypatch.setattr(upstream, "availability", lambda release: None if release.has_gl else "no network")
     monkeypatch.setattr(toolchain, "availability", lambda toolkit: None)
@@ -110,7 +111,7 @@ class TestMachine:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("nvdiffrast/build_info.json", json.dumps(info))
         (tmp_path / cell.wheel.replace(cell.release.version, "0.1")).touch()
-        monkeypatch.setattr(doctor_install.in_dist, "__defaults__", (tmp_path,))
+        monkeypatch.setattr(doctor_install, "DIST", tmp_path)
         _, out = run(capsys, monkeypatch)
         assert f"{path} is built, for compute capability 9.0 alone\n" in out
         assert f'    pip install "torch=={cell.torch.line}.*" {path}\n' in out

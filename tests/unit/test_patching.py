@@ -267,6 +267,17 @@ def test_patches_then_overlays_then_the_origin(house: House) -> None:
     assert (house.pristine / "pkg/ops.py").read_text() == FILE
 
 
+def test_a_patch_of_all_series_lies_in_common(house: House) -> None:
+    moved = house.patches / "common" / "loader.patch"
+    before = patching.read_series("9", house.patches).sha256
+    (house.patches / "9" / "loader.patch").rename(moved)
+    tree = house.prepare()
+    assert (tree.path / "pkg/ops.py").read_text() == FILE.replace("four", "4")
+    assert tree.series_hash == before
+    moved.write_text("words\n" + moved.read_text())
+    assert patching.read_series("9", house.patches).sha256 != before
+
+
 def test_the_same_in_gives_the_same_bytes_modes_and_times(house: House) -> None:
     first = house.prepare("first")
     os.utime(house.pristine / "setup.py", (1, 1))

@@ -93,6 +93,7 @@ def test_a_module_at_the_top_level_finds_its_runtime(maker: ModuleMaker, toolkit
     cell = replace(CELL, release=replace(CELL.release, version="0.4.0", series="0.4"))
     parts = factory.text_parts(replace(cell, platform=LINKED.platform))
     module = Module((*factory.TORCH_LIBRARIES, RUNTIME), fatbin=factory.POLICY_FATBIN)
+    del parts.members["nvdiffrast_plugin_gl.py"]
     parts.members[f"_nvdiffrast_c.cpython-{cell.python.replace('.', '')}-x86_64-linux-gnu.so"] = maker.make(module)
     parts.edit_info(cell=cell.id, plugins=["_nvdiffrast_c"])
     made = repair.repair(parts.write(tmp_path), cell, tmp_path / "dist", library_path=toolkit)

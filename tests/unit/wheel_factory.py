@@ -279,10 +279,15 @@ def text_parts(cell: Cell = CELL) -> Parts:
         "nvdiffrast/__init__.py": b"__version__ = '0'\n",
         "nvdiffrast/torch/__init__.py": b"from . import ops\n",
         "nvdiffrast/torch/ops.py": b"def _get_plugin(gl=False):\n    raise RuntimeError('no compiler')\n",
+        "nvdiffrast/_pyinstaller/__init__.py": b"",
+        "nvdiffrast/_pyinstaller/hook-nvdiffrast.py": b"hiddenimports = []\n",
+        "nvdiffrast_plugin.py": b"from nvdiffrast.torch import ops\n",
+        "nvdiffrast_plugin_gl.py": b"from nvdiffrast.torch import ops as _\n",
         "nvdiffrast/build_info.json": json.dumps(build_info(cell)).encode(),
         **{name: f"// {name}\n{text}".encode() for name, text in SOURCES.items()},
         f"{info}/METADATA": metadata(cell).encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
+        f"{info}/entry_points.txt": b"[pyinstaller40]\nhook-dirs = nvdiffrast._pyinstaller:get_hook_dirs\n",
         f"{info}/licenses/LICENSE.txt": LICENCE.encode(),
     }
     return Parts(cell, members, cell.wheel)
