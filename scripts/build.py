@@ -111,7 +111,16 @@ class Result:
 
 
 def host_cell(planned: Matrix, release: str | None) -> Cell:
-    """Return the cell that a plain `build` makes here, and report why it was chosen.
+    """Return the cell of :func:`default_cell`, and report why it was chosen."""
+    cell, passed_over = default_cell(planned, release)
+    console.say(f"cell {cell.id}: this Python, the torch of `pip install torch`, the newest release")
+    for reason in passed_over:
+        console.say(f"  not {reason}")
+    return cell
+
+
+def default_cell(planned: Matrix, release: str | None = None) -> tuple[Cell, tuple[str, ...]]:
+    """Return the cell that a plain `build` makes here, and the reasons why no preferred cell was chosen.
 
     It has this machine's Python and platform, the torch that `pip install torch` gives (:func:`_default_torch`), and
     the newest upstream release that can be fetched, or the named ``release``.
@@ -138,10 +147,7 @@ def host_cell(planned: Matrix, release: str | None) -> Cell:
     for cell in _default_torch(candidates):
         reason = _missing_input(cell, fetch_release=release is None)
         if reason is None:
-            console.say(f"cell {cell.id}: this Python, the torch of `pip install torch`, the newest release")
-            for line in passed_over:
-                console.say(f"  not {line}")
-            return cell
+            return cell, tuple(passed_over)
         passed_over[reason] = None
     raise BuildError(f"no cell can be built here: {'; '.join(passed_over)}", mend="nox -s plan")
 

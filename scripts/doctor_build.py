@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,15 +38,11 @@ class Choice:
 
 def choose(planned: Matrix) -> Choice:
     """Return what `nox -s build` would build."""
-    said = io.StringIO()
     try:
-        # It says why it chose the cell, which belongs below the cell's line here.
-        with contextlib.redirect_stderr(said):
-            cell = build.host_cell(planned, None)
+        cell, passed_over = build.default_cell(planned)
     except PipelineError as error:
         return Choice(None, error=error)
-    reasons = (line.strip() for line in said.getvalue().splitlines())
-    return Choice(cell, tuple(line for line in reasons if line.startswith("not ")))
+    return Choice(cell, tuple(f"not {reason}" for reason in passed_over))
 
 
 def findings(planned: Matrix, choice: Choice) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import json
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,66 +164,64 @@ def totals(planned: Matrix, chosen: Sequence[Row]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Group:
-    """Torch lines of one toolkit that are alike: the same Pythons and platforms, and as many cells built here.
-
-    ``cells`` and ``buildable`` are counts for each release and each torch line.
-    """
+    """Torch lines of one toolkit with the same Pythons and platforms; ``counts`` has cells and buildable by release."""
 
     toolkit: str
     torches: tuple[str, ...]
     pythons: tuple[str, ...]
     platforms: tuple[str, ...]
-    cells: int
-    buildable: int
+    counts: Mapping[str, tuple[int, int]]
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """Return what neighbours must share to become one group."""
+        return self.toolkit, self.pythons, self.platforms, tuple(self.counts)
 
 
-def groups(chosen: Sequence[Row]) -> dict[tuple[Release, ...], tuple[Group, ...]]:
-    """Return the groups of some cells, by the releases that have the same groups; both in the order of the cells."""
-    by_release: dict[str, dict[tuple[str, str], list[Row]]] = {}
+def groups(chosen: Sequence[Row]) -> list[Group]:
+    """Return the groups of some cells: toolkit x torch, with counts for each release, in the order of the cells."""
+    by_line: dict[tuple[str, str], list[Row]] = {}
     for row in chosen:
-        cell = row.cell
-        lines = by_release.setdefault(cell.release.version, {})
-        lines.setdefault((cell.toolkit.tag, cell.torch.line), []).append(row)
-    alike: dict[tuple[Group, ...], list[str]] = {}
-    for version, lines in by_release.items():
-        alike.setdefault(_merged([_group(*key, rows) for key, rows in lines.items()]), []).append(version)
-    releases = {row.cell.release.version: row.cell.release for row in chosen}
-    return {tuple(releases[version] for version in versions): made for made, versions in alike.items()}
-
-
-def _group(toolkit: str, torch: str, rows: Sequence[Row]) -> Group:
-    """Return the group of one torch line of one toolkit."""
-    return Group(
-        toolkit,
-        (torch,),
-        tuple(dict.fromkeys(row.cell.python for row in rows)),
-        tuple(dict.fromkeys(row.cell.platform.name for row in rows)),
-        len(rows),
-        sum(row.buildable for row in rows),
-    )
-
-
-def _merged(lines: Iterable[Group]) -> tuple[Group, ...]:
-    """Join neighbours that differ in nothing but torch."""
+        by_line.setdefault((row.cell.toolkit.tag, row.cell.torch.line), []).append(row)
     made: list[Group] = []
-    for line in lines:
-        if made and replace(made[-1], torches=line.torches) == line:
-            made[-1] = replace(line, torches=(*made[-1].torches, *line.torches))
+    for (toolkit, torch), members in by_line.items():
+        group = _group(toolkit, torch, members)
+        if made and made[-1].alike == group.alike:
+            made[-1] = _joined(made[-1], group)
         else:
-            made.append(line)
-    return tuple(made)
+            made.append(group)
+    return made
+
+
+def _group(toolkit: str, torch: str, members: Sequence[Row]) -> Group:
+    """Return the group of one torch line of one toolkit."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in members:
+        cells, buildable = counts.get(row.cell.release.version, (0, 0))
+        counts[row.cell.release.version] = (cells + 1, buildable + row.buildable)
+    pythons = dict.fromkeys(row.cell.python for row in members)
+    platforms = dict.fromkeys(row.cell.platform.name for row in members)
+    return Group(toolkit, (torch,), tuple(pythons), tuple(platforms), counts)
+
+
+def _joined(one: Group, other: Group) -> Group:
+    """Return the group of both; they are alike."""
+    counts = {
+        name: (cells + other.counts[name][0], buildable + other.counts[name][1])
+        for name, (cells, buildable) in one.counts.items()
+    }
+    return replace(one, torches=(*one.torches, *other.torches), counts=counts)
 
 
 def print_groups(planned: Matrix, chosen: Sequence[Row]) -> None:
-    """Print the plan for people, in about a screenful: groups, what is missing most, exclusions, totals."""
+    """Print the plan for people, in about a screenful: groups, the most frequent reasons, exclusions, totals."""
     width = console.page_width()
-    for releases, members in groups(chosen).items():
-        each = f", {len(releases)} releases, for each:" if len(releases) > 1 else ""
-        named = ", ".join(f"{release.version} ({source_of(release)})" for release in releases)
-        console.text(f"nvdiffrast {named}{each}", width=width)
-        columns = ("toolkit", "torch", "Pythons", "platforms", "cells", "here")
-        console.table("", columns, map(_line, members), numbers=("cells", "here"), width=width)
-        print()
+    releases = list(dict.fromkeys(row.cell.release.version for row in chosen))
+    columns = ("CUDA", "torch", "Python", "system", *releases)
+    lines = [_line(group, releases) for group in groups(chosen)]
+    title = "Cells that this machine can build, of all cells, by release"
+    console.table(title, columns, lines, numbers=releases, width=width)
+    print()
     lacking = Counter(reason for row in chosen for reason in row.missing).most_common()
     if lacking:
         shown = [(str(count), reason) for reason, count in lacking[:_MOST_REASONS]]
@@ -231,25 +229,19 @@ def print_groups(planned: Matrix, chosen: Sequence[Row]) -> None:
         if len(lacking) > _MOST_REASONS:
             console.text(f"and {len(lacking) - _MOST_REASONS} more reasons: nox -s plan -- --cells", width=width)
         print()
-    _print_end(planned, chosen, width)
+    _print_totals(planned, chosen, width)
 
 
-def _line(group: Group) -> tuple[str, ...]:
-    """Return a group's line; its counts are of all its torch lines."""
-    count = len(group.torches)
-    return (
-        group.toolkit,
-        _span(group.torches),
-        f"{len(group.pythons)} ({_span(group.pythons)})",
-        f"{len(group.platforms)} ({', '.join(name.partition('_')[0] for name in group.platforms)})",
-        str(group.cells * count),
-        str(group.buildable * count),
-    )
+def _line(group: Group, releases: Sequence[str]) -> tuple[str, ...]:
+    """Return a group's line: for each release the number of cells that can be built here, and of all, as "3/8"."""
+    systems = ", ".join(name.partition("_")[0] for name in group.platforms)
+    counts = ("{1}/{0}".format(*group.counts[name]) if name in group.counts else "-" for name in releases)
+    return group.toolkit, _span(group.torches), _span(group.pythons), systems, *counts
 
 
 def _span(versions: Sequence[str]) -> str:
-    """Return versions that follow each other in the matrix: ``2.9``, ``2.9 to 2.13``."""
-    return versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
+    """Return versions that follow each other in the matrix: ``2.9``, ``2.9-2.13``."""
+    return versions[0] if len(versions) == 1 else f"{versions[0]}-{versions[-1]}"
 
 
 def print_cells(planned: Matrix, chosen: Sequence[Row]) -> None:
@@ -269,18 +261,23 @@ def print_cells(planned: Matrix, chosen: Sequence[Row]) -> None:
 
 
 def _print_end(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
-    """Print the exclusions, the platforms without an image, and the totals."""
+    """Print the exclusions with their reasons, and the totals."""
     excluded = ((str(len(one.cells)), one.pattern, one.reason) for one in planned.exclusions)
     console.table("Excluded", ("cells", "glob", "because"), excluded, numbers=("cells",), width=width)
     print()
+    _print_totals(planned, chosen, width)
+
+
+def _print_totals(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
+    """Print the platforms without an image, the dates of the tables, and the totals."""
     for one in dict.fromkeys(row.cell.platform for row in chosen):
         if one.name.startswith("linux") and not one.image:
             console.text(f"{one.name}: no image pinned; a container build needs --image", width=width)
     count = totals(planned, chosen)
     console.text(f"torch builds as of: {planned.table_date}", width=width)
     console.text(
-        f"{count['cells']} cells ({count['matrix']} in the matrix, {count['excluded']} excluded), "
-        f"{count['buildable']} can be built here",
+        f"{count['cells']} cells of {count['matrix']} in the matrix ({count['excluded']} more are excluded), "
+        f"{count['buildable']} can be built here; nox -s plan -- --cells shows each with every reason",
         width=width,
     )
 
