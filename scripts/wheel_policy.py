@@ -47,7 +47,8 @@ class WheelPolicy:
     ``needed`` are the libraries any module may need, ``needed_by_gl`` those of the GL plugin besides;
     ``suffixes`` of an extension module for this Python; ``top_level`` names beside the dist-info folder (wildcards);
     ``forbidden`` are members that are in no wheel (wildcards); ``not_imported`` are Python files whose names need be no
-    module's; ``sources`` are members that the just-in-time fallback compiles; ``ignored_contents`` are checks of check-wheel-contents and why they do not fit.
+    module's; ``sources`` are members that the just-in-time fallback compiles; ``ignored_contents`` are
+    checks of check-wheel-contents and why they do not fit.
     """
 
     exclude: tuple[str, ...]
