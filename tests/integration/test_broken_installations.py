@@ -331,7 +331,7 @@ class Case:
     """What is broken, what must be said, and by which code in a fresh interpreter, which a command may start."""
 
     name: str
-    broken: Callable[[Site], None]
+    broken: Callable[[Site], object]
     code: str
     said: tuple[str, ...]
     run: str = LOAD

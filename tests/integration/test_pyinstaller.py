@@ -47,7 +47,7 @@ def _source_wheel(tools: Path, folder: Path) -> Path:
     if missing := upstream.availability(release):
         pytest.skip(missing)
     tree = patching.prepare(release, upstream.fetch(release), folder / "tree").path
-    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", folder]
+    command: list[str | Path] = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", folder]
     call(command, cwd=tree, env={"PYTHONPATH": str(tools), "BUILD_BINARY_WHEEL": None}, echo=False, quiet=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -101,7 +101,7 @@ class Workshop:
         for name in ("numpy", "torch"):  # PyInstaller's own are for the real packages.
             (hooks / f"hook-{name}.py").touch()
         options = ("--log-level", "WARN", "--additional-hooks-dir", str(hooks), *options)
-        command = [self.python, "-m", "PyInstaller", "--noconfirm", *options, "program.py"]
+        command: list[str | Path] = [self.python, "-m", "PyInstaller", "--noconfirm", *options, "program.py"]
         environment = {**os.environ, "PYINSTALLER_CONFIG_DIR": str(self.folder / "cache")}
         subprocess.run(command, cwd=self.folder, env=environment, check=True)
         shutil.rmtree(self.packages)
