@@ -228,6 +228,37 @@ def test_without_torch_it_says_so(diagnosed: Installation) -> None:
     with without(diagnosed.python.site_packages / "torch"):
         message = diagnosed.probe(first="pass")
     _names(message, "[torch-absent]", "torch")
+    # PyPI's torch for Windows has no CUDA.
+    assert 'next: pip install --index-url https://download.pytorch.org/whl/cu128 "torch==2.11.*"' in message
+
+
+def test_numpy_is_missing(diagnosed: Installation) -> None:
+    """There is no numpy for Wine; what upstream's patched code calls first says so."""
+    message = diagnosed.probe(first="from nvdiffrast import _loader; _loader.import_requirements()")
+    _names(message, "[numpy-absent]", "next: pip install numpy")
+
+
+def test_a_deleted_plugin_is_an_error(diagnosed: Installation) -> None:
+    plugin = diagnosed.python.site_packages / "nvdiffrast" / "torch" / PLUGIN
+    with without(plugin):
+        message = diagnosed.probe()
+    _names(
+        message, "[plugin-deleted]", f"{wine.windows_path(plugin)} is missing", "next: pip install --force-reinstall"
+    )
+
+
+def test_a_runtime_whose_initialization_fails(diagnosed: Installation, tmp_path: Path) -> None:
+    """Windows gives the error a number, which decides; its text depends on the language."""
+    source = tmp_path / "fails.c"
+    source.write_text(
+        "int DllMain(void *module, unsigned reason, void *reserved) { return 0; }\n"
+        "__declspec(dllexport) int cudaRuntimeGetVersion(int *n) { return 1; }\n"
+        "__declspec(dllexport) int cudaGetDeviceCount(int *n) { return 1; }\n"
+    )
+    call([f"{_MINGW}-gcc", "-shared", "-s", "-o", "fails.dll", source], cwd=tmp_path, echo=False)
+    with replaced(diagnosed.bundled, (tmp_path / "fails.dll").read_bytes()):
+        message = diagnosed.probe()
+    _names(message, "[dll-initialization]", "next: winget install --id Microsoft.VCRedist.2015+.x64")
 
 
 def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, toolkit: Path, tmp_path: Path) -> None:
@@ -238,8 +269,9 @@ def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, too
     shutil.copyfile(genuine, folder / diagnosed.bundled.name)
     with without(diagnosed.bundled):
         assert "[library-missing]" in diagnosed.probe()
-        found = diagnosed.probe(NVDIFFRAST_DLL_DIRS=wine.windows_path(folder))
-    assert found.splitlines()[-1].strip() == GOOD
+        for listed in (wine.windows_path(folder), f'C:\\;"{wine.windows_path(folder)}"'):
+            found = diagnosed.probe(NVDIFFRAST_DLL_DIRS=listed)
+            assert found.splitlines()[-1].strip() == GOOD
 
 
 @pytest.mark.parametrize("name", ["Grüße 日本 é", "long"])
