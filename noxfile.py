@@ -112,37 +112,37 @@ def end_with_status(failed: CommandFailed) -> NoReturn:
 @stage_session
 def doctor(session: nox.Session) -> None:
     """Say whether this machine can build wheels and can run them: [--python P] [--json] [--share] [--fix]."""
-    stage(session, "doctor")
+    stage(session, "doctor.doctor")
 
 
 @stage_session
 def plan(session: nox.Session) -> None:
     """Print what the matrix makes, and what of it this machine can build: [--json | --github] [CELL...]."""
-    stage(session, "plan")
+    stage(session, "build.plan")
 
 
 @stage_session
 def build(session: nox.Session) -> None:
     """Build, repair and audit this host's cell or the named ones: [CELL...] [--release X] [--arch 9.0] [--engine E]."""
-    stage(session, "build")
+    stage(session, "build.build")
 
 
 @stage_session
 def audit(session: nox.Session) -> None:
     """Check wheels against their cells: WHEEL..."""
-    stage(session, "audit")
+    stage(session, "audit.audit")
 
 
 @stage_session
 def reproduce(session: nox.Session) -> None:
     """Build a cell twice in different surroundings and compare the bytes: [CELL...]."""
-    stage(session, "reproduce")
+    stage(session, "build.reproduce")
 
 
 @stage_session
 def verify(session: nox.Session) -> None:
     """Check a wheel against its record, bill of materials and provenance: WHEEL [--rebuild] [--records DIR]."""
-    stage(session, "verify")
+    stage(session, "build.verify")
 
 
 @nox.session
@@ -150,7 +150,7 @@ def audit_locks(session: nox.Session) -> None:
     """Ask a vulnerability service about everything that is locked, less requirements/waivers.yaml: [NAME...]."""
     install(session, "advisories")
     try:
-        session.run("python", "-m", "scripts.audit_locks", *session.posargs)
+        session.run("python", "-m", "scripts.locks.advisories", *session.posargs)
     except CommandFailed as failed:
         end_with_status(failed)
 
@@ -158,91 +158,91 @@ def audit_locks(session: nox.Session) -> None:
 @stage_session
 def patch(session: nox.Session) -> None:
     """Leave a release's patched tree for a person to look at: RELEASE; or try every release: --check."""
-    stage(session, "patching")
+    stage(session, "source.patching")
 
 
 @stage_session
 def fetch(session: nox.Session) -> None:
     """Put an upstream release into the cache and print its folder: RELEASE [--source CHECKOUT]."""
-    stage(session, "upstream")
+    stage(session, "source.upstream")
 
 
 @stage_session
 def lock(session: nox.Session) -> None:
     """Write hash-locked requirements and toolkits: [NAME...] [--check]."""
-    stage(session, "locks")
+    stage(session, "locks.generate")
 
 
 @stage_session
 def observe(session: nox.Session) -> None:
     """Refresh the table of torch builds from a package index: [--index URL] [--add] [--report FILE]."""
-    stage(session, "observe")
+    stage(session, "matrix.observe")
 
 
 @stage_session
 def golden(session: nox.Session) -> None:
     """Write what is made from the matrix: its JSON schema and the golden list of cells; --doctor: its torch table."""
-    stage(session, "matrix", "--schema", "--golden")
+    stage(session, "matrix.matrix", "--schema", "--golden")
 
 
 @stage_session
 def packages(session: nox.Session) -> None:
     """Build the pure-Python packages as wheels, in dist/: [NAME...]."""
-    stage(session, "packages")
+    stage(session, "build.pure_packages")
 
 
 @stage_session
 def index(session: nox.Session) -> None:
     """Write a store's index again, or copy it out as plain files: [STORE] [--export FOLDER]."""
-    stage(session, "index")
+    stage(session, "index.writer")
 
 
 @stage_session(name="stage")
 def stage_wheels(session: nox.Session) -> None:
     """Put audited wheels into the staged index: WHEEL... [--store DIR]."""
-    stage(session, "publish", "stage")
+    stage(session, "publish.publish", "stage")
 
 
 @stage_session
 def prove(session: nox.Session) -> None:
     """Install every staged wheel by pip and by uv, by the very commands that the page shows: [--store DIR] [--real]."""
-    stage(session, "prove")
+    stage(session, "publish.prove")
 
 
 @stage_session
 def smoke(session: nox.Session) -> None:
     """Hold what wheels render on this machine's GPU against a reference: [WHEEL...] [--bundle FILE]."""
-    stage(session, "smoke")
+    stage(session, "audit.smoke")
 
 
 @stage_session
 def promote(session: nox.Session) -> None:
     """Let readers see the staged index: [--store DIR] [--waive-gpu REASON] [--export FOLDER]."""
-    stage(session, "publish", "promote")
+    stage(session, "publish.publish", "promote")
 
 
 @stage_session
 def release(session: nox.Session) -> None:
     """Stage, prove and promote wheels: WHEEL... [--waive-gpu REASON] [--export FOLDER]."""
-    stage(session, "release")
+    stage(session, "publish.release")
 
 
 @stage_session
 def publish(session: nox.Session) -> None:
     """The rest of publishing: yank WHEEL --reason R, unyank WHEEL, upload, status."""
-    stage(session, "publish")
+    stage(session, "publish.publish")
 
 
 @stage_session
 def serve(session: nox.Session) -> None:
     """Run an index that takes uploads on loopback, with generated credentials: [FOLDER] [--port N]."""
-    stage(session, "serve")
+    stage(session, "publish.serve")
 
 
 @stage_session
 def rehearse(session: nox.Session) -> None:
     """A whole release on this machine: build, audit, stage, upload, prove, promote to a local folder: [--arch 9.0]."""
-    stage(session, "rehearse")
+    stage(session, "publish.rehearse")
 
 
 @tests_session(default=False)
@@ -256,7 +256,7 @@ def clean(session: nox.Session) -> None:
     """Show the sizes of all that is kept on disk, and remove what is chosen: [CATEGORY...] [--yes]."""
     # In nox's own Python: the environments are among what is removed.
     try:
-        session.run(sys.executable, "-m", "scripts.disk_usage", *session.posargs, external=True)
+        session.run(sys.executable, "-m", "scripts.support.disk_usage", *session.posargs, external=True)
     except CommandFailed as failed:
         end_with_status(failed)
 
@@ -289,7 +289,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("python", "-m", "scripts.locks", "--check")
+    session.run("python", "-m", "scripts.locks.generate", "--check")
     session.run("check-jsonschema", "--schemafile", "build_matrix.schema.json", "build_matrix.yaml")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", *ACTIONS)
@@ -302,7 +302,7 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; `-- -m "not integration"` leaves out those that need minutes."""
     # Integration tests share the builds' cache: torch is downloaded once. Unit tests do not see it.
-    cache = run_shared(session, "tests", "-m", "scripts.cache", silent=True).strip()
+    cache = run_shared(session, "tests", "-m", "scripts.support.files", silent=True).strip()
     run_shared(session, "tests", "-m", "pytest", *session.posargs, env={"NVDIFFRAST_WHEELS_CACHE": cache})
     if not any(Path(argument).exists() for argument in session.posargs):
         # Nox does not add what a notified session requires.

@@ -20,12 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import build, console, environments, matrix, process
-from scripts.cache import cache_root
+from scripts import console
+from scripts.build import build
+from scripts.build.plan import missing_here
 from scripts.errors import run_main
-from scripts.matrix import Matrix
+from scripts.matrix import matrix
+from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell
-from scripts.plan import missing_here
+from scripts.support import environments, process
+from scripts.support.files import cache_root
 
 _UPSTREAM = Path(__file__).with_name("plain_upstream.py")
 _ARCHITECTURE = "9.0"
@@ -118,7 +121,7 @@ class Bench:
 
     def ours(self, cell: Cell, cache: Path, architectures: Sequence[str]) -> Cost:
         """The pipeline's own command, with ``cache`` for what it may reuse."""
-        command: list[str | Path] = [sys.executable, "-m", "scripts.build", cell.id, "--engine", "host"]
+        command: list[str | Path] = [sys.executable, "-m", "scripts.build.build", cell.id, "--engine", "host"]
         for number in architectures:
             command += ["--arch", number]
         return cost([*command, "--output", self.work / "dist"], cwd=ROOT, env={"NVDIFFRAST_WHEELS_CACHE": str(cache)})

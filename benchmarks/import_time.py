@@ -14,9 +14,11 @@ import zipfile
 from pathlib import Path
 
 from benchmarks.build_time import Bench
-from scripts import build, matrix, process
-from scripts.cache import cache_root
+from scripts.build import build
 from scripts.errors import run_main
+from scripts.matrix import matrix
+from scripts.support import process
+from scripts.support.files import cache_root
 
 _ARCHITECTURE = "9.0"
 _IMPORT = """

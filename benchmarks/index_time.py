@@ -22,12 +22,14 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 
-from scripts import catalog as catalogs
-from scripts import environments, index, matrix
-from scripts.catalog import Catalog, Entry
 from scripts.errors import run_main
+from scripts.index import catalog as catalogs
+from scripts.index import writer
+from scripts.index.catalog import Catalog, Entry
+from scripts.matrix import matrix
 from scripts.model import ROOT, Cell
-from scripts.process import call
+from scripts.support import environments
+from scripts.support.process import call
 
 WHEELS = 5000
 # As large as the page for people may be; its making is not measured.
@@ -93,11 +95,11 @@ def incremental(work: Path, known: Catalog, rounds: int) -> Iterator[Row]:
     whole, one, reading = [], [], []
     for turn in range(rounds):
         before = work / f"all-{turn}"
-        whole.append(timed(lambda to=before: index.generate(known, to, page=_PAGE)))  # type: ignore[misc]
+        whole.append(timed(lambda to=before: writer.generate(known, to, page=_PAGE)))  # type: ignore[misc]
         reading.append(timed(lambda of=before: catalogs.read(of)))  # type: ignore[misc]
         after = catalogs.read(before).with_entry(added)
         to = work / f"one-more-{turn}"
-        one.append(timed(lambda to=to, of=before: index.generate(after, to, page=_PAGE, previous=of)))  # type: ignore[misc]  # noqa: B023
+        one.append(timed(lambda to=to, of=before: writer.generate(after, to, page=_PAGE, previous=of)))  # type: ignore[misc]  # noqa: B023
     yield Row("one wheel more / all", min(one), min(whole), 0.05)
     yield Row("the same, and reading the catalog / all", min(one) + min(reading), min(whole), None)
 
@@ -137,7 +139,7 @@ def main() -> int:
     parser.add_argument("--generate", type=Path, nargs=2, metavar=("CATALOG", "TO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.generate:
-        index.generate(catalogs.read(options.generate[0]), options.generate[1], page=_PAGE)
+        writer.generate(catalogs.read(options.generate[0]), options.generate[1], page=_PAGE)
         return 0
     known = wheels(WHEELS)
     channels = {channel for entry in known.entries for channel in entry.channels}

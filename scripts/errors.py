@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import ClassVar
 
-from scripts import cache
+from scripts.support import files
 
 
 class PipelineError(Exception):
@@ -137,7 +137,7 @@ def run_main(main: Callable[[], int | None], *, uses_cache: bool = False) -> Non
     With ``uses_cache`` nothing is removed from the cache while ``main`` runs.
     """
     try:
-        with cache.in_use() if uses_cache else nullcontext():
+        with files.in_use() if uses_cache else nullcontext():
             sys.exit(main() or 0)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from scripts.catalog import Catalog, Entry
+from scripts.index.catalog import Catalog, Entry
 from scripts.model import Cell
 
 

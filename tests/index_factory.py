@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scripts.catalog import Catalog, Entry, PureWheel
+from scripts.index.catalog import Catalog, Entry, PureWheel
 
 PAGE = b"<!DOCTYPE html><title>The page for people</title>\n"
 METADATA = "Metadata-Version: 2.1\nName: nvdiffrast\nVersion: {version}\nRequires-Python: {python}\n"

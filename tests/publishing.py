@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from scripts import ledger, package_records, records, stand_ins
-from scripts.cache import file_sha256
 from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.bench import State
 from scripts.gpu_gate.record import Result
+from scripts.index import ledger, package_record
+from scripts.index.store import Store, digest
 from scripts.model import Cell, TorchBuild
-from scripts.records import Check, Outcome
-from scripts.store import Store, digest
+from scripts.publish import stand_ins
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
+from scripts.wheel.audit_record import Check, Outcome
 from tests.loopback import Http, running
 from tests.unit.wheel_factory import CELL, Parts, text_parts
 
@@ -35,7 +37,7 @@ def cell(line: str = CELL.torch.line) -> Cell:
 def audited(wheel: Path, *, outcome: Outcome = "passed", partial: bool = False, id_: str = CELL.id) -> Path:
     """Put an audit record beside a wheel; returns the wheel."""
     check = Check("everything", outcome, "as the test wants it")
-    records.save(records.make(wheel, id_, (check,), {"python": "3"}, partial=partial), wheel.parent)
+    audit_record.save(audit_record.make(wheel, id_, (check,), {"python": "3"}, partial=partial), wheel.parent)
     return wheel
 
 
@@ -53,7 +55,7 @@ def pure_wheel(
 ) -> Path:
     """A wheel without compiled code, and the record that two builds made it."""
     made = stand_ins.wheel(folder, name, version, requires=requires, body=body)
-    package_records.save(package_records.make(made, 2, {"python": "3"}), folder)
+    package_record.save(package_record.make(made, 2, {"python": "3"}), folder)
     return made
 
 

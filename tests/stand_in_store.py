@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts import index, stand_ins
-from scripts.cache import file_sha256
-from scripts.catalog import Catalog, Entry
-from scripts.plan import host_platform
+from scripts.index import writer
+from scripts.index.catalog import Catalog, Entry
+from scripts.publish import stand_ins
+from scripts.support.files import file_sha256
+from scripts.support.host import host_platform
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 UPLOADED = "2026-11-01T12:00:00Z"
@@ -47,7 +48,7 @@ def make(root: Path, wanted: Iterable[Wanted]) -> Path:
     entries = [_pool(root / "pool", one) for one in wanted]
     catalog = Catalog(tuple(sorted(entries, key=lambda entry: entry.name)))
     generation = root / "generations" / "stand-in"
-    index.generate(catalog, generation, page=b"<!DOCTYPE html>\n<title>stand-in</title>\n")
+    writer.generate(catalog, generation, page=b"<!DOCTYPE html>\n<title>stand-in</title>\n")
     (root / "staged").symlink_to("generations/stand-in")
     return root
 

@@ -167,7 +167,7 @@ def problem(arguments: Sequence[str]) -> str | None:
 def _refused(command: Sequence[str]) -> str | None:
     """Return what argparse says against ``python -m scripts.X ...``; None for any other program."""
     is_stage = Path(command[0]).stem == "python" and command[1] == "-m" and command[2].startswith("scripts.")
-    if not is_stage or command[2] == "scripts.cache":
+    if not is_stage or command[2] == "scripts.support.files":
         return None
     module = importlib.import_module(command[2])
     parse = argparse.ArgumentParser.parse_args

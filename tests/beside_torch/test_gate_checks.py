@@ -9,12 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch: nox -s test_packages")
 
-from scripts.gpu_gate import (
-    checks_render,
-    checks_render_gradients,
-    checks_render_process,
-    checks_render_sampling,
-)
+from scripts.gpu_gate import checks_render, checks_render_gradients, checks_render_process, checks_render_sampling
 from scripts.gpu_gate.reference import BOUNDARY_MODES, FILTER_MODES
 from tests import gate_stand_in
 

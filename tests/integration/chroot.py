@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import process
-from scripts.cache import cache_root, complete_folder
+from scripts.support import process
+from scripts.support.files import cache_root, complete_folder
 
 MIRROR = "http://deb.debian.org/debian"
 # What the README asks a user of Debian to install.

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build, compilers, matrix, upstream
-from scripts.cache import in_use
+from scripts.build import build
 from scripts.errors import PipelineError
+from scripts.matrix import matrix
 from scripts.model import Cell
+from scripts.source import upstream
+from scripts.support.files import in_use
+from scripts.toolchain import compilers
 from tests import surroundings
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import uv
 
-from scripts import interpreters, process
-from scripts.cache import cache_root
 from scripts.errors import CommandError, ToolchainError, run_main
 from scripts.model import ROOT
+from scripts.support import interpreters, process
+from scripts.support.files import cache_root
 
 DISTRIBUTION = "bookworm"
 PACKAGES = ("ca-certificates", "g++", "gcc", "libegl-dev", "libgl-dev", "make")

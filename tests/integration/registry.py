@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import CommandError
-from scripts.process import call
+from scripts.support.process import call
 
 
 def install(requirement: str, sha256: str, folder: Path, *options: str) -> Path:

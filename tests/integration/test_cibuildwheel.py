@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build_info, cibuildwheel, environments, matrix, patching, repair, toolchain, upstream, wheels
-from scripts.cache import file_sha256
+from scripts.build import cibuildwheel, repair
 from scripts.errors import BuildError, CommandError, ToolchainError
+from scripts.matrix import matrix
 from scripts.model import Cell
+from scripts.source import patching, upstream
+from scripts.support import environments
+from scripts.support.files import file_sha256
+from scripts.toolchain import providers
+from scripts.wheel import build_info, wheel_file
 from tests.integration import container
 
 pytestmark = pytest.mark.integration
@@ -44,7 +49,7 @@ def build(cell: Cell, image: str, folder: Path) -> Path:
     return cibuildwheel.run(
         tree.path,
         cell,
-        cuda_home=toolchain.provide(cell.toolkit, cache=folder / "toolkits").path,
+        cuda_home=providers.provide(cell.toolkit, cache=folder / "toolkits").path,
         torch_lock=environments.torch_lock(cell),
         cache=folder / "objects",
         architectures=("9.0+PTX",),
@@ -60,7 +65,7 @@ def test_a_cell_is_built_and_rebuilt_to_the_same_bytes(cell: Cell, image: str, t
     assert first.name == cell.wheel
     assert file_sha256(first) == file_sha256(second)
     repair.assert_bundled(first, cell)
-    unpacked = wheels.unpack(first, tmp_path / "unpacked")
+    unpacked = wheel_file.unpack(first, tmp_path / "unpacked")
     info = build_info.BuildInfo.parse(unpacked.read("nvdiffrast/build_info.json"))
     assert info.cell == cell.id
     assert info.partial

@@ -1,4 +1,4 @@
-"""What scripts.fatbin reads from what nvcc makes is what NVIDIA's own cuobjdump lists."""
+"""What scripts.wheel.fatbin reads from what nvcc makes is what NVIDIA's own cuobjdump lists."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import fatbin, libraries, process
-from scripts.fatbin import Entry
+from scripts.support import process
+from scripts.wheel import fatbin, libraries
+from scripts.wheel.fatbin import Entry
 from tests.integration import registry
 
 pytestmark = pytest.mark.integration

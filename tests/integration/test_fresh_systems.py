@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import elf
 from scripts.model import ROOT
-from scripts.process import call
+from scripts.support.process import call
+from scripts.wheel import elf
 from tests.integration import chroot
 
 pytestmark = [

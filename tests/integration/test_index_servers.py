@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from scripts import catalog as catalogs
-from scripts import clean, index
-from scripts.clean import Environment, Surroundings
 from scripts.errors import CommandError
+from scripts.index import catalog as catalogs
+from scripts.index import writer
+from scripts.support import sandbox
+from scripts.support.sandbox import Environment, Surroundings
 from tests.index_factory import PAGE, catalog, entry, pooled
 
 pytestmark = pytest.mark.integration
@@ -95,7 +96,7 @@ def store() -> Iterator[Path]:
     ):
         made = pooled(folder, entry(release, python=PYTHON))
         entries.append(replace(made, uploaded=uploaded, yanked=yanked))
-    index.generate(catalog(entries), folder / "generations" / "one", page=PAGE)
+    writer.generate(catalog(entries), folder / "generations" / "one", page=PAGE)
     (folder / "current").symlink_to("generations/one")
     (folder / "ledger.jsonl").write_text("{}\n")
     yield folder
@@ -109,7 +110,7 @@ def nginx(store: Path) -> Iterator[Site]:
         pytest.skip("no nginx; apt-get install -y --no-install-recommends nginx-light")
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-nginx-"))
     port = _free_port()
-    (folder / "site.conf").write_text(index.nginx(store / "current", f"127.0.0.1:{port}"))
+    (folder / "site.conf").write_text(writer.nginx(store / "current", f"127.0.0.1:{port}"))
     (folder / "nginx.conf").write_text(_MAIN.format(folder=folder))
     user = None
     if os.geteuid() == 0:
@@ -127,7 +128,7 @@ def nginx(store: Path) -> Iterator[Site]:
 def plain(store: Path) -> Iterator[Site]:
     """Plain file hosting: the export, by a server that knows nothing of Accept."""
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-export-"))
-    index.export(store / "current", folder)
+    writer.export(store / "current", folder)
     port = _free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), str(port)]
     try:
@@ -164,7 +165,7 @@ def _free_port() -> int:
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     nowhere = Surroundings("http://127.0.0.1:9/", tmp_path / "cache")
-    return clean.create(tmp_path / "environment", Path(sys.executable), nowhere)
+    return sandbox.create(tmp_path / "environment", Path(sys.executable), nowhere)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_a_switch_needs_no_reload(nginx: Site) -> None:
     current = nginx.store / "current"
     before = current.readlink()
     after = catalogs.read(current).with_entry(pooled(nginx.store, entry("0.5.0", python=PYTHON)))
-    index.generate(after, nginx.store / "generations" / "two", page=PAGE, previous=current)
+    writer.generate(after, nginx.store / "generations" / "two", page=PAGE, previous=current)
     try:
         for target, expected in (("generations/two", True), (str(before), False)):
             (nginx.store / "current.new").symlink_to(target)

@@ -11,9 +11,11 @@ from types import ModuleType
 
 import pytest
 
-from scripts import compilers, matrix, patching, toolchain, upstream
 from scripts.errors import PipelineError
-from scripts.patching import PATCHES
+from scripts.matrix import matrix
+from scripts.source import patching, upstream
+from scripts.source.patching import PATCHES
+from scripts.toolchain import compilers, providers
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +42,7 @@ def nvcc(objects: ModuleType) -> object:
     toolkit = matrix.load().toolkit("cu130")
     try:
         compiler = compilers.check_host(toolkit, needs_gl=False)
-        home = toolchain.provide(toolkit)
+        home = providers.provide(toolkit)
     except PipelineError as error:
         pytest.skip(f"{error}; {error.mend}")
     flags = ("-DNVDR_TORCH", "--compiler-options", "-fPIC", "-gencode=arch=compute_90,code=compute_90")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lockfile import read_lock
+from scripts.build.pure_packages import build, known
+from scripts.locks.lockfile import read_lock
 from scripts.model import ROOT
-from scripts.packages import build, known
 
 pytestmark = pytest.mark.integration
 

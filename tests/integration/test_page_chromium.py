@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from scripts import index, matrix, page
-from scripts.catalog import Catalog, Entry
-from scripts.install_commands import commands, package_commands, torch_commands
-from scripts.matrix import Matrix
+from scripts.index import writer
+from scripts.index.catalog import Catalog, Entry
+from scripts.index.install_commands import commands, package_commands, torch_commands
+from scripts.index.page import page
+from scripts.index.page.page_data import DETAILS_UP_TO
+from scripts.matrix import matrix
+from scripts.matrix.matrix import Matrix
 from scripts.model import Cell
-from scripts.page_data import DETAILS_UP_TO
-from scripts.serve import static
+from scripts.publish.serve import static
 from tests.catalogs import catalog, entry, many
 from tests.index_factory import pure
 
@@ -159,7 +161,7 @@ def _served(driver: Any, loaded: Matrix, held: Catalog, root: Path) -> Iterator[
     """An index of ``held``, served under an address with signs that a shell reads."""
     generation = root / SITE
     stated = {one.sha256 for one in held.entries if one.torch != "2.9"}
-    index.generate(held, generation, page=page.render(held, loaded, stated))
+    writer.generate(held, generation, page=page.render(held, loaded, stated))
     with static(root) as url:
         yield Browser(driver, f"{url.rstrip('/')}/a%20%24%28site%29%20%26%20%27more%27", generation, held)
 

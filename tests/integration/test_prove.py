@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts import catalog as catalogs
-from scripts import clean, interpreters, ledger, prove, serve, stand_ins
-from scripts.catalog import Entry
-from scripts.clean import TOOLS, Environment, Surroundings, Tool
 from scripts.errors import CommandError, PublishError, UntestedError
-from scripts.install_commands import Commands, commands
+from scripts.index import catalog as catalogs
+from scripts.index import ledger
+from scripts.index.catalog import Entry
+from scripts.index.install_commands import Commands, commands
+from scripts.publish import prove, serve, stand_ins
+from scripts.support import interpreters, sandbox
+from scripts.support.sandbox import TOOLS, Environment, Surroundings, Tool
 from tests import stand_in_store
 from tests.stand_in_store import PYTHON, Wanted
 
@@ -78,7 +80,7 @@ def clean_with(usual: str, tmp_path: Path) -> Callable[..., Environment]:
     """Make the test's environment anew, with these requirements from the usual index."""
     python = interpreters.find(PYTHON)
     assert python is not None
-    return partial(clean.create, tmp_path / "environment", python, Surroundings(usual, tmp_path / "cache"))
+    return partial(sandbox.create, tmp_path / "environment", python, Surroundings(usual, tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ledger, packages, prove, publish
-from scripts.clean import TOOLS
+from scripts.build import pure_packages
 from scripts.errors import PublishError
+from scripts.index import ledger
+from scripts.publish import prove, publish
+from scripts.support.sandbox import TOOLS
 from tests.publishing import BY, pure_wheel, wheel
 
 pytestmark = pytest.mark.integration
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     dist = tmp_path_factory.mktemp("dist")
-    return [packages.build(package, dist) for package in packages.known()]
+    return [pure_packages.build(package, dist) for package in pure_packages.known()]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def proofs(built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def test_every_package_from_every_channel(proofs: tuple[prove.Proof, ...]) -> None:
     passed = {(made.tool, made.subject.rpartition(" from ")[::2]) for made in proofs if made.outcome == "passed"}
-    names = {package.wheel for package in packages.known()}
+    names = {package.wheel for package in pure_packages.known()}
     wanted = {(tool, (name, channel)) for tool in TOOLS for name in names for channel in ("cpu", "cu130")}
     assert wanted <= passed
     assert {made.outcome for made in proofs} == {"passed"}

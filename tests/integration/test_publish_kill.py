@@ -21,19 +21,25 @@ from typing import Any
 
 import pytest
 
-from scripts import cache as cache_module
-from scripts import evidence, index, ledger, matrix, publish, records, site, store
-from scripts.cache import file_sha256
-from scripts.catalog import Catalog
 from scripts.errors import PublishError
-from scripts.store import LINKS, Store, digest
+from scripts.index import evidence, ledger, site_files, store, writer
+from scripts.index.catalog import Catalog
+from scripts.index.store import LINKS, Store, digest
+from scripts.matrix import matrix
+from scripts.publish import publish
+from scripts.support import files as cache_module
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 from tests.publishing import BY, proved, wheel
 
 pytestmark = pytest.mark.integration
 
 POINTS = int(os.environ.get("NVDIFFRAST_KILL_POINTS", "12"))
 SEED = int(os.environ.get("NVDIFFRAST_KILL_SEED") or random.SystemRandom().randrange(10**6))
-_WATCHED = {str(module.__file__) for module in (cache_module, evidence, index, ledger, publish, records, site, store)}
+_WATCHED = {
+    str(module.__file__)
+    for module in (cache_module, evidence, writer, ledger, publish, audit_record, site_files, store)
+}
 _CHANGES = {f"os.{name}" for name in ("rename", "remove", "rmdir", "mkdir", "symlink", "link", "truncate", "chmod")}
 
 
@@ -141,8 +147,8 @@ def _check(scene: Scene) -> None:
     for link in LINKS:
         generation = place.generation(link)
         assert generation
-        assert index.check(generation) == []
-        assert site.compare(place.catalog(link), generation).none
+        assert writer.check(generation) == []
+        assert site_files.compare(place.catalog(link), generation).none
     ledger.read(scene.store)
     for wheels in _visible(place.pool):
         assert sorted(path.suffix for path in wheels.iterdir()) == [".metadata", ".whl"]

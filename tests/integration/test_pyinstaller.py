@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import environments, matrix, patching, upstream
+from scripts.matrix import matrix
 from scripts.model import ROOT, RegistryPin
-from scripts.process import call
+from scripts.source import patching, upstream
+from scripts.support import environments
+from scripts.support.process import call
 from tests.integration import registry
 from tests.loader_site import INFO, SUFFIX, Site, codes, needs_gcc, next_command
 

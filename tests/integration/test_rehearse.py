@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import catalog, index, ledger, rehearse, serve, simple_index
+from scripts.index import catalog, ledger, writer
 from scripts.model import ROOT, Cell
+from scripts.publish import rehearse, serve
+from scripts.support import simple_api
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _rehearse(folder: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "scripts.rehearse", "--folder", str(folder), *options]
+    command = [sys.executable, "-m", "scripts.publish.rehearse", "--folder", str(folder), *options]
     done = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=3000
     )
@@ -70,10 +72,10 @@ def test_exported_index(place: Path, said: str) -> None:
     assert f"page:   {(site / 'index.html').as_uri()}" in said.splitlines()
     [entry] = catalog.read(site).entries
     assert (entry.gpu, entry.waiver, entry.partial) == ("waived", rehearse.WAIVER, True)
-    assert index.check(place / "store" / "current") == []
+    assert writer.check(place / "store" / "current") == []
     with serve.static(site) as url:
         for channel in entry.channels:
-            [file] = simple_index.files(f"{url}/whl/{channel}/nvdiffrast/")
+            [file] = simple_api.files(f"{url}/whl/{channel}/nvdiffrast/")
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(file.url) as answer:
                 assert hashlib.sha256(answer.read()).hexdigest() == file.sha256 == entry.sha256
     assert not any(path.is_symlink() for path in site.rglob("*"))

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts import audit, pe, repair
-from scripts.cache import file_sha256
+from scripts.audit import audit
+from scripts.build import repair
 from scripts.errors import RepairError
 from scripts.model import Cell
-from scripts.process import which
-from scripts.records import Record
+from scripts.support.files import file_sha256
+from scripts.support.process import which
+from scripts.wheel import pe
+from scripts.wheel.audit_record import Record
 from tests.integration import registry
 from tests.unit import wheel_factory as factory
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import serve, stand_ins
-from scripts.cache import file_sha256
 from scripts.errors import PublishError
-from scripts.serve import UploadIndex
+from scripts.publish import serve, stand_ins
+from scripts.publish.serve import UploadIndex
+from scripts.support.files import file_sha256
 
 pytestmark = pytest.mark.integration
 
@@ -150,7 +150,7 @@ def test_taken_port(index: UploadIndex, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_command_says_how_and_not_the_password(tmp_path: Path, ending: signal.Signals) -> None:
-    command = [sys.executable, "-u", "-m", "scripts.serve", str(tmp_path / "server"), "--port", "0"]
+    command = [sys.executable, "-u", "-m", "scripts.publish.serve", str(tmp_path / "server"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(4)]

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build, environments, evidence, interpreters, publish, records, smoke
-from scripts.cache import file_sha256
+from scripts.audit import smoke
+from scripts.build import build
 from scripts.errors import PublishError
 from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.record import GpuRecord
+from scripts.index import evidence
 from scripts.model import ROOT, Cell
+from scripts.publish import publish
+from scripts.support import environments, interpreters
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 from tests.publishing import BY, proved
 from tests.unit.wheel_factory import Parts
 
@@ -37,7 +42,7 @@ def wheel(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def judged(wheel: Path) -> tuple[int, str]:
     """The exit status and output of the command, as nox runs it."""
-    command = [sys.executable, "-m", "scripts.smoke", str(wheel)]
+    command = [sys.executable, "-m", "scripts.audit.smoke", str(wheel)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     return done.returncode, done.stdout + done.stderr
 
@@ -143,9 +148,9 @@ def test_a_faulty_wheel_fails_and_promotion_refuses_it(
     assert (made.returncode, found.outcome) == (1, "failed"), made.stdout + made.stderr
     assert check in failed, failed
     assert detail in failed[check], failed
-    audited = records.find(file_sha256(wheel), wheel.parent)
+    audited = audit_record.find(file_sha256(wheel), wheel.parent)
     assert audited is not None
-    records.save(records.make(faulty, host_cell.id, audited.checks, {}, partial=False), faulty.parent)
+    audit_record.save(audit_record.make(faulty, host_cell.id, audited.checks, {}, partial=False), faulty.parent)
     with pytest.raises(PublishError, match=f"failed on .*{check}|cannot be staged: build_info.json"):
         _promotion(faulty, faulty.parent, tmp_path / "store")
 

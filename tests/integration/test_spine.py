@@ -16,10 +16,14 @@ import uv
 
 from benchmarks.build_time import Bench
 from benchmarks.import_time import first_import, unpacked
-from scripts import build, environments, interpreters, matrix, records, upstream
-from scripts.cache import file_sha256
+from scripts.build import build
+from scripts.build.plan import missing_here
+from scripts.matrix import matrix
 from scripts.model import Cell, GitPin, Release
-from scripts.plan import missing_here
+from scripts.source import upstream
+from scripts.support import environments, interpreters
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +68,7 @@ def wheel(cell: Cell, objects: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_name_and_record(cell: Cell, wheel: Path) -> None:
     assert wheel.name == cell.wheel
-    record = records.find(file_sha256(wheel), wheel.parent)
+    record = audit_record.find(file_sha256(wheel), wheel.parent)
     assert record is not None
     assert record.partial, "a wheel for one architecture must not pass for a release"
     assert not record.release
@@ -175,7 +179,7 @@ def test_another_torch_reuses_kernels(cell: Cell, wheel: Path, objects: Path, tm
 
 def test_patched_tree_stands_on_its_own(cell: Cell, tmp_path: Path) -> None:
     """Without BUILD_BINARY_WHEEL the tree gives upstream's source wheel, by any PEP 517 front end, isolated."""
-    from scripts import patching
+    from scripts.source import patching
 
     tree = patching.prepare(cell.release, upstream.fetch(cell.release), tmp_path / "tree").path
     environment = {name: value for name, value in os.environ.items() if name != "BUILD_BINARY_WHEEL"}
@@ -255,7 +259,7 @@ def test_layout_of_0_4_builds_from_git(later_layout: Cell, tmp_path: Path) -> No
     modules = [name for name in names if name.endswith(".so")]
     assert [name.partition(".")[0] for name in modules] == ["_nvdiffrast_c"]
     assert "nvdiffrast_plugin.py" in names and "nvdiffrast_plugin_gl.py" not in names
-    record = records.find(file_sha256(made), made.parent)
+    record = audit_record.find(file_sha256(made), made.parent)
     assert record is not None
     assert record.named("import-cuda").outcome == "passed"
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from scripts import environments, locks, toolchain
 from scripts.errors import CommandError, ToolchainError
+from scripts.locks import generate
 from scripts.model import ROOT, Bounds, Provider, Toolkit
-from scripts.process import call, which
+from scripts.support import environments
+from scripts.support.process import call, which
+from scripts.toolchain import providers
 from tests.loopback import Server, serve
 
 pytestmark = pytest.mark.integration
@@ -58,7 +60,7 @@ def compiler() -> None:
 @pytest.mark.parametrize("cuda", ["13.0", "13.2"])
 def test_toolkit_of_the_index_compiles(index: None, compiler: None, tmp_path: Path, cuda: str) -> None:
     """Kernels for sm_90, a program that runs, and no other CUDA on this machine that could have helped."""
-    home = toolchain.provide(toolkit(cuda, "pypi"), cache=tmp_path)
+    home = providers.provide(toolkit(cuda, "pypi"), cache=tmp_path)
     source = tmp_path / "twice.cu"
     source.write_text(KERNEL)
     alone = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "CUDA_PATH": "", "CPATH": "", "LD_LIBRARY_PATH": ""}
@@ -77,13 +79,13 @@ def test_toolkit_of_the_system(compiler: None) -> None:
     if which("nvcc") is None and not os.environ.get("CUDA_HOME"):
         pytest.skip("needs a CUDA toolkit on the system: set CUDA_HOME")
     for cuda in ("11.8", "12.4", "12.6", "12.8", "13.0", "13.2"):
-        if toolchain.availability(toolkit(cuda, "system")) is None:
-            assert toolchain.provide(toolkit(cuda, "system")).version.startswith(f"{cuda}.")
+        if providers.availability(toolkit(cuda, "system")) is None:
+            assert providers.provide(toolkit(cuda, "system")).version.startswith(f"{cuda}.")
             break
     else:
         pytest.skip("the system's CUDA is none of the matrix's")
     with pytest.raises(ToolchainError, match=r"not 10\.2"):
-        toolchain.provide(toolkit("10.2", "system"))
+        providers.provide(toolkit("10.2", "system"))
 
 
 def test_toolkit_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_toolkit_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
     text = (ROOT / "requirements/toolkits/cu130.txt").read_text()
     lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", text))
     with pytest.raises(CommandError) as raised:
-        toolchain.provide(Toolkit("13.0", (Provider("pypi", str(lock)),), (), "", Bounds(), Bounds()), cache=tmp_path)
+        providers.provide(Toolkit("13.0", (Provider("pypi", str(lock)),), (), "", Bounds(), Bounds()), cache=tmp_path)
     assert "hash" in raised.value.output.lower()
     assert not list((tmp_path / "toolkits").iterdir())
 
@@ -146,9 +148,9 @@ def test_environment_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
 
 def test_locking_again_keeps_the_pins(index: None, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
-    [again] = locks.select(["cu130"], tmp_path)
+    [again] = generate.select(["cu130"], tmp_path)
     before = again.output.read_bytes()
-    locks.make(again)
+    generate.make(again)
     assert again.output.read_bytes() == before
 
 
@@ -161,7 +163,7 @@ def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
     with serve() as server:
         server.files["cu130/torch/"] = f'<a href="../{name}#sha256={digest}">{name}</a>'.encode()
         server.files[f"cu130/{name}"] = content
-        monkeypatch.setattr(locks, "PYTORCH_CHANNEL", server.url)
+        monkeypatch.setattr(generate, "PYTORCH_CHANNEL", server.url)
         monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
         yield server
 
@@ -169,8 +171,8 @@ def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
 def test_torch_of_a_channel_is_locked_and_installed(index: None, channel: Server, tmp_path: Path) -> None:
     """Locked and installed from the channel, everything else from the index."""
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
-    [asked] = locks.select(["2.9.1-cu130"], tmp_path)
-    locks.make(asked)
-    assert locks.problems(asked) == []
+    [asked] = generate.select(["2.9.1-cu130"], tmp_path)
+    generate.make(asked)
+    assert generate.problems(asked) == []
     made = environments.create(Path(sys.executable), [asked.output], cache=tmp_path)
     call([environments.interpreter(made), "-c", "import torch; assert torch.stand_in; import numpy"], quiet=True)

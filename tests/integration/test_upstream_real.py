@@ -8,8 +8,9 @@ from typing import TypeGuard
 
 import pytest
 
-from scripts import matrix, patching, upstream
+from scripts.matrix import matrix
 from scripts.model import RegistryPin, Release
+from scripts.source import patching, upstream
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build, records, reproduce, sbom
-from scripts.cache import file_sha256
+from scripts.build import build, reproduce
 from scripts.model import ROOT, Cell
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record, sbom
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +30,7 @@ def wheel(host_cell: Cell, options: build.Options) -> Path:
 
 
 def _verify(wheel: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.verify", str(wheel), *arguments]
+    command = [sys.executable, "-m", "scripts.build.verify", str(wheel), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -40,9 +41,9 @@ def _bill(wheel: Path) -> bytes:
 
 
 def test_a_build_states_a_valid_bill_and_a_provenance(wheel: Path) -> None:
-    record = records.find(file_sha256(wheel), wheel.parent)
+    record = audit_record.find(file_sha256(wheel), wheel.parent)
     assert record is not None
-    assert set(record.evidence) == set(records.STATEMENTS)
+    assert set(record.evidence) == set(audit_record.STATEMENTS)
     assert record.named("bill-of-materials").outcome == "passed"
     assert list(sbom.schema_problems(_bill(wheel))) == []
 
@@ -82,7 +83,7 @@ def test_one_flipped_byte_is_named(wheel: Path, part: str) -> None:
     digest = file_sha256(wheel)
     folder = wheel.parent
     paths = {"wheel": wheel, "record": folder / "records" / f"{digest}.audit.json"}
-    paths |= {kind: records.statement(digest, kind, folder) for kind in records.STATEMENTS}
+    paths |= {kind: audit_record.statement(digest, kind, folder) for kind in audit_record.STATEMENTS}
     before = paths[part].read_bytes()
     place = len(before) // 2
     paths[part].write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import matrix, pe, repair
+from scripts.build import repair
+from scripts.matrix import matrix
 from scripts.model import ROOT, Cell
-from scripts.process import call, which
+from scripts.support.process import call, which
+from scripts.wheel import pe
 from tests.integration import registry, wine
 from tests.unit import wheel_factory as factory
 

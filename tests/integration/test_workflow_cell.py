@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from scripts import records
-from scripts.cache import file_sha256
 from scripts.model import ROOT, Cell
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 from tests import workflows
 from tests.workflows import Step
 
@@ -80,7 +80,7 @@ def test_one_cell_through_the_workflow(host_cell: Cell, checkout: Path) -> None:
     upload = list(workflows.steps("build.yml", "cells"))[-1].document["with"]["path"]
     (wheel,) = (checkout / upload).glob("*.whl")
     assert wheel.name == host_cell.wheel
-    record = records.find(file_sha256(wheel), checkout / upload)
+    record = audit_record.find(file_sha256(wheel), checkout / upload)
     assert record is not None
     assert record.outcome == "passed"
 

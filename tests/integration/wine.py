@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from scripts import download, observe, simple_index
-from scripts.archives import unpack_tar, unpack_zip
-from scripts.cache import cache_root
+from scripts.matrix import observe
 from scripts.model import ROOT
-from scripts.process import call, which
+from scripts.support import download, simple_api
+from scripts.support.archives import unpack_tar, unpack_zip
+from scripts.support.files import cache_root
+from scripts.support.process import call, which
 from tests.integration import registry
 
 PINS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "windows.toml").read_text(encoding="utf-8"))
@@ -128,8 +129,8 @@ def _distribution() -> Path:
         return cached
     index = os.environ.get("UV_DEFAULT_INDEX", observe.INDEX).rstrip("/")
     try:
-        listed = simple_index.files(f"{index}/{pin['project']}/")
-    except simple_index.IndexUnreachable as error:
+        listed = simple_api.files(f"{index}/{pin['project']}/")
+    except simple_api.IndexUnreachable as error:
         pytest.skip(f"cannot fetch {pin['file']} from a package index: {error}")
     (url,) = [file.url for file in listed if file.name == pin["file"]]
     return download.fetch(url, sha256=pin["sha256"], size=None, folder=downloads)

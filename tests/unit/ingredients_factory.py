@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from scripts import sbom, wheels
-from scripts.build_info import BuildInfo
-from scripts.checks import BUILD_INFO
-from scripts.ingredients import CUDA_LICENCE, Ingredients, Part
+from scripts.audit.checks import BUILD_INFO
 from scripts.model import Cell
+from scripts.wheel import sbom, wheel_file
+from scripts.wheel.build_info import BuildInfo
+from scripts.wheel.materials import CUDA_LICENCE, Ingredients, Part
 from tests.unit.wheel_factory import CELL
 
 EPOCH = 1_577_836_800
@@ -36,6 +36,6 @@ def ingredients(cell: Cell = CELL) -> Ingredients:
 def bill(wheel: Path, made_of: Ingredients) -> bytes:
     """The bill of materials of a wheel file."""
     with tempfile.TemporaryDirectory() as folder:
-        unpacked = wheels.unpack(wheel, Path(folder))
+        unpacked = wheel_file.unpack(wheel, Path(folder))
         info = BuildInfo.parse(unpacked.read(BUILD_INFO))
         return sbom.make(unpacked, info, made_of, epoch=EPOCH)

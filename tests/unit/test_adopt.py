@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import adopt, matrix, observe, torch_table
-from scripts.torch_table import Channel, Plain, TorchTable
+from scripts.matrix import additions, matrix, observe, torch_builds
+from scripts.matrix.torch_builds import Channel, Plain, TorchTable
 
-TABLE = torch_table.load()
+TABLE = torch_builds.load()
 ALL = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
@@ -39,16 +39,16 @@ def newer() -> TorchTable:
 
 def test_nothing_new_changes_nothing(paths: tuple[Path, Path]) -> None:
     path, table = paths
-    table.write_text(torch_table.dump(TABLE))
-    made = adopt.adopt(path, table)
+    table.write_text(torch_builds.dump(TABLE))
+    made = additions.adopt(path, table)
     assert (made.text, made.additions, made.cells) == (path.read_text(), (), ())
-    assert "Nothing has changed." in adopt.report(TABLE, TABLE, made)
+    assert "Nothing has changed." in additions.report(TABLE, TABLE, made)
 
 
 def test_newer_lines_are_added_behind_the_last(paths: tuple[Path, Path]) -> None:
     path, table = paths
-    table.write_text(torch_table.dump(newer()))
-    made = adopt.adopt(path, table)
+    table.write_text(torch_builds.dump(newer()))
+    made = additions.adopt(path, table)
     diff = difflib.unified_diff(path.read_text().splitlines(), made.text.splitlines(), lineterm="", n=1)
     assert [line for line in diff if not line.startswith(("@@", "---", "+++"))] == [
         '       "2.14.1": {platforms: [linux_x86_64]}',
@@ -68,8 +68,8 @@ def test_newer_lines_are_added_behind_the_last(paths: tuple[Path, Path]) -> None
 
 def test_the_report_names_builds_cells_and_the_next_command(paths: tuple[Path, Path]) -> None:
     path, table = paths
-    table.write_text(torch_table.dump(newer()))
-    told = adopt.report(TABLE, newer(), adopt.adopt(path, table))
+    table.write_text(torch_builds.dump(newer()))
+    told = additions.report(TABLE, newer(), additions.adopt(path, table))
     assert "- new: torch 2.16.0, cu130, win_amd64, CPython 3.14" in told
     assert "- new: torch 2.16.1, plain (CUDA 13.2.1), CPython 3.15" in told
     assert "- CUDA 13.2: torch 2.16.1" in told
@@ -80,16 +80,16 @@ def test_the_report_names_builds_cells_and_the_next_command(paths: tuple[Path, P
 def test_what_is_gone_is_said() -> None:
     channel = Channel({}, observed="2027-01-01")
     less = replace(TABLE, channels={**TABLE.channels, "cu118": channel})
-    assert "- gone: torch 2.2.2, cu118, win_amd64, CPython 3.10" in adopt.report(TABLE, less, None)
+    assert "- gone: torch 2.2.2, cu118, win_amd64, CPython 3.10" in additions.report(TABLE, less, None)
 
 
 def test_observing_writes_matrix_and_report(paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path, table = paths
-    table.write_text(torch_table.dump(TABLE))
+    table.write_text(torch_builds.dump(TABLE))
     monkeypatch.setattr(matrix, "PATH", path)
-    monkeypatch.setattr(torch_table, "PATH", table)
+    monkeypatch.setattr(torch_builds, "PATH", table)
     monkeypatch.setattr(
-        observe, "observe", lambda file, **_: file.write_text(torch_table.dump(newer())) and observe.Report()
+        observe, "observe", lambda file, **_: file.write_text(torch_builds.dump(newer())) and observe.Report()
     )
     told = path.parent / "build" / "observed.md"
     monkeypatch.setattr("sys.argv", ["observe", "--add", "--report", str(told)])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.archives import ArchiveError, unpack_tar, unpack_zip
+from scripts.support.archives import ArchiveError, unpack_tar, unpack_zip
 
 ESCAPES = ["../out", "a/../../out", "/out", "C:/out", "a\\..\\..\\out", "..\\out", "con", "a/NUL.txt", "a/b. ", "x\n"]
 

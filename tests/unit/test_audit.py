@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts import audit, matrix, records
-from scripts.cache import file_sha256
-from scripts.checks import imports
+from scripts.audit import audit
+from scripts.audit.checks import imports
 from scripts.errors import AuditError, UsageError
+from scripts.matrix import matrix
 from scripts.model import Cell
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 from tests.unit import wheel_factory as factory
 from tests.unit.wheel_factory import CELL, Module, ModuleMaker, Parts, Stub
 
@@ -235,7 +237,7 @@ def test_a_partial_wheel_is_held_against_what_it_states_and_is_no_release(maker:
     record = audit.audit(path, CELL, allow_partial=True)
     assert [c.name for c in record.checks if c.outcome == "failed"] == []
     assert (record.partial, record.release) == (True, False)
-    assert not replace(record, checks=(records.Check("all", "passed", ""),)).release
+    assert not replace(record, checks=(audit_record.Check("all", "passed", ""),)).release
 
 
 @pytest.mark.usefixtures("without_tools")

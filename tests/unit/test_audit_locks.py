@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from scripts import audit_locks, locks
-from scripts.audit_locks import Waiver
 from scripts.errors import AdvisoryError, UntestedError
-from scripts.locks import RequirementsLock
+from scripts.locks import advisories, generate
+from scripts.locks.advisories import Waiver
+from scripts.locks.generate import RequirementsLock
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pip_audit") is None, reason="no pip-audit here: install requirements/tests.txt"
@@ -99,10 +99,10 @@ def run(
     """The command line, for locks and waivers of our own."""
 
     def run(*chosen: RequirementsLock, waivers: tuple[Waiver, ...] = (), address: str = service[0]) -> int:
-        monkeypatch.setattr(locks, "select", lambda _: chosen)
-        monkeypatch.setattr(audit_locks, "read_waivers", lambda: waivers)
+        monkeypatch.setattr(generate, "select", lambda _: chosen)
+        monkeypatch.setattr(advisories, "read_waivers", lambda: waivers)
         monkeypatch.setattr("sys.argv", ["audit_locks", "--service", address])
-        return audit_locks.main()
+        return advisories.main()
 
     return run
 
@@ -177,21 +177,21 @@ def test_a_pin_without_an_answer_is_no_pass(answer: dict[str, Any], monkeypatch:
         Path(command[command.index("--output") + 1]).write_text(json.dumps({"dependencies": [answer]}))
         return ""
 
-    monkeypatch.setattr(audit_locks, "call", pretend)
+    monkeypatch.setattr(advisories, "call", pretend)
     with pytest.raises(UntestedError, match="no answer about a 1"):
-        audit_locks.ask([("a", "1")], "http://127.0.0.1:9/")
+        advisories.ask([("a", "1")], "http://127.0.0.1:9/")
 
 
 def test_two_versions_of_a_name_are_asked_about_apart() -> None:
     pins = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("b", "2")]
-    made = audit_locks.rounds(pins)
+    made = advisories.rounds(pins)
     assert sorted(pin for some in made for pin in some) == sorted(pins)
     assert len(made) == 3
     assert all(len({name for name, _ in some}) == len(some) for some in made)
 
 
 def test_the_recorded_waivers_can_be_read() -> None:
-    audit_locks.read_waivers()
+    advisories.read_waivers()
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,6 @@ def test_the_recorded_waivers_can_be_read() -> None:
 )
 def test_malformed_waivers_are_refused_at_their_place(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(AdvisoryError) as caught:
-        audit_locks.read_waivers(_waivers(tmp_path, text))
+        advisories.read_waivers(_waivers(tmp_path, text))
     assert told in str(caught.value)
     assert "waivers.yaml" in str(caught.value.mend)

@@ -1,4 +1,4 @@
-"""scripts.build: what is shown of a build while it runs, and what it ends with."""
+"""scripts.build.build: what is shown of a build while it runs, and what it ends with."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build, compilers, downloads, interpreters, matrix, toolchain, upstream
-from scripts.build import Result
-from scripts.cache import file_sha256
+from scripts.build import build
+from scripts.build.build import Result
+from scripts.matrix import matrix
 from scripts.model import Cell
+from scripts.source import upstream
+from scripts.support import download_sizes, interpreters
+from scripts.support.files import file_sha256
+from scripts.toolchain import compilers, providers
 
 CELLS = matrix.load()
 
@@ -109,7 +113,7 @@ def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monke
     monkeypatch.setattr(compilers, "check_host", lambda *_, **__: None)
     monkeypatch.setattr(interpreters, "find", lambda _: Path(sys.executable))
     announced: list[str] = []
-    monkeypatch.setattr(downloads, "announce", lambda title, *_: announced.append(title))
+    monkeypatch.setattr(download_sizes, "announce", lambda title, *_: announced.append(title))
 
     def fetch(*_: object, **__: object) -> Path:
         assert announced == ["CUDA 13.0", "torch 2.14.1"]
@@ -123,9 +127,9 @@ def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monke
 
 def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
     toolkit = PYPI.toolkit
-    lock = toolchain.to_fetch(toolkit, cache=tmp_path)
+    lock = providers.to_fetch(toolkit, cache=tmp_path)
     assert lock is not None and lock.name == "cu130.txt"
-    (made,) = {toolchain._place(toolkit, one, lock, tmp_path) for one in toolkit.providers if one.kind == "pypi"}
+    (made,) = {providers._place(toolkit, one, lock, tmp_path) for one in toolkit.providers if one.kind == "pypi"}
     made.mkdir(parents=True)
-    assert toolchain.to_fetch(toolkit, cache=tmp_path) is None
-    assert toolchain.to_fetch(replace(toolkit, providers=()), cache=tmp_path) is None
+    assert providers.to_fetch(toolkit, cache=tmp_path) is None
+    assert providers.to_fetch(replace(toolkit, providers=()), cache=tmp_path) is None

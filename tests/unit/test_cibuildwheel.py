@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from scripts import cibuildwheel, process
+from scripts.build import cibuildwheel
 from scripts.errors import BuildError, CommandError, ToolchainError
 from scripts.model import ROOT, Bounds, Cell, Platform, Provider, RegistryPin, Release, Toolkit, TorchBuild
+from scripts.support import process
 
 POLICY = ("8.0", "9.0+PTX")
 IMAGE = "example.org/manylinux_2_28_x86_64@sha256:" + "0" * 64
@@ -107,7 +108,7 @@ def test_repairs_with_the_stage_that_the_host_engine_uses(cell: Cell) -> None:
     command = options(cell)["repair-wheel-command"].format(wheel="w.whl", dest_dir="out")
     words = shlex.split(command)
     assert words[words.index("-m") + 1 :] == [
-        "scripts.repair",
+        "scripts.build.repair",
         "w.whl",
         *("--cell", cell.id, "--output", "out", "--library-path", "/opt/cell/cuda"),
     ]

@@ -16,8 +16,10 @@ from cibuildwheel.options import CommandLineArguments, compute_options
 from cibuildwheel.platforms import windows
 from cibuildwheel.util.helpers import prepare_command
 
-from scripts import cibuildwheel, matrix, pe
+from scripts.build import cibuildwheel
+from scripts.matrix import matrix
 from scripts.model import ROOT, Cell
+from scripts.wheel import pe
 from tests.unit import pe_factory
 from tests.unit import wheel_factory as factory
 
@@ -102,7 +104,7 @@ def test_commands_keep_paths_with_spaces_whole(cell: Cell) -> None:
     given = {"wheel": r"C:\Users\A B\nvdiffrast.whl", "dest_dir": r"C:\Users\A B\repaired"}
     python = Path(sys.executable).as_posix()
     assert words(prepare_command(options.repair_command, **given)) == [
-        *(python, "-m", "scripts.repair", given["wheel"], "--cell", cell.id),
+        *(python, "-m", "scripts.build.repair", given["wheel"], "--cell", cell.id),
         *("--output", given["dest_dir"], "--library-path", CUDA.as_posix()),
     ]
     before = words(prepare_command(options.before_build, project=".", package="."))

@@ -1,4 +1,4 @@
-"""scripts.compilers: bounds, CXX, what to install; against programs that only say a version."""
+"""scripts.toolchain.compilers: bounds, CXX, what to install; against programs that only say a version."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import compilers
 from scripts.errors import ToolchainError
 from scripts.model import Bounds, Toolkit
-from scripts.process import which
+from scripts.support.process import which
+from scripts.toolchain import compilers
 
 Fake = Callable[..., Path]
 

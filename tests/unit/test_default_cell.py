@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from scripts import build, environments, matrix, toolchain, upstream
+from scripts.build import build
 from scripts.errors import BuildError, UsageError
+from scripts.matrix import matrix
 from scripts.model import Release, Toolkit
+from scripts.source import upstream
+from scripts.support import environments
+from scripts.toolchain import providers
 
 MATRIX = matrix.load()
 Machine = Callable[..., None]
@@ -33,7 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(build, "_python_line", lambda: "{}.{}".format(*python))
         monkeypatch.setattr(build, "host_platform", lambda: platform)
         monkeypatch.setattr(upstream, "availability", source)
-        monkeypatch.setattr(toolchain, "availability", toolkit_problem)
+        monkeypatch.setattr(providers, "availability", toolkit_problem)
 
     return replace
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import cache, disk_usage
 from scripts.errors import InUseError, PipelineError, UsageError
 from scripts.model import ROOT
+from scripts.support import disk_usage, files
 
 HASH = 64 * "a"
 # What a build leaves, as paths below the cache ("cache") and the repository ("root"), by category.
@@ -47,7 +47,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> disk_usage.Places
 
 def _files(folder: Path) -> set[str]:
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return {name for name in found if not name.endswith(cache.IN_USE)}
+    return {name for name in found if not name.endswith(files.IN_USE)}
 
 
 def _run(places: disk_usage.Places, *arguments: str, answer: str | None = None) -> None:
@@ -208,7 +208,7 @@ def test_nothing_is_removed_while_a_build_runs(
 
 
 def test_two_builds_run_at_once(places: disk_usage.Places, build: subprocess.Popen[str]) -> None:
-    with cache.in_use():
+    with files.in_use():
         pass
 
 

@@ -479,8 +479,8 @@ class TestInstall:
         assert found.uv[-1] == "uv pip install --default-index https://i.example/whl/cu130/ nvdiffrast==0.3.3.1"
 
     def test_the_same_commands_as_the_page_s(self, parts: ModuleType) -> None:
-        from scripts import install_commands
-        from scripts.catalog import Entry
+        from scripts.index import install_commands
+        from scripts.index.catalog import Entry
 
         rest: Any = dict.fromkeys(
             ("name", "sha256", "size", "uploaded", "metadata_sha256", "requires_python", "cell"), ""

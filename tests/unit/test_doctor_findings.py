@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from scripts import doctor_table, torch_table
+from scripts.matrix import doctor_table, torch_builds
 from scripts.model import ROOT
 from tests.unit.test_doctor import INFO, OVERLAY, PYTHON, SYSTEM, TORCH, Site, entry, parts, site
 
@@ -171,7 +171,7 @@ class TestKnownBuilds:
         assert parts.install.torch_command("pip install", machine[0], machine[1], torch, cuda) == command
 
     def test_the_table_holds_no_build_that_was_not_observed(self) -> None:
-        observed = torch_table.load()
+        observed = torch_builds.load()
         for platform, tag, line, origin, pythons in json.loads(doctor_table.PATH.read_text())["builds"]:
             cuda = f"{tag[2:-1]}.{tag[-1]}"
             source = observed.pypi if origin == "pypi" else observed.channels[tag].builds

@@ -13,19 +13,13 @@ from typing import Any
 
 import pytest
 
-from scripts import (
-    build,
-    cibuildwheel,
-    compilers,
-    doctor,
-    doctor_build,
-    doctor_install,
-    interpreters,
-    matrix,
-    toolchain,
-    upstream,
-)
+from scripts.build import build, cibuildwheel
+from scripts.doctor import can_build, doctor, install_advice
 from scripts.errors import ToolchainError, UsageError
+from scripts.matrix import matrix
+from scripts.source import upstream
+from scripts.support import interpreters
+from scripts.toolchain import compilers, providers
 from tests.unit.test_doctor import DIAGNOSIS, GPU, INFO, INSTALLATION, TORCH
 
 
@@ -39,10 +33,10 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "problems.json").write_text("{}")
     tell(folder)
     monkeypatch.setattr(doctor, "OVERLAY", folder)
-    monkeypatch.setattr(doctor_install, "DIST", tmp_path / "dist")
+    monkeypatch.setattr(install_advice, "DIST", tmp_path / "dist")
     # Without a network, the newest release that is available has the OpenGL plugin.
     monkeypatch.setattr(upstream, "availability", lambda release: None if release.has_gl else "no network")
-    monkeypatch.setattr(toolchain, "availability", lambda toolkit: None)
+    monkeypatch.setattr(providers, "availability", lambda toolkit: None)
     monkeypatch.setattr(cibuildwheel, "availability", lambda: "no engine answers")
     monkeypatch.setattr(interpreters, "find", lambda python: Path("python"))
     monkeypatch.setattr(
@@ -110,7 +104,7 @@ class TestMachine:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("nvdiffrast/build_info.json", json.dumps(info))
         (tmp_path / cell.wheel.replace(cell.release.version, "0.1")).touch()
-        monkeypatch.setattr(doctor_install, "DIST", tmp_path)
+        monkeypatch.setattr(install_advice, "DIST", tmp_path)
         _, out = run(capsys, monkeypatch)
         assert f"{path} is built, for compute capability 9.0 alone\n" in out
         assert f'    pip install "torch=={cell.torch.line}.*" {path}\n' in out
@@ -143,7 +137,7 @@ class TestMachine:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
         tell(overlay, torch=None, driver=None, devices=[])
-        monkeypatch.setattr(doctor_build, "_FIRST_BUILD_GIB", 1 << 40)
+        monkeypatch.setattr(can_build, "_FIRST_BUILD_GIB", 1 << 40)
         monkeypatch.setattr(interpreters, "find", lambda python: None)
         _, out = run(capsys, monkeypatch)
         hints = re.findall(r"^      next: (.*)$", out, re.MULTILINE)
@@ -173,7 +167,7 @@ class TestMachine:
         assert "no EGL/egl.h\n      next: apt-get install libegl-dev\n" in out
 
     def test_no_toolkit(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(toolchain, "availability", lambda toolkit: "unlocked")
+        monkeypatch.setattr(providers, "availability", lambda toolkit: "unlocked")
         code, out = run(capsys, monkeypatch)
         assert code == 1
         assert re.search(r"^  FAILED   no cell can be built here: CUDA 13\.2: unlocked; .*$", out, re.MULTILINE)
@@ -195,9 +189,9 @@ class TestMachine:
             doctor.main()
 
     def test_only_a_small_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(doctor_build, "_FIRST_BUILD_GIB", 1 << 40)
+        monkeypatch.setattr(can_build, "_FIRST_BUILD_GIB", 1 << 40)
         planned = matrix.load()
-        found = doctor_build.findings(planned, doctor_build.choose(planned))
+        found = can_build.findings(planned, can_build.choose(planned))
         assert [one.state for one in found if "GiB free" in one.text] == ["warning", "warning"]
 
     def test_what_is_said_with_share(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +209,7 @@ def test_a_python_of_the_system_gets_an_environment(overlay: Path, monkeypatch: 
     tell(overlay, torch=None)
     module, planned = doctor.load_overlay(), matrix.load()
     report = doctor.of_python(module, Path(sys.executable), ["--no-gpu"])
-    chosen = doctor_build.choose(planned).cell
+    chosen = can_build.choose(planned).cell
     plain = doctor.with_wheels(module, planned, chosen, report).install
     assert not any("venv" in command for command in plain.pip)
     facts = {**report.facts, "managed": True, "executable": "/usr/bin/python3"}

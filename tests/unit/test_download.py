@@ -1,4 +1,4 @@
-"""scripts.download: pinned content from a server that misbehaves."""
+"""scripts.support.download: pinned content from a server that misbehaves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import console, download
-from scripts.download import fetch
+from scripts import console
 from scripts.errors import ToolchainError
+from scripts.support import download
+from scripts.support.download import fetch
 from tests.loopback import Server, serve
 
 CONTENT = bytes(range(256)) * 40

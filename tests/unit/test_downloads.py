@@ -1,4 +1,4 @@
-"""scripts.downloads: what an installation downloads, said before it starts, and the progress that is shown."""
+"""scripts.support.download_sizes: the sizes that are announced before a download, and its progress."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import console, downloads, environments, process
-from scripts.downloads import Download
+from scripts import console
 from scripts.errors import CommandError
+from scripts.support import download_sizes, environments, process
+from scripts.support.download_sizes import Download
 from tests.loopback import Server, serve
 
 _LOCK = """\
@@ -44,7 +45,7 @@ def server() -> Iterator[Server]:
 def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: Path) -> None:
     lock = tmp_path / "pylock.toml"
     lock.write_text(_LOCK.format(url=server.url, sha256="0" * 64), encoding="utf-8")
-    found = downloads.sizes(lock)
+    found = download_sizes.sizes(lock)
     assert found == (Download("torch", 526_000_000), Download("numpy", 2000), Download("gone", None))
     assert sorted(path for path, _ in server.requests) == ["gone-1.0-py3-none-any.whl", "numpy-2.0-py3-none-any.whl"]
 
@@ -62,13 +63,13 @@ def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: 
     ],
 )
 def test_description(found: list[Download], said: str) -> None:
-    assert downloads.describe(found) == said
+    assert download_sizes.describe(found) == said
 
 
 def test_an_environment_says_its_size_before_it_is_filled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(downloads, "expected", lambda *_: (Download("torch", 526_000_000),))
+    monkeypatch.setattr(download_sizes, "expected", lambda *_: (Download("torch", 526_000_000),))
     bare = tmp_path / "bare.txt"
     bare.write_text("packaging==26.0\n")
     with pytest.raises(CommandError):
@@ -84,17 +85,17 @@ def test_a_size_that_cannot_be_found_is_no_error(
     def fails(*_: object) -> None:
         raise CommandError("no index", returncode=1)
 
-    monkeypatch.setattr(downloads, "expected", fails)
-    downloads.announce("CUDA 13.0", Path(sys.executable), [tmp_path / "a.txt"])
+    monkeypatch.setattr(download_sizes, "expected", fails)
+    download_sizes.announce("CUDA 13.0", Path(sys.executable), [tmp_path / "a.txt"])
     assert "CUDA 13.0: the size of the download is unknown" in capsys.readouterr().err
 
 
 def test_the_same_download_is_announced_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(downloads, "expected", lambda *_: (Download("torch", 526_000_000),))
+    monkeypatch.setattr(download_sizes, "expected", lambda *_: (Download("torch", 526_000_000),))
     for _ in range(2):
-        downloads.announce("torch", Path(sys.executable), [tmp_path / "a.txt"])
+        download_sizes.announce("torch", Path(sys.executable), [tmp_path / "a.txt"])
     assert capsys.readouterr().err.count("526 MB to download") == 1
 
 
@@ -111,7 +112,7 @@ Prepared 2 packages in 590ms
 def test_a_log_has_a_line_for_each_large_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = tmp_path / "said"
     said.write_text(_UV)
-    process.call([sys.executable, "-c", f"print(open({str(said)!r}).read(), end='')"], show=downloads.is_progress)
+    process.call([sys.executable, "-c", f"print(open({str(said)!r}).read(), end='')"], show=download_sizes.is_progress)
     shown = capsys.readouterr().err.splitlines()[1:]
     assert shown == ["Downloading torch (501.3MiB)", " Downloaded torch"]
 

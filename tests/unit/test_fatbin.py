@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import fatbin
 from scripts.errors import AuditError
-from scripts.fatbin import Entry
+from scripts.wheel import fatbin
+from scripts.wheel.fatbin import Entry
 from tests.unit.wheel_factory import fat_binary
 
 _KINDS = {1: "ptx", 2: "sass"}

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypi_simple import DistributionPackage, ProjectPage
 
-from scripts import catalog as catalogs
-from scripts import index, index_links, simple_pages
-from scripts.catalog import Catalog, Entry
 from scripts.errors import CatalogError, UsageError
+from scripts.index import catalog as catalogs
+from scripts.index import links, simple_pages, writer
+from scripts.index.catalog import Catalog, Entry
 from tests.index_factory import PAGE, catalog, entry, pooled
 
 CU130 = "whl/cu130/nvdiffrast"
@@ -53,7 +53,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def made(of: Catalog, previous: Path | None = None) -> dict[str, bytes]:
     """The files of a new generation."""
     with TemporaryDirectory() as folder:
-        index.generate(of, Path(folder) / "new", page=PAGE, previous=previous)
+        writer.generate(of, Path(folder) / "new", page=PAGE, previous=previous)
         return tree(Path(folder) / "new")
 
 
@@ -86,7 +86,7 @@ def read_json(files: dict[str, bytes], channel: str) -> ProjectPage:
 def store(tmp_path: Path) -> Path:
     """A store whose current index lists three wheels."""
     entries = [pooled(tmp_path, entry()), pooled(tmp_path, entry(torch="2.9")), pooled(tmp_path, entry(cuda="cu128"))]
-    index.generate(catalog(entries), tmp_path / "generations" / "one", page=PAGE)
+    writer.generate(catalog(entries), tmp_path / "generations" / "one", page=PAGE)
     (tmp_path / "current").symlink_to("generations/one")
     return tmp_path
 
@@ -191,13 +191,13 @@ def test_independent_reader(of: Catalog) -> None:
 def test_bytes_do_not_depend_on_the_past(several: list[Catalog], grows: bool, worth: int) -> None:
     """``worth`` 0: lines are changed even where there are few."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "_WORTH", worth)
+        patch.setattr(writer, "_WORTH", worth)
         previous: Path | None = None
         for number, of in enumerate(several):
             kept = catalogs.read(previous).entries if previous and grows else ()
             whole = catalog({one.name: one for one in (*kept, *of.entries)}.values())
             path = Path(folder) / str(number)
-            index.generate(whole, path, page=PAGE, previous=previous)
+            writer.generate(whole, path, page=PAGE, previous=previous)
             assert tree(path) == made(whole)
             previous = path
 
@@ -211,7 +211,7 @@ def _noted(line: Callable[[Entry], str], rendered: set[str], one: Entry) -> str:
 def test_one_line_changes(tmp_path: Path, torch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """First, in the middle, last: the other lines are not written again."""
     many = catalog(entry(f"0.4.{number}", torch=torch) for number in range(40) for torch in ("2.6", "2.11"))
-    index.generate(many, tmp_path / "one", page=PAGE)
+    writer.generate(many, tmp_path / "one", page=PAGE)
     added = many.with_entry(entry("0.4.20", torch=torch))
     for after in (added, many.with_entry(replace(entry("0.4.39"), yanked="broken"))):
         expected = made(after)
@@ -223,9 +223,9 @@ def test_one_line_changes(tmp_path: Path, torch: str, monkeypatch: pytest.Monkey
 
 
 def test_unchanged_channels_are_the_same_files(tmp_path: Path) -> None:
-    index.generate(SEVERAL, tmp_path / "one", page=PAGE)
+    writer.generate(SEVERAL, tmp_path / "one", page=PAGE)
     after = SEVERAL.with_entry(replace(SEVERAL.entries[-1], yanked="broken"))
-    index.generate(after, tmp_path / "two", page=b"another", previous=tmp_path / "one")
+    writer.generate(after, tmp_path / "two", page=b"another", previous=tmp_path / "one")
     changed = set(SEVERAL.entries[-1].channels)
     for channel in {channel for one in SEVERAL.entries for channel in one.channels}:
         pages = [tmp_path / name / "whl" / channel / "nvdiffrast" / "index.json" for name in ("one", "two")]
@@ -234,7 +234,7 @@ def test_unchanged_channels_are_the_same_files(tmp_path: Path) -> None:
 
 
 def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index.generate(SEVERAL, tmp_path / "one", page=PAGE)
+    writer.generate(SEVERAL, tmp_path / "one", page=PAGE)
     calls = []
 
     def link(source: str, target: str) -> None:
@@ -253,7 +253,7 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("path", [f"{CU130}/index.html", f"{CU130}/index.json", "catalog.json", "whl/index.html"])
 @pytest.mark.parametrize("edit", ["none", "head", "lines"])
 def test_pages_of_another_format_are_not_taken_over(tmp_path: Path, path: str, edit: str) -> None:
-    index.generate(SEVERAL, tmp_path / "one", page=PAGE)
+    writer.generate(SEVERAL, tmp_path / "one", page=PAGE)
     content = (tmp_path / "one" / path).read_bytes()
     edited = {
         "none": b"",
@@ -299,34 +299,34 @@ UNSAFE: dict[str, Callable[[Entry], Entry]] = {
 def test_refused(tmp_path: Path, case: str) -> None:
     bad = UNSAFE[case](entry())
     with pytest.raises(CatalogError, match=re.escape(repr(bad.name))):
-        index.generate(catalog([bad, entry(python="3.12")]), tmp_path / "new", page=PAGE)
+        writer.generate(catalog([bad, entry(python="3.12")]), tmp_path / "new", page=PAGE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_refuses_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "new").symlink_to("nowhere")
     with pytest.raises(CatalogError, match="there already"):
-        index.generate(SEVERAL, tmp_path / "new", page=PAGE)
+        writer.generate(SEVERAL, tmp_path / "new", page=PAGE)
 
 
 @pytest.mark.parametrize("entries", [SEVERAL.entries[::-1], SEVERAL.entries[:1] * 2])
 def test_refuses_disorder(tmp_path: Path, entries: tuple[Entry, ...]) -> None:
     with pytest.raises(CatalogError, match="ordered by file name"):
-        index.generate(Catalog(entries), tmp_path / "new", page=PAGE)
+        writer.generate(Catalog(entries), tmp_path / "new", page=PAGE)
 
 
 def test_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("scripts.simple_pages.channels_html", full)
+    monkeypatch.setattr("scripts.index.simple_pages.channels_html", full)
     with pytest.raises(OSError, match="No space"):
-        index.generate(SEVERAL, tmp_path / "new", page=PAGE)
+        writer.generate(SEVERAL, tmp_path / "new", page=PAGE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_check_finds_nothing(store: Path) -> None:
-    assert index.check(store / "current") == []
+    assert writer.check(store / "current") == []
 
 
 def _first(store: Path, pattern: str) -> Path:
@@ -365,27 +365,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_check_finds(store: Path, case: str) -> None:
     damage, message = DAMAGE[case]
     damage(store)
-    assert re.search(message, "\n".join(index.check(store / "current")))
+    assert re.search(message, "\n".join(writer.check(store / "current")))
 
 
 def test_check_refuses_a_broken_catalog(store: Path) -> None:
     (store / "current" / "catalog.json").write_text("{")
     with pytest.raises(CatalogError, match="not a catalog"):
-        index.check(store / "current")
+        writer.check(store / "current")
 
 
 def test_export(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    index.export(store / "current", folder)
+    writer.export(store / "current", folder)
     files = tree(folder)
     assert not [name for name, content in files.items() if content.startswith(b"-> ")]
-    assert list(index_links.problems(folder)) == []
+    assert list(links.problems(folder)) == []
     assert {name for name in files if name.startswith("whl/")} == {
         name for name in tree(store / "current") if name.startswith("whl/")
     }
     assert len([name for name in files if name.startswith("records/")]) == 3
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    index.export(store / "current", folder)
+    writer.export(store / "current", folder)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
@@ -394,22 +394,22 @@ def test_export_says_where_it_wrote(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["index", str(store), "--export", "plain"])
-    assert index.main() == 0
+    assert writer.main() == 0
     assert capsys.readouterr().out.endswith(f" exported to {tmp_path / 'plain'}\n")
     assert (tmp_path / "plain" / "index.html").is_file()
 
 
 def test_export_grows(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    index.export(store / "current", folder)
+    writer.export(store / "current", folder)
     known = catalogs.read(store / "current")
     after = known.with_entry(pooled(store, entry("0.5.0"))).with_entry(replace(known.entries[0], yanked="broken"))
-    index.generate(after, store / "generations" / "two", page=b"two", previous=store / "current")
-    index.export(store / "generations" / "two", folder)
-    assert list(index_links.problems(folder)) == []
+    writer.generate(after, store / "generations" / "two", page=b"two", previous=store / "current")
+    writer.export(store / "generations" / "two", folder)
+    assert list(links.problems(folder)) == []
     assert catalogs.read(folder) == after
     with pytest.raises(CatalogError, match="no such wheel"):
-        index.export(store / "current", folder)
+        writer.export(store / "current", folder)
     assert catalogs.read(folder) == after
 
 
@@ -424,10 +424,10 @@ def test_export_goes_on_where_it_was_killed(store: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "replace", replaced)
     with pytest.raises(KeyboardInterrupt):
-        index.export(store / "current", folder)
+        writer.export(store / "current", folder)
     monkeypatch.undo()
-    assert list(index_links.problems(folder)) == []
-    index.export(store / "current", folder)
+    assert list(links.problems(folder)) == []
+    writer.export(store / "current", folder)
     assert catalogs.read(folder) == catalogs.read(store / "current")
 
 
@@ -435,17 +435,17 @@ def test_export_refuses_another_folder(store: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(CatalogError, match="not an exported index"):
-        index.export(store / "current", tmp_path / "out")
+        writer.export(store / "current", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
 def test_export_never_changes_a_wheel(store: Path, tmp_path: Path) -> None:
-    index.export(store / "current", tmp_path / "out")
+    writer.export(store / "current", tmp_path / "out")
     before = tree(tmp_path / "out")
     other = catalogs.read(store / "current").with_entry(pooled(store, entry(), source="other = True\n"))
-    index.generate(other, store / "generations" / "two", page=PAGE)
+    writer.generate(other, store / "generations" / "two", page=PAGE)
     with pytest.raises(CatalogError, match="other bytes under that name"):
-        index.export(store / "generations" / "two", tmp_path / "out")
+        writer.export(store / "generations" / "two", tmp_path / "out")
     assert tree(tmp_path / "out") == before
 
 
@@ -463,18 +463,18 @@ def test_export_never_changes_a_wheel(store: Path, tmp_path: Path) -> None:
 def test_export_refuses_damage(store: Path, tmp_path: Path, case: str) -> None:
     DAMAGE[case][0](store)
     with pytest.raises(CatalogError, match=r"damaged|missing, or no regular file"):
-        index.export(store / "current", tmp_path / "out")
+        writer.export(store / "current", tmp_path / "out")
     assert not (tmp_path / "out" / "whl").exists()
 
 
 def test_export_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="holds no index"):
-        index.export(tmp_path / "current", tmp_path / "out")
+        writer.export(tmp_path / "current", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_nginx_configuration() -> None:
-    text = index.nginx(Path("/srv/my wheels/current"), "127.0.0.1:8080")
+    text = writer.nginx(Path("/srv/my wheels/current"), "127.0.0.1:8080")
     assert "listen 127.0.0.1:8080;" in text
     assert 'root "/srv/my wheels/current";' in text
     assert 'alias "/srv/my wheels/current/whl/";' in text
@@ -486,25 +486,25 @@ def test_nginx_configuration() -> None:
 )
 def test_nginx_refuses(root: str, address: str) -> None:
     with pytest.raises(UsageError, match="not to be put"):
-        index.nginx(Path(root), address)
+        writer.nginx(Path(root), address)
 
 
 def test_command_line(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["index", str(store)])
-    assert index.main() == 0
+    assert writer.main() == 0
     assert (store / "current").resolve() != store / "generations" / "one"
     assert b"nvdiffrast" in (store / "current" / "index.html").read_bytes()
     monkeypatch.setattr(sys, "argv", ["index", str(store), "--check"])
-    assert index.main() == 0
+    assert writer.main() == 0
     assert "every link" in capsys.readouterr().out
     DAMAGE["wheel gone"][0](store)
     with pytest.raises(CatalogError, match="damaged"):
-        index.main()
+        writer.main()
 
 
 def test_command_line_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ([], ["--check"], ["--export", str(tmp_path / "out")]):
         monkeypatch.setattr(sys, "argv", ["index", str(tmp_path / "store"), *options])
         with pytest.raises(CatalogError, match="no index"):
-            index.main()
+            writer.main()
     assert list(tmp_path.iterdir()) == []

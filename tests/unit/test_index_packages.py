@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pypi_simple import ProjectPage
 
-from scripts import catalog as catalogs
-from scripts import index, site
-from scripts.catalog import Catalog
 from scripts.errors import CatalogError
+from scripts.index import catalog as catalogs
+from scripts.index import site_files, writer
+from scripts.index.catalog import Catalog
 from tests.index_factory import PAGE, catalog, entry, pure
 
 PACKAGES = (
@@ -26,7 +26,7 @@ CHANNELS = {"cpu", "cu130", "cu130-torch2.11", "cu118", "cu118-torch2.7"}
 
 
 def generation(folder: Path, of: Catalog, previous: Path | None = None) -> Path:
-    index.generate(of, folder, page=PAGE, previous=previous)
+    writer.generate(of, folder, page=PAGE, previous=previous)
     return folder
 
 
@@ -73,7 +73,7 @@ def test_the_catalog_comes_back(of: Catalog, tmp_path: Path) -> None:
     made = generation(tmp_path / "new", of)
     assert catalogs.read(made) == of
     assert (made / "catalog.json").read_text() == catalogs.dump(of)
-    assert site.compare(of, made).none
+    assert site_files.compare(of, made).none
 
 
 def test_a_catalog_of_before_is_read() -> None:
@@ -111,7 +111,7 @@ def test_a_page_that_lacks_a_package_is_noticed(tmp_path: Path) -> None:
     page = made / "whl" / "cu130" / "torch-rasterizer" / "index.html"
     page.unlink()
     page.write_text("<!DOCTYPE html>")
-    assert site.compare(BOTH, made).missing == tuple(f"cu130/{one.name}" for one in PACKAGES[1:])
+    assert site_files.compare(BOTH, made).missing == tuple(f"cu130/{one.name}" for one in PACKAGES[1:])
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from types import MappingProxyType
 
 import pytest
 
-from scripts import ingredients, matrix, patching
-from scripts.build_info import BuildInfo
-from scripts.cache import file_sha256
 from scripts.errors import BuildError
+from scripts.matrix import matrix
 from scripts.model import ROOT, Cell, ProviderKind
-from scripts.toolchain import CudaHome
+from scripts.source import patching
+from scripts.support.files import file_sha256
+from scripts.toolchain.providers import CudaHome
+from scripts.wheel import materials
+from scripts.wheel.build_info import BuildInfo
 from tests.unit import wheel_factory as factory
 
 
@@ -34,9 +36,9 @@ def _home(folder: Path, kind: ProviderKind, **components: str) -> CudaHome:
     return CudaHome(folder, "13.0.88", kind, MappingProxyType(stated), None)
 
 
-def _collect(cell: Cell, home: CudaHome, **more: str | None) -> ingredients.Ingredients:
+def _collect(cell: Cell, home: CudaHome, **more: str | None) -> materials.Ingredients:
     engine, image = more.get("engine") or "host", more.get("image")
-    return ingredients.collect(cell, home, _info(cell), engine=engine, image=image, architectures=("9.0",))
+    return materials.collect(cell, home, _info(cell), engine=engine, image=image, architectures=("9.0",))
 
 
 def test_everything_is_named_with_its_hash(cell: Cell, tmp_path: Path) -> None:
@@ -89,4 +91,4 @@ def test_only_a_container_has_an_image(cell: Cell, tmp_path: Path) -> None:
 def test_patches_that_changed_during_the_build_are_noticed(cell: Cell, tmp_path: Path) -> None:
     info, home = _info(cell, series_sha256="0" * 64), _home(tmp_path, "system", nvcc="13.0.88")
     with pytest.raises(BuildError, match="another series"):
-        ingredients.collect(cell, home, info, engine="host", image=None, architectures=("9.0",))
+        materials.collect(cell, home, info, engine="host", image=None, architectures=("9.0",))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import interpreters
-from scripts.process import call
+from scripts.support import interpreters
+from scripts.support.process import call
 
 ANSWER = '["{}", "{}", {}, "{}"]'
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import libraries
 from scripts.errors import AuditError
+from scripts.wheel import libraries
 from tests.unit import wheel_factory as factory
 from tests.unit.wheel_factory import Module, ModuleMaker, Stub
 

@@ -10,9 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from scripts import wheel_policy
 from scripts.model import ROOT
-from scripts.process import call, which
+from scripts.support.process import call, which
+from scripts.wheel import wheel_policy
 from tests.unit import wheel_factory as factory
 
 LIMITS = "GLIBCXX_3.4.24 CXXABI_1.3.11"

@@ -1,4 +1,4 @@
-"""scripts.locks and scripts.lockfile: names, what they are made from, and what --check sees; no network."""
+"""scripts.locks: names of locks, their inputs, and `--check`; no network."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import lockfile, locks, torch_table
 from scripts.errors import CommandError, ToolchainError, UsageError
+from scripts.locks import generate, lockfile
+from scripts.matrix import torch_builds
 from scripts.model import ROOT
 
 HASH = f"--hash=sha256:{'0' * 64}"
@@ -25,9 +26,9 @@ def root(tmp_path: Path) -> Root:
     return tmp_path
 
 
-def lock(root: Root, name: str) -> locks.RequirementsLock:
-    [found] = locks.select([name], root)
-    assert isinstance(found, locks.RequirementsLock)
+def lock(root: Root, name: str) -> generate.RequirementsLock:
+    [found] = generate.select([name], root)
+    assert isinstance(found, generate.RequirementsLock)
     return found
 
 
@@ -39,7 +40,7 @@ def spoil(file: Path, pattern: str, replacement: str) -> None:
 
 
 def test_ours_are_whole() -> None:
-    assert locks.check(locks.known_locks().values()) == 0
+    assert generate.check(generate.known_locks().values()) == 0
 
 
 def test_ours_name_no_index() -> None:
@@ -49,7 +50,7 @@ def test_ours_name_no_index() -> None:
 
 @pytest.mark.parametrize("name", ["pipeline", "cu130", "cu132", "2.14.1-cu130", "2.15.0-cu132", "2.6.0-cu124"])
 def test_each_is_whole(root: Root, name: str) -> None:
-    assert locks.problems(lock(root, name)) == []
+    assert generate.problems(lock(root, name)) == []
 
 
 @pytest.mark.parametrize(
@@ -71,27 +72,27 @@ def test_each_is_whole(root: Root, name: str) -> None:
 def test_drift_is_seen(root: Root, name: str, pattern: str, replacement: str, said: str) -> None:
     asked = lock(root, name)
     spoil(asked.output, pattern, replacement)
-    assert any(re.search(said, line) for line in locks.problems(asked)), locks.problems(asked)
+    assert any(re.search(said, line) for line in generate.problems(asked)), generate.problems(asked)
 
 
 def test_a_new_requirement_is_drift(root: Root) -> None:
     with (root / "requirements" / "tests.in").open("a") as file:
         file.write("hypothetical>=3\n")
-    assert any("tests.in:" in line and "hypothetical" in line for line in locks.problems(lock(root, "lint")))
+    assert any("tests.in:" in line and "hypothetical" in line for line in generate.problems(lock(root, "lint")))
 
 
 def test_torch_without_cuda_is_no_cuda_build(root: Root) -> None:
     """What an index gives for Windows, or a folder nearby: the number is right, nothing of CUDA hangs on it."""
     asked = lock(root, "2.14.1-cu130")
     spoil(asked.output, r"^nvidia-cuda-runtime==(.*\n)(    .*\n)+", "")
-    assert locks.problems(asked) == ["2.14.1-cu130: no nvidia-cuda-runtime, so this is not a CUDA 13.0 build"]
+    assert generate.problems(asked) == ["2.14.1-cu130: no nvidia-cuda-runtime, so this is not a CUDA 13.0 build"]
 
 
 def test_missing_lock_fails_the_check_unless_it_comes_from_elsewhere(
     root: Root, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock(root, "cu130").output.unlink()
-    assert locks.check(locks.select(["cu130", "cu124", "2.9.1-cu130"], root)) == 1
+    assert generate.check(generate.select(["cu130", "cu124", "2.9.1-cu130"], root)) == 1
     said = capsys.readouterr().out
     assert "cu130.txt is not there" in said
     assert "cu124-redist: unlocked" in said
@@ -99,26 +100,26 @@ def test_missing_lock_fails_the_check_unless_it_comes_from_elsewhere(
 
 
 def test_select() -> None:
-    assert [found.name for found in locks.select(["cu130", "cu124", "cu130-redist"])] == [
+    assert [found.name for found in generate.select(["cu130", "cu124", "cu130-redist"])] == [
         "cu130",
         "cu124-redist",
         "cu130-redist",
     ]
-    assert {"pipeline", "tests", "lint", "cu132", "2.14.1-cu130"} <= {found.name for found in locks.select([])}
+    assert {"pipeline", "tests", "lint", "cu132", "2.14.1-cu130"} <= {found.name for found in generate.select([])}
     with pytest.raises(UsageError, match="no lock is called cu999"):
-        locks.select(["cu999"])
+        generate.select(["cu999"])
 
 
 def test_torch_of_pytorchs_channel(root: Root) -> None:
     found = lock(root, "2.9.1-cu130")
     assert found.lines == ("torch==2.9.1+cu130",)
-    assert found.channel == torch_table.PYTORCH_CHANNEL + "cu130"
+    assert found.channel == torch_builds.PYTORCH_CHANNEL + "cu130"
 
 
 def test_torch_for_windows_has_the_options_of_the_same_torch(root: Root) -> None:
     found = lock(root, "2.6.0-cu124-win_amd64")
     assert found.lines == ("torch==2.6.0+cu124", "setuptools<82")
-    assert found.channel == torch_table.PYTORCH_CHANNEL + "cu124"
+    assert found.channel == torch_builds.PYTORCH_CHANNEL + "cu124"
     assert found.output.name == "2.6.0-cu124-win_amd64.txt"
 
 
@@ -141,7 +142,7 @@ def uv_writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[list[str]
             output.write_text(text)
             return ""
 
-        monkeypatch.setattr(locks, "call", compiled)
+        monkeypatch.setattr(generate, "call", compiled)
         return calls
 
     return writes
@@ -154,10 +155,10 @@ def test_make(root: Root, uv_writes: Callable[[str], list[list[str]]]) -> None:
     text = WHOLE + f"torch==2.14.1 {HASH}\nnvidia-cuda-runtime==13.0.96 {HASH}\n"
     calls = uv_writes(text)
     asked = lock(root, "2.14.1-cu130")
-    locks.make(asked)
+    generate.make(asked)
     assert asked.output.read_text() == text
     assert {"--universal", "--generate-hashes", "--no-emit-index-url", "kept"} <= set(calls[0])
-    locks.make(asked, upgrade=True)
+    generate.make(asked, upgrade=True)
     assert "kept" not in calls[1]
     assert not list(asked.output.parent.glob(".lock-*"))
 
@@ -167,10 +168,10 @@ def test_make_names_the_channel_that_the_files_come_from(
 ) -> None:
     calls = uv_writes(WHOLE + f"torch==2.9.1+cu130 {HASH}\n")
     asked = lock(root, "2.9.1-cu130")
-    locks.make(asked)
-    assert asked.output.read_text().splitlines()[0] == f"--extra-index-url {torch_table.PYTORCH_CHANNEL}cu130"
-    assert torch_table.PYTORCH_CHANNEL + "cu130" in calls[0]
-    assert locks.problems(asked) == []
+    generate.make(asked)
+    assert asked.output.read_text().splitlines()[0] == f"--extra-index-url {torch_builds.PYTORCH_CHANNEL}cu130"
+    assert torch_builds.PYTORCH_CHANNEL + "cu130" in calls[0]
+    assert generate.problems(asked) == []
 
 
 def test_wrong_result_leaves_the_old_lock(root: Root, uv_writes: Callable[[str], list[list[str]]]) -> None:
@@ -178,7 +179,7 @@ def test_wrong_result_leaves_the_old_lock(root: Root, uv_writes: Callable[[str],
     before = asked.output.read_bytes()
     uv_writes(WHOLE + f"torch==2.13.0+cpu {HASH}\n")
     with pytest.raises(ToolchainError, match="somebody's own build"):
-        locks.make(asked)
+        generate.make(asked)
     assert asked.output.read_bytes() == before
 
 
@@ -188,13 +189,13 @@ def test_failing_uv_leaves_the_old_lock_and_the_rest_goes_on(
     def fail(*_: object, **__: object) -> str:
         raise CommandError("exit status 2", returncode=2, output="no route to the index")
 
-    monkeypatch.setattr(locks, "call", fail)
+    monkeypatch.setattr(generate, "call", fail)
     both = [lock(root, "cu130"), lock(root, "cu132")]
     before = both[0].output.read_bytes()
-    monkeypatch.setattr(locks, "select", lambda names: both)
+    monkeypatch.setattr(generate, "select", lambda names: both)
     monkeypatch.setattr("sys.argv", ["locks"])
     with pytest.raises(ToolchainError, match="2 of 2 locks could not be made"):
-        locks.main()
+        generate.main()
     assert capsys.readouterr().out.count("no route to the index") == 2
     assert both[0].output.read_bytes() == before
 
@@ -219,11 +220,11 @@ def test_other_lines_are_refused(tmp_path: Path, line: str) -> None:
 
 
 def test_what_is_not_listed_is_locked_as_it_was_observed(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = torch_table.load()
-    channel = torch_table.Channel({"2.16.0": {"linux_x86_64": ("3.12", "3.13")}}, observed="2027-01-01")
-    plain = {**builds.pypi, "2.16.1": torch_table.Plain("13.3.1", ("3.11", "3.12"))}
-    newer = torch_table.TorchTable({**builds.channels, "cu133": channel}, plain, "2027-01-01")
-    monkeypatch.setattr(torch_table, "load", lambda: newer)
+    builds = torch_builds.load()
+    channel = torch_builds.Channel({"2.16.0": {"linux_x86_64": ("3.12", "3.13")}}, observed="2027-01-01")
+    plain = {**builds.pypi, "2.16.1": torch_builds.Plain("13.3.1", ("3.11", "3.12"))}
+    newer = torch_builds.TorchTable({**builds.channels, "cu133": channel}, plain, "2027-01-01")
+    monkeypatch.setattr(torch_builds, "load", lambda: newer)
     from_channel, from_index = lock(root, "2.16.0-cu133"), lock(root, "2.16.1-cu133")
     assert (from_channel.channel, from_channel.python) == ("https://download.pytorch.org/whl/cu133", "3.12")
     assert (from_index.channel, from_index.python) == (None, "3.11")
@@ -238,7 +239,7 @@ def test_a_lock_that_is_there_but_not_listed_is_checked(root: Root) -> None:
     folder = root / "requirements"
     shutil.copy(folder / "toolkits" / "cu132.txt", folder / "toolkits" / "cu133.txt")
     shutil.copy(folder / "torch" / "2.14.1-cu130.txt", folder / "torch" / "2.14.0-cu130.txt")
-    known = locks.known_locks(root)
+    known = generate.known_locks(root)
     assert "nvidia-cuda-nvcc==13.3.*" in str(known["cu133"])
-    assert any("torch==2.14.0" in said for said in locks.problems(known["2.14.0-cu130"]))
-    assert any("13.3" in said for said in locks.problems(known["cu133"]))
+    assert any("torch==2.14.0" in said for said in generate.problems(known["2.14.0-cu130"]))
+    assert any("13.3" in said for said in generate.problems(known["cu133"]))

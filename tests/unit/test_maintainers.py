@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from scripts import locks, matrix, torch_table
 from scripts.errors import MatrixError
-from scripts.matrix import Matrix
+from scripts.locks import generate
+from scripts.matrix import matrix, torch_builds
+from scripts.matrix.matrix import Matrix
+from scripts.matrix.torch_builds import Channel, TorchTable
 from scripts.model import ROOT
-from scripts.torch_table import Channel, TorchTable
 from tests import workflows
 
 GUIDE = (ROOT / "docs" / "maintainers.md").read_text(encoding="utf-8")
@@ -45,7 +46,7 @@ def merged(old: Any, new: Any) -> Any:
 
 def newer() -> TorchTable:
     """Today's table and what the guide supposes: 2.16.0 for CPython 3.15 and all before, for CUDA 13.0 and 13.3."""
-    table, pythons = torch_table.load(), ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+    table, pythons = torch_builds.load(), ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
     builds = {"2.16.0": {"linux_x86_64": pythons, "win_amd64": pythons}}
     before = table.channels["cu130"]
     added = {
@@ -64,7 +65,7 @@ def edited(tmp_path: Path, *sections: str, without: str | None = None) -> Matrix
         data = merged(data, {key: value for key, value in change.items() if key != without})
     path, table = tmp_path / "build_matrix.yaml", tmp_path / "torch_builds.yaml"
     path.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    table.write_text(torch_table.dump(newer()), encoding="utf-8")
+    table.write_text(torch_builds.dump(newer()), encoding="utf-8")
     return matrix.load(path, table)
 
 
@@ -120,10 +121,10 @@ def test_an_upstream_release(tmp_path: Path) -> None:
 @pytest.mark.parametrize("section", ["Adding a torch", "Adding a CUDA", "Adding a Python"])
 def test_the_locks_that_it_names_can_be_made(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known = newer()
-    monkeypatch.setattr(torch_table, "load", lambda: known)
+    monkeypatch.setattr(torch_builds, "load", lambda: known)
     (command,) = (one for one in commands(SECTIONS[section]) if one.startswith("nox -s lock "))
-    for chosen in locks.select(command.split(" -- ")[1].split()):
-        assert isinstance(chosen, locks.RequirementsLock)
+    for chosen in generate.select(command.split(" -- ")[1].split()):
+        assert isinstance(chosen, generate.RequirementsLock)
         if chosen.name.startswith("2."):
             assert chosen.channel == f"https://download.pytorch.org/whl/{chosen.name.split('-')[1]}"
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from scripts import matrix, matrix_schema, torch_table
 from scripts.errors import UsageError
+from scripts.matrix import matrix, schema, torch_builds
 from scripts.model import ROOT, Bounds, Cell, GitPin, Platform, RegistryPin, Release, Toolkit, TorchBuild
 
 MATRIX = matrix.load()
@@ -25,7 +25,7 @@ def test_golden() -> None:
 
 
 def test_schema_is_current() -> None:
-    assert matrix.SCHEMA.read_text() == matrix_schema.json_schema(), "run `nox -s golden` if the change is meant"
+    assert matrix.SCHEMA.read_text() == schema.json_schema(), "run `nox -s golden` if the change is meant"
 
 
 def test_modeline_names_the_schema() -> None:
@@ -143,8 +143,8 @@ def test_a_glob_without_a_match_is_answered() -> None:
 
 
 def test_the_table_survives_a_round_trip() -> None:
-    table = torch_table.load()
-    assert torch_table.dump(table) == torch_table.PATH.read_text()
+    table = torch_builds.load()
+    assert torch_builds.dump(table) == torch_builds.PATH.read_text()
     assert table.channels["cu118"].declared
     assert not table.channels["cu118"].observed
     assert table.pythons("13.2", "2.15.0", "linux_x86_64")[:2] == ("3.11", "3.12")
@@ -152,7 +152,7 @@ def test_the_table_survives_a_round_trip() -> None:
 
 
 def test_the_table_says_who_publishes_what() -> None:
-    table = torch_table.load()
+    table = torch_builds.load()
     assert table.origin("13.2", "2.15.0", "linux_x86_64", "3.11") == "pypi"
     assert table.origin("13.2", "2.15.0", "linux_x86_64", "3.10") is None
     assert table.origin("13.2", "2.15.0", "win_amd64", "3.11") is None

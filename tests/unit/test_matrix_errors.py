@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import matrix
 from scripts.errors import MatrixError
+from scripts.matrix import matrix
 
 SAMPLE = """\
 default_toolkit: "13.0"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import matrix, observe, simple_index, torch_table
 from scripts.errors import UntestedError
-from scripts.simple_index import IndexUnreachable
-from scripts.torch_table import Channel, Plain, TorchTable
+from scripts.matrix import matrix, observe, torch_builds
+from scripts.matrix.torch_builds import Channel, Plain, TorchTable
+from scripts.support import simple_api
+from scripts.support.simple_api import IndexUnreachable
 
 TABLE = TorchTable(
     channels={
@@ -90,7 +91,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "torch_builds.yaml"
-    path.write_text(torch_table.dump(TABLE))
+    path.write_text(torch_builds.dump(TABLE))
     return path
 
 
@@ -124,7 +125,7 @@ def test_channels_and_plain_wheels(server: Server, table: Path) -> None:
     server.page("/simple/torch/", PLAIN)
     server.wheel(f"/simple/torch/{PLAIN[3]}", "cuda-toolkit[cudart,nvrtc]==13.2.2; platform_system == 'Linux'")
     report = run(server, table)
-    made = torch_table.load(table)
+    made = torch_builds.load(table)
     assert made.channels["cu130"].builds == {"2.9.1": {"linux_x86_64": ("3.10", "3.14"), "win_amd64": ("3.10",)}}
     assert made.channels["cu130"].observed == made.pypi_observed > "2026-11"
     assert made.pypi == {"2.11.0": Plain("13.0.2", ("3.10", "3.11")), "2.15.0": Plain("13.2.2", ("3.12",))}
@@ -137,7 +138,7 @@ def test_metadata_is_read_from_a_corner_of_the_wheel(server: Server, table: Path
     server.page("/simple/torch/", PLAIN)
     server.wheel(f"/simple/torch/{PLAIN[3]}", "nvidia-cuda-runtime-cu12==12.8.90")
     run(server, table)
-    assert torch_table.load(table).pypi["2.15.0"].cuda == "12.8"
+    assert torch_builds.load(table).pypi["2.15.0"].cuda == "12.8"
     assert server.sent[f"/simple/torch/{PLAIN[3]}"] <= 1 << 17
 
 
@@ -153,7 +154,7 @@ def test_json_page_with_metadata_beside_the_wheel(server: Server, table: Path) -
     server.pages["/simple/torch/"] = ("application/vnd.pypi.simple.v1+json", body)
     server.pages["/f/b.whl.metadata"] = ("text/plain", text)
     run(server, table)
-    assert torch_table.load(table).pypi == {"2.11.0": Plain("13.0.2", ("3.10",)), "2.15.0": Plain("13.0", ("3.12",))}
+    assert torch_builds.load(table).pypi == {"2.11.0": Plain("13.0.2", ("3.10",)), "2.15.0": Plain("13.0", ("3.12",))}
     # Metadata that is not what the index announced is not believed, and nothing is changed.
     before = table.read_bytes()
     server.page("/simple/torch/", [PLAIN[3].replace("2.15.0", "2.16.0")], f'data-core-metadata="sha256={"0" * 64}"')
@@ -165,7 +166,7 @@ def test_json_page_with_metadata_beside_the_wheel(server: Server, table: Path) -
 
 def test_html_names_the_metadata_too(server: Server) -> None:
     server.page("/simple/torch/", [PLAIN[3]], 'data-dist-info-metadata="sha256=ab" data-yanked=""')
-    (found,) = simple_index.files(f"{server.url}/simple/torch/")
+    (found,) = simple_api.files(f"{server.url}/simple/torch/")
     assert (found.name, found.metadata_sha256, found.yanked) == (PLAIN[3], "ab", True)
     assert found.url == f"{server.url}/simple/torch/{PLAIN[3]}"
 
@@ -193,20 +194,20 @@ def test_out_of_reach_changes_nothing(server: Server, table: Path) -> None:
 def test_a_password_is_not_repeated(server: Server) -> None:
     address = server.url.replace("http://", "http://user:secret@")
     with pytest.raises(IndexUnreachable, match="credentials") as raised:
-        simple_index.files(f"{address}/absent/")
+        simple_api.files(f"{address}/absent/")
     assert "secret" not in str(raised.value)
 
 
 def test_a_page_that_is_not_what_it_says(server: Server) -> None:
     server.pages["/simple/torch/"] = ("application/vnd.pypi.simple.v1+json", b"<html>")
     with pytest.raises(IndexUnreachable, match="not a simple page"):
-        simple_index.files(f"{server.url}/simple/torch/")
+        simple_api.files(f"{server.url}/simple/torch/")
 
 
 def test_only_the_web_is_read(tmp_path: Path) -> None:
     (tmp_path / "index.html").touch()
     with pytest.raises(IndexUnreachable, match="not a http"):
-        simple_index.files((tmp_path / "index.html").as_uri())
+        simple_api.files((tmp_path / "index.html").as_uri())
 
 
 @pytest.mark.parametrize(
@@ -234,4 +235,4 @@ def test_the_channel_of_a_toolkit_that_is_new_in_the_matrix_is_read(
     monkeypatch.setattr(matrix, "PATH", path)
     server.page("/whl/cu133/torch/", [CHANNEL[0].replace("cu130", "cu133")])
     run(server, table)
-    assert torch_table.load(table).channels["cu133"].builds == {"2.9.1": {"linux_x86_64": ("3.10",)}}
+    assert torch_builds.load(table).channels["cu133"].builds == {"2.9.1": {"linux_x86_64": ("3.10",)}}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import package_records, packages
-from scripts.cache import file_sha256
+from scripts.build import pure_packages
 from scripts.errors import AuditError, BuildError
+from scripts.index import package_record
+from scripts.support.files import file_sha256
 
 PROJECT = """\
 [build-system]
@@ -31,36 +32,36 @@ CLOCK = (
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> packages.Package:
+def package(tmp_path: Path) -> pure_packages.Package:
     folder = tmp_path / "packages" / "some-thing"
     (folder / "src" / "some_thing").mkdir(parents=True)
     (folder / "pyproject.toml").write_text(PROJECT)
     (folder / "README.md").write_text("Some thing.\n")
     (folder / "LICENSE").write_text("Do as you please.\n")
     (folder / "src" / "some_thing" / "__init__.py").write_text("ANSWER = 42\n")
-    [found] = packages.known(folder.parent)
+    [found] = pure_packages.known(folder.parent)
     return found
 
 
-def test_a_wheel_and_its_record(package: packages.Package, tmp_path: Path) -> None:
-    wheel = packages.build(package, tmp_path / "dist")
+def test_a_wheel_and_its_record(package: pure_packages.Package, tmp_path: Path) -> None:
+    wheel = pure_packages.build(package, tmp_path / "dist")
     sha256, size = file_sha256(wheel), wheel.stat().st_size
     assert wheel.name == "some_thing-1.2-py3-none-any.whl"
-    record = package_records.load(sha256, wheel.name, size, tmp_path / "dist")
+    record = package_record.load(sha256, wheel.name, size, tmp_path / "dist")
     assert (record.builds, set(record.tools)) == (2, {"build", "python", "setuptools"})
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("some_thing/__init__.py") == b"ANSWER = 42\n"
     os.utime(package.folder / "src" / "some_thing" / "__init__.py", (0, 0))
-    assert file_sha256(packages.build(package, tmp_path / "later")) == sha256
+    assert file_sha256(pure_packages.build(package, tmp_path / "later")) == sha256
 
 
-def test_builds_that_differ_are_refused(package: packages.Package, tmp_path: Path) -> None:
+def test_builds_that_differ_are_refused(package: pure_packages.Package, tmp_path: Path) -> None:
     pyproject = package.folder / "pyproject.toml"
     backend = PROJECT.replace('"setuptools.build_meta"', '"backend"\nbackend-path = ["src"]')
     pyproject.write_text(backend)
     (package.folder / "src" / "backend.py").write_text(f"from setuptools.build_meta import *\n{CLOCK}")
     with pytest.raises(BuildError, match="two builds of the same sources differ"):
-        packages.build(package, tmp_path / "dist")
+        pure_packages.build(package, tmp_path / "dist")
     assert not (tmp_path / "dist").exists()
 
 
@@ -69,9 +70,9 @@ def test_records_that_vouch_for_nothing(tmp_path: Path) -> None:
     wheel.write_bytes(b"a wheel")
     sha256, size = file_sha256(wheel), wheel.stat().st_size
     with pytest.raises(AuditError, match="has no record of its builds"):
-        package_records.load(sha256, wheel.name, size, tmp_path)
-    path = package_records.save(package_records.make(wheel, 2, {}), tmp_path)
-    assert package_records.load(sha256, wheel.name, size, tmp_path).wheel == wheel.name
+        package_record.load(sha256, wheel.name, size, tmp_path)
+    path = package_record.save(package_record.make(wheel, 2, {}), tmp_path)
+    assert package_record.load(sha256, wheel.name, size, tmp_path).wheel == wheel.name
     whole = json.loads(path.read_text())
     for changes, said in (
         ({"builds": 1}, "nothing reproducible"),
@@ -82,4 +83,4 @@ def test_records_that_vouch_for_nothing(tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps({**whole, **changes}))
         with pytest.raises(AuditError, match=said):
-            package_records.load(sha256, wheel.name, size, tmp_path)
+            package_record.load(sha256, wheel.name, size, tmp_path)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from scripts import matrix as matrix_module
-from scripts import page, page_data, torch_table
-from scripts.catalog import Catalog
-from scripts.install_commands import commands, package_commands
-from scripts.matrix import Matrix
+from scripts.index.catalog import Catalog
+from scripts.index.install_commands import commands, package_commands
+from scripts.index.page import page, page_data
+from scripts.matrix import matrix as matrix_module
+from scripts.matrix import torch_builds
+from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell
 from tests.catalogs import catalog, entry, many
 from tests.index_factory import pure
@@ -194,7 +195,7 @@ def test_every_cell_is_a_wheel_or_planned_or_excluded(matrix: Matrix, published:
 
 
 def test_torch_builds_that_the_matrix_leaves_out_are_known(matrix: Matrix) -> None:
-    made = page_data.data(Catalog(), matrix, torch_table.load())
+    made = page_data.data(Catalog(), matrix, torch_builds.load())
     named = {
         (made["axes"][2][torch], made["axes"][3][cuda], made["axes"][1][made["targets"][target][0]])
         for torch, cuda, target in made["unplanned"]
@@ -222,7 +223,7 @@ def test_the_script_is_given_the_command_for_every_torch(matrix: Matrix, publish
 
 def test_a_torch_that_the_matrix_no_longer_names(matrix: Matrix) -> None:
     one = entry(matrix.select(["0.3.3.1-cp312-cu130-torch2.11-linux_x86_64"])[0])
-    builds = torch_table.load()
+    builds = torch_builds.load()
     gone = replace(matrix, cells=())
     line = "pip install torch==2.11.0"
     assert page_data.torch_commands_for(one, gone, builds).pip.startswith(line)
@@ -232,7 +233,7 @@ def test_a_torch_that_the_matrix_no_longer_names(matrix: Matrix) -> None:
 
 
 def test_claims_about_torch_builds_have_a_date(matrix: Matrix) -> None:
-    builds = torch_table.load()
+    builds = torch_builds.load()
     observed = page_data.data(Catalog(), matrix, builds)["observed"]
     dates = dict(
         zip([option.value for option in page_data.axes(Catalog(), matrix).cuda], observed["cuda"], strict=True)

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts import patching, unified_diff
 from scripts.errors import PatchError
 from scripts.model import RegistryPin, Release
-from scripts.unified_diff import (
+from scripts.source import patching, unified_diff
+from scripts.source.unified_diff import (
     AlreadyAppliedError,
     AmbiguousError,
     MalformedPatchError,

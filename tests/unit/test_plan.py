@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts import console, matrix, plan
-from scripts.environments import torch_lock_name
+from scripts import console
+from scripts.build import plan
+from scripts.build.plan import Probes
 from scripts.errors import UsageError
+from scripts.matrix import matrix
 from scripts.model import Cell, GitPin, Release, Toolkit
-from scripts.plan import Probes
+from scripts.support import host
+from scripts.support.environments import torch_lock_name
 
 MATRIX = matrix.load()
 READY = Probes(
@@ -89,7 +92,7 @@ def test_hosts_are_named_as_platforms_are(monkeypatch: pytest.MonkeyPatch) -> No
     for system, machine, name in (("Linux", "x86_64", "linux_x86_64"), ("Windows", "AMD64", "win_amd64")):
         monkeypatch.setattr("platform.system", lambda system=system: system)
         monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
-        assert plan.host_platform() == name
+        assert host.host_platform() == name
 
 
 @pytest.fixture

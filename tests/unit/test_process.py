@@ -1,4 +1,4 @@
-"""scripts.process: what a command printed, and what of it explains a failure."""
+"""scripts.support.process: what a command printed, and what of it explains a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import CommandError
-from scripts.process import call
+from scripts.support.process import call
 
 # A child that writes to a pipe keeps standard output in a buffer until it ends: the error comes first.
 BUFFERED = "import sys; print('progress'); sys.stderr.write('the cause\\n'); sys.exit(3)"

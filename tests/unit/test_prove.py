@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import prove, stand_ins, wheels
-from scripts.clean import Environment, Surroundings
 from scripts.errors import CommandError, PublishError, UntestedError, UsageError
-from scripts.prove import Proof
+from scripts.publish import prove, stand_ins
+from scripts.publish.prove import Proof
+from scripts.support.sandbox import Environment, Surroundings
+from scripts.wheel import wheel_file
 
 PASSED = Proof("install", "pip", "a.whl", "passed", "fine")
 UNTESTED = Proof("install", "-", "b.whl", "untested", "this machine is another")
@@ -83,8 +84,8 @@ def test_stand_ins_are_whole_and_the_same_each_time(tmp_path: Path) -> None:
         for name in ("one", "two")
     ]
     assert made[0].read_bytes() == made[1].read_bytes()
-    unpacked = wheels.unpack(made[0], tmp_path / "unpacked")
-    assert list(wheels.record_problems(unpacked)) == []
+    unpacked = wheel_file.unpack(made[0], tmp_path / "unpacked")
+    assert list(wheel_file.record_problems(unpacked)) == []
     assert [str(one) for one in unpacked.metadata.requires_dist or []] == ["torch==2.9.*"]
     with zipfile.ZipFile(made[0]) as archive:
         assert archive.testzip() is None

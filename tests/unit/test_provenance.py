@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from scripts import provenance
 from scripts.errors import VerifyError
-from scripts.ingredients import Ingredients
+from scripts.wheel import provenance
+from scripts.wheel.materials import Ingredients
 from tests.unit.ingredients_factory import EPOCH, ingredients
 from tests.unit.wheel_factory import CELL, GIT, REGISTRY
 

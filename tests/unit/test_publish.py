@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts import index, ledger, publish, records, site
-from scripts.cache import file_sha256
-from scripts.catalog import Catalog
 from scripts.errors import CatalogError, PublishError
-from scripts.export import export
 from scripts.gpu_gate import record as gpu
-from scripts.store import Store, digest
+from scripts.index import ledger, site_files, writer
+from scripts.index.catalog import Catalog
+from scripts.index.export import export
+from scripts.index.store import Store, digest
+from scripts.publish import publish
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 from tests.publishing import BY, SHEET, proved, save_gpu_record, tree, wheel
 from tests.unit.wheel_factory import CELL
 
@@ -58,7 +60,7 @@ def test_stage(store: Path, first: Path) -> None:
     assert entry.requires_python == ">=3.9"
     assert (store / "pool" / sha256 / first.name).read_bytes() == first.read_bytes()
     assert f"torch=={CELL.torch.line}.*" in (store / "pool" / sha256 / f"{first.name}.metadata").read_text()
-    assert records.find(sha256, store) == records.find(sha256, first.parent)
+    assert audit_record.find(sha256, store) == audit_record.find(sha256, first.parent)
     assert digest(Store(store).catalog("staged")) == done.catalog
     assert not (store / "current").exists()
     (event,) = ledger.read(store)
@@ -79,16 +81,16 @@ def test_staging_again_changes_nothing(store: Path, first: Path) -> None:
 def test_records_elsewhere(store: Path, first: Path, tmp_path: Path) -> None:
     (first.parent / "records").rename(tmp_path / "records")
     publish.stage(store, [first], tmp_path, by=BY)
-    assert records.find(file_sha256(first), store)
+    assert audit_record.find(file_sha256(first), store)
 
 
 def _stated(wheel: Path) -> Path:
     """State a provenance of the wheel, and let its record know; the file."""
     sha256 = file_sha256(wheel)
-    path = records.state(sha256, "provenance", b"made of this", wheel.parent)
-    record = records.find(sha256, wheel.parent)
+    path = audit_record.state(sha256, "provenance", b"made of this", wheel.parent)
+    record = audit_record.find(sha256, wheel.parent)
     assert record
-    records.save(records.with_evidence(record, wheel.parent), wheel.parent)
+    audit_record.save(audit_record.with_evidence(record, wheel.parent), wheel.parent)
     return path
 
 
@@ -272,16 +274,16 @@ def test_status(store: Path, first: Path, tmp_path: Path) -> None:
 
 def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: Path, tmp_path: Path) -> None:
     sha256 = file_sha256(first)
-    paths = [records.state(sha256, kind, b"{}", first.parent) for kind in records.STATEMENTS]
-    record = records.find(sha256, first.parent)
+    paths = [audit_record.state(sha256, kind, b"{}", first.parent) for kind in audit_record.STATEMENTS]
+    record = audit_record.find(sha256, first.parent)
     assert record is not None
-    records.save(records.with_evidence(record, first.parent), first.parent)
+    audit_record.save(audit_record.with_evidence(record, first.parent), first.parent)
     publish.stage(store, [first, second := wheel(tmp_path / "dist", "2.12")], by=BY)
     page = (store / "staged" / "index.html").read_text()
     for path in paths:
         assert f'href="records/{path.name}"' in page
         assert f"records/{path.name.replace(sha256, file_sha256(second))}" not in page
-    assert index.check(store / "staged") == []
+    assert writer.check(store / "staged") == []
 
 
 def test_status_of_an_empty_store_says_so(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,13 +334,13 @@ def test_compare_names_what_differs(store: Path, first: Path, tmp_path: Path) ->
     place = Store(store)
     generation = place.generation("staged")
     assert generation
-    assert site.compare(place.catalog("staged"), generation).none
-    more = site.compare(one, generation)
+    assert site_files.compare(place.catalog("staged"), generation).none
+    more = site_files.compare(one, generation)
     assert not more.missing
     assert len(more.unexpected) == 2
-    assert site.compare(Catalog(), generation).unexpected
+    assert site_files.compare(Catalog(), generation).unexpected
     (generation / "whl" / "cu130" / "nvdiffrast" / "index.html").unlink()
-    assert len(site.compare(place.catalog("staged"), generation).missing) == 2
+    assert len(site_files.compare(place.catalog("staged"), generation).missing) == 2
 
 
 def test_the_command_line(

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from scripts import evidence, ledger, publish, records, upload
-from scripts.cache import file_sha256
-from scripts.catalog import Catalog, Entry, dump
 from scripts.errors import PipelineError, UsageError
 from scripts.gpu_gate.bench import State
-from scripts.store import Store
+from scripts.index import evidence, ledger
+from scripts.index.catalog import Catalog, Entry, dump
+from scripts.index.store import Store
+from scripts.publish import publish, upload
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record
 from tests.publishing import (
     BY,
     UploadServer,
@@ -418,7 +420,7 @@ def _record_of_another_sha256(scene: Scene) -> Action:
 @case("its audit record is about another.whl")
 def _record_of_another_name(scene: Scene) -> Action:
     made = wheel(scene.folder, "2.12")
-    records.save(replace(records.load(_record(made)), wheel="another.whl"), made.parent)
+    audit_record.save(replace(audit_record.load(_record(made)), wheel="another.whl"), made.parent)
     return scene.stage(made)
 
 

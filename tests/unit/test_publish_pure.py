@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ledger, package_records, publish, stand_ins, upload
-from scripts.cache import file_sha256
 from scripts.errors import AuditError, PublishError
-from scripts.export import export
-from scripts.store import Store
+from scripts.index import ledger, package_record
+from scripts.index.export import export
+from scripts.index.store import Store
+from scripts.publish import publish, stand_ins, upload
+from scripts.support.files import file_sha256
 from tests.publishing import BY, proved, pure_wheel, tree, upload_server, wheel
 
 
@@ -42,7 +43,7 @@ def test_stage_and_promote(store: Path, pure: list[Path], tmp_path: Path) -> Non
     assert (custom.project, custom.version, custom.requires_python) == ("custom-rasterizer", "0.1.0", ">=3.9")
     assert custom.requires == ("torch-rasterizer>=0.1.0", "torch>=2.1")
     assert torch.requires == ("numpy", "torch>=2.1")
-    assert package_records.path(torch.sha256, store).is_file()
+    assert package_record.path(torch.sha256, store).is_file()
     proved(store)
     with pytest.raises(PublishError, match="no GPU has run nvdiffrast-") as refused:
         publish.promote(store, by=BY)
@@ -86,7 +87,7 @@ def test_a_name_never_gets_other_bytes(store: Path, pure: list[Path], tmp_path: 
 def test_a_record_that_went_missing_stops_a_promotion(store: Path, pure: list[Path]) -> None:
     publish.stage(store, pure, by=BY)
     proved(store)
-    package_records.path(file_sha256(pure[0]), store).unlink()
+    package_record.path(file_sha256(pure[0]), store).unlink()
     with pytest.raises(AuditError, match="has no record of its builds"):
         publish.promote(store, by=BY)
     assert not (store / "current").exists()
@@ -133,7 +134,7 @@ def _edited(member: str, old: str, new: str) -> Callable[[Path], Path]:
         with zipfile.ZipFile(path, "w") as archive:
             for name, text in members.items():
                 archive.writestr(name, text)
-        package_records.save(package_records.make(path, 2, {}), path.parent)
+        package_record.save(package_record.make(path, 2, {}), path.parent)
         return path
 
     return edit
@@ -142,7 +143,7 @@ def _edited(member: str, old: str, new: str) -> Callable[[Path], Path]:
 def _with_library(path: Path) -> Path:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("torch_rasterizer/core.so", b"\x7fELF")
-    package_records.save(package_records.make(path, 2, {}), path.parent)
+    package_record.save(package_record.make(path, 2, {}), path.parent)
     return path
 
 

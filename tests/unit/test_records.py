@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from scripts import records
 from scripts.errors import AuditError
-from scripts.records import Check, Outcome, Record
+from scripts.wheel import audit_record
+from scripts.wheel.audit_record import Check, Outcome, Record
 
 
 def _record(tmp_path: Path, *outcomes: Outcome, partial: bool = False) -> Record:
     wheel = tmp_path / "nvdiffrast-1-py3-none-any.whl"
     wheel.write_bytes(b"a wheel")
     checks = tuple(Check(f"check-{n}", outcome, "because") for n, outcome in enumerate(outcomes))
-    return records.make(wheel, "the-cell", checks, {"python": "3"}, partial=partial)
+    return audit_record.make(wheel, "the-cell", checks, {"python": "3"}, partial=partial)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_outcome(tmp_path: Path, outcomes: tuple[Outcome, ...], partial: bool, o
 
 def test_saved_and_found_by_sha256(tmp_path: Path) -> None:
     record = _record(tmp_path, "passed", "untested")
-    path = records.save(record, tmp_path / "dist")
+    path = audit_record.save(record, tmp_path / "dist")
     assert path == tmp_path / "dist" / "records" / f"{record.sha256}.audit.json"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert records.load(path) == record
-    assert records.find(record.sha256, tmp_path / "dist") == record
-    assert records.find("0" * 64, tmp_path / "dist") is None
+    assert audit_record.load(path) == record
+    assert audit_record.find(record.sha256, tmp_path / "dist") == record
+    assert audit_record.find("0" * 64, tmp_path / "dist") is None
 
 
 def _fail_nothing(data: dict[str, Any]) -> None:
@@ -95,42 +95,42 @@ def _later_schema(data: dict[str, Any]) -> None:
 def test_what_does_not_hold_together_is_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    path = records.save(_record(tmp_path, "failed"), tmp_path)
+    path = audit_record.save(_record(tmp_path, "failed"), tmp_path)
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
     with pytest.raises(AuditError, match=said):
-        records.load(path)
+        audit_record.load(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "\0"])
 def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(AuditError, match="not a record"):
-        records.load(tmp_path / "x.json")
+        audit_record.load(tmp_path / "x.json")
 
 
 def test_no_byte_of_a_record_can_change_unseen(tmp_path: Path) -> None:
-    path = records.save(_record(tmp_path, "passed"), tmp_path)
+    path = audit_record.save(_record(tmp_path, "passed"), tmp_path)
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(AuditError):
-            records.load(path)
+            audit_record.load(path)
 
 
 def test_a_record_holds_what_else_is_stated(tmp_path: Path) -> None:
     record = _record(tmp_path, "passed")
-    records.state(record.sha256, "provenance", b"made of this", tmp_path)
-    evident = records.with_evidence(record, tmp_path)
+    audit_record.state(record.sha256, "provenance", b"made of this", tmp_path)
+    evident = audit_record.with_evidence(record, tmp_path)
     assert evident.evidence == {"provenance": hashlib.sha256(b"made of this").hexdigest()}
-    records.save(evident, tmp_path)
-    assert records.find(record.sha256, tmp_path) == evident
+    audit_record.save(evident, tmp_path)
+    assert audit_record.find(record.sha256, tmp_path) == evident
 
 
 def test_records_about_a_file_name(tmp_path: Path) -> None:
     record = _record(tmp_path, "passed")
-    records.save(record, tmp_path)
+    audit_record.save(record, tmp_path)
     (tmp_path / "records" / f"{'0' * 64}.audit.json").write_text("damaged")
-    assert records.about(record.wheel, tmp_path) == [record]
-    assert records.about("another.whl", tmp_path) == []
+    assert audit_record.about(record.wheel, tmp_path) == [record]
+    assert audit_record.about("another.whl", tmp_path) == []

@@ -1,4 +1,4 @@
-"""scripts.redist: manifest -> lock -> toolkit, against a server on loopback and archives made here."""
+"""scripts.locks.redist: manifest -> lock -> toolkit, against a server on loopback and archives made here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from scripts import locks, redist, toolchain
 from scripts.errors import ToolchainError
+from scripts.locks import generate, redist
 from scripts.model import Bounds, Provider, Toolkit
+from scripts.toolchain import providers
 from tests.loopback import Server, serve
 
 CUDA = "12.4.1"
@@ -308,25 +309,25 @@ def toolkit(path: Path) -> Toolkit:
 
 def test_provide(lock: Callable[[], Path], nvidia: Nvidia, tmp_path: Path) -> None:
     path = lock()
-    home = toolchain.provide(toolkit(path))
+    home = providers.provide(toolkit(path))
     assert (home.version, home.provider) == ("12.4.131", "redist")
     assert home.components == {"cuda_nvcc": "12.4.131", "cuda_cudart": "12.4.131", "cuda_cccl": "12.4.131"}
     assert home.path.is_relative_to(tmp_path / "cache" / "toolkits")
     assert (home.path / "lib64" / "libcudart.so").read_bytes() == b"runtime"
     before = len(nvidia.server.requests)
-    assert toolchain.provide(toolkit(path)) == home
+    assert providers.provide(toolkit(path)) == home
     assert len(nvidia.server.requests) == before
 
 
 def test_a_failure_leaves_no_toolkit(nvidia: Nvidia, lock: Callable[[], Path], tmp_path: Path) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", b"not an archive")
     with pytest.raises(ToolchainError, match="cuda_cccl"):
-        toolchain.provide(toolkit(lock()))
+        providers.provide(toolkit(lock()))
     assert not list((tmp_path / "cache" / "toolkits").iterdir())
 
 
 def test_every_pinned_toolkit_has_a_lock_to_make() -> None:
-    names = {name for name, lock in locks.known_locks().items() if isinstance(lock, locks.ArchivesLock)}
+    names = {name for name, lock in generate.known_locks().items() if isinstance(lock, generate.ArchivesLock)}
     assert {"cu118-redist", "cu124-redist", "cu126-redist", "cu128-redist", "cu130-redist"} <= names
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import audit, repair
-from scripts.cache import file_sha256
+from scripts.audit import audit
+from scripts.build import repair
 from scripts.errors import RepairError
 from scripts.model import Cell, Platform
+from scripts.support.files import file_sha256
 from tests.unit import wheel_factory as factory
 from tests.unit.wheel_factory import CELL, CUDART, Module, ModuleMaker, Stub
 

@@ -12,10 +12,12 @@ from typing import Any
 import pefile  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
-from scripts import audit, pe, repair
-from scripts.cache import file_sha256
+from scripts.audit import audit
+from scripts.build import repair
 from scripts.errors import RepairError
 from scripts.model import Cell
+from scripts.support.files import file_sha256
+from scripts.wheel import pe
 from tests.unit import pe_factory
 from tests.unit import wheel_factory as factory
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import sbom, wheels
-from scripts.build_info import BuildInfo
-from scripts.checks import BUILD_INFO
+from scripts.audit.checks import BUILD_INFO
 from scripts.errors import AuditError
 from scripts.model import Cell, GitPin
+from scripts.wheel import sbom, wheel_file
+from scripts.wheel.build_info import BuildInfo
 from tests.unit.ingredients_factory import bill, ingredients
 from tests.unit.wheel_factory import CELL, CUDART, REGISTRY, text_parts
 
@@ -33,7 +33,7 @@ def _with_bill(folder: Path, change: Callable[[str], str] = str, cell: Cell = CE
     wheel = _wheel(folder, cell)
     content = change(bill(wheel, ingredients(cell)).decode())
     sbom.inject(wheel, content.encode())
-    unpacked = wheels.unpack(wheel, folder / "unpacked")
+    unpacked = wheel_file.unpack(wheel, folder / "unpacked")
     return list(sbom.problems(unpacked, cell, BuildInfo.parse(unpacked.read(BUILD_INFO))))
 
 
@@ -93,7 +93,7 @@ def test_injecting_keeps_everything_else(tmp_path: Path) -> None:
     assert after.pop(sbom.member(f"nvdiffrast-{CELL.version}.dist-info"))[2] == b"{}"
     assert len(after.pop(record)[2].splitlines()) == len(before.pop(record)[2].splitlines()) + 1
     assert after == before
-    assert list(wheels.record_problems(wheels.unpack(wheel, tmp_path / "unpacked"))) == []
+    assert list(wheel_file.record_problems(wheel_file.unpack(wheel, tmp_path / "unpacked"))) == []
 
 
 def test_injecting_twice_replaces_and_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -148,6 +148,6 @@ def test_a_runtime_that_is_not_there_is_told(tmp_path: Path) -> None:
     parts = text_parts(CELL)
     bare = parts.write(tmp_path)
     sbom.inject(bare, content)
-    unpacked = wheels.unpack(bare, tmp_path / "unpacked")
+    unpacked = wheel_file.unpack(bare, tmp_path / "unpacked")
     info = BuildInfo.parse(unpacked.read(BUILD_INFO))
     assert list(sbom.problems(unpacked, CELL, info)) == ["cudart: is listed, but not in the wheel"]

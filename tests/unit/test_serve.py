@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.serve import prefers_json
+from scripts.publish.serve import prefers_json
 
 JSON = "application/vnd.pypi.simple.v1+json"
 HTML = "application/vnd.pypi.simple.v1+html"

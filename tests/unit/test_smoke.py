@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts import evidence, smoke
-from scripts.cache import file_sha256
+from scripts.audit import smoke
 from scripts.errors import UsageError
 from scripts.gpu_gate import checks_install, machine, record, run, sheet, worker
 from scripts.gpu_gate.bench import Bench, Check, Outcome, State
 from scripts.gpu_gate.checks import CHECKS
 from scripts.gpu_gate.record import GpuRecord, Result
+from scripts.index import evidence
 from scripts.model import ROOT
+from scripts.support.files import file_sha256
 
 
 def _result(state: State, *, needs_gpu: bool = True, optional: bool = False) -> Result:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cache import cache_root
 from scripts.model import ROOT
+from scripts.support.files import cache_root
 from tests import surroundings
 
 # Content that no reader of these files accepts, and a lock for which torch and the doctor would wait.

@@ -1,4 +1,4 @@
-"""scripts.toolchain and scripts.environments: which provider, verified how; no network."""
+"""scripts.toolchain.providers and scripts.support.environments: which provider, verified how; no network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import downloads, environments, process, toolchain
 from scripts.errors import CommandError, ToolchainError, UsageError
 from scripts.model import Bounds, Cell, GitPin, Platform, Provider, Release, Toolkit, TorchBuild
+from scripts.support import download_sizes, environments, process
+from scripts.toolchain import providers
 
 MakeHome = Callable[..., Path]
 HASH = f"--hash=sha256:{'0' * 64}"
@@ -58,8 +59,8 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeHome:
 @pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
 def test_system(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, str(make_home()))
-    assert toolchain.availability(toolkit(SYSTEM)) is None
-    home = toolchain.provide(toolkit(SYSTEM))
+    assert providers.availability(toolkit(SYSTEM)) is None
+    home = providers.provide(toolkit(SYSTEM))
     assert (home.path, home.version, home.provider) == (make_home(), "12.4.131", "system")
     assert home.nvcc == make_home() / "bin" / "nvcc"
 
@@ -70,7 +71,7 @@ def test_system_by_nvcc_on_path_that_is_a_script(
     home = make_home()
     write_nvcc(tmp_path / "elsewhere" / "bin" / "nvcc", "12.4.131", home)
     monkeypatch.setenv("PATH", str(tmp_path / "elsewhere" / "bin"), prepend=os.pathsep)
-    assert toolchain.provide(toolkit(SYSTEM)).path == home
+    assert providers.provide(toolkit(SYSTEM)).path == home
 
 
 def test_cuda_home_comes_before_nvcc_on_path(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +79,7 @@ def test_cuda_home_comes_before_nvcc_on_path(make_home: MakeHome, monkeypatch: p
     monkeypatch.setenv("PATH", str(make_home() / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_HOME", str(make_home("11.8.89", 11080, "old")))
     with pytest.raises(ToolchainError, match=r"old is CUDA 11\.8, not 12\.4"):
-        toolchain.provide(toolkit(SYSTEM))
+        providers.provide(toolkit(SYSTEM))
 
 
 @pytest.mark.parametrize(
@@ -95,37 +96,37 @@ def test_system_that_does_not_fit(
     make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, version: str, header: int | None, message: str
 ) -> None:
     monkeypatch.setenv("CUDA_HOME", str(make_home(version, header)))
-    said = toolchain.availability(toolkit(SYSTEM))
+    said = providers.availability(toolkit(SYSTEM))
     assert said is not None
     with pytest.raises(ToolchainError, match=message):
-        toolchain.provide(toolkit(SYSTEM))
+        providers.provide(toolkit(SYSTEM))
 
 
 def test_system_without_nvcc(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert "has no nvcc that runs" in str(toolchain.availability(toolkit(SYSTEM)))
+    assert "has no nvcc that runs" in str(providers.availability(toolkit(SYSTEM)))
 
 
 def test_nothing_here(make_home: MakeHome) -> None:
-    assert toolchain.availability(toolkit(UNLOCKED, SYSTEM)) == (
+    assert providers.availability(toolkit(UNLOCKED, SYSTEM)) == (
         "unlocked: run `nox -s lock -- cu124`; no CUDA 12.4 on the system (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
     )
     with pytest.raises(ToolchainError, match=r"redist: unlocked: .*; system: no CUDA") as raised:
-        toolchain.provide(toolkit(UNLOCKED, SYSTEM))
+        providers.provide(toolkit(UNLOCKED, SYSTEM))
     assert raised.value.mend == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4"
 
 
 def test_providers_are_tried_in_order(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_HOME", str(make_home()))
-    assert toolchain.availability(toolkit(UNLOCKED, SYSTEM)) is None
-    assert toolchain.provide(toolkit(UNLOCKED, SYSTEM)).provider == "system"
+    assert providers.availability(toolkit(UNLOCKED, SYSTEM)) is None
+    assert providers.provide(toolkit(UNLOCKED, SYSTEM)).provider == "system"
     with pytest.raises(ToolchainError, match="redist: unlocked"):
-        toolchain.provide(toolkit(UNLOCKED, SYSTEM), provider="redist")
+        providers.provide(toolkit(UNLOCKED, SYSTEM), provider="redist")
 
 
 def test_a_provider_that_is_not_the_toolkits(make_home: MakeHome) -> None:
     with pytest.raises(UsageError, match="cu124 has no provider pypi") as raised:
-        toolchain.provide(toolkit(UNLOCKED, SYSTEM), provider="pypi")
+        providers.provide(toolkit(UNLOCKED, SYSTEM), provider="pypi")
     assert raised.value.mend == "choose from: redist, system"
 
 
@@ -140,9 +141,9 @@ def test_a_failing_provider_is_not_passed_over(
     def fail(*_: object, **__: object) -> str:
         raise CommandError("hash mismatch", returncode=1)
 
-    monkeypatch.setattr(toolchain, "call", fail)
+    monkeypatch.setattr(providers, "call", fail)
     with pytest.raises(CommandError, match="hash mismatch"):
-        toolchain.provide(toolkit(Provider("pypi", str(lock)), SYSTEM))
+        providers.provide(toolkit(Provider("pypi", str(lock)), SYSTEM))
     assert not list((tmp_path / "cache" / "toolkits").iterdir())
 
 
@@ -166,26 +167,26 @@ def uv_puts(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (home / "include" / "cuda_runtime_api.h").write_text("#define CUDART_VERSION 13000\n")
         return ""
 
-    monkeypatch.setattr(toolchain, "call", put)
+    monkeypatch.setattr(providers, "call", put)
     return toolkit(Provider("pypi", str(lock)), cuda="13.0"), calls
 
 
 def test_pypi(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
     asked, calls = uv_puts
-    home = toolchain.provide(asked)
+    home = providers.provide(asked)
     assert home.path.is_relative_to(tmp_path / "cache" / "toolkits")
     assert home.components == {"nvidia-cuda-nvcc": "13.0.88", "nvidia-cuda-runtime": "13.0.96"}
     assert (home.path / "lib64" / "libcudart.so").read_text() == "runtime"
     assert {"--require-hashes", "--no-deps"} <= set(calls[0])
-    assert toolchain.provide(asked) == home
+    assert providers.provide(asked) == home
     assert len(calls) == 1
 
 
 def test_pypi_lies_under_its_locks_content(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
     asked, calls = uv_puts
-    first = toolchain.provide(asked)
+    first = providers.provide(asked)
     (tmp_path / "cu130.txt").write_text(f"nvidia-cuda-nvcc==13.0.89 {HASH}\n")
-    second = toolchain.provide(asked)
+    second = providers.provide(asked)
     assert first.path != second.path
     assert first.lock_sha256 != second.lock_sha256
     assert len(calls) == 2
@@ -194,14 +195,14 @@ def test_pypi_lies_under_its_locks_content(uv_puts: tuple[Toolkit, list[list[str
 def test_pypi_of_another_version_leaves_nothing(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
     asked = toolkit(*uv_puts[0].providers, cuda="13.2")
     with pytest.raises(ToolchainError, match=r"is CUDA 13\.0, not 13\.2"):
-        toolchain.provide(asked)
+        providers.provide(asked)
     assert not list((tmp_path / "cache" / "toolkits").iterdir())
 
 
 def test_compiler_availability(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "no C++ compiler" in str(toolchain.compiler_availability(toolkit(SYSTEM)))
+    assert "no C++ compiler" in str(providers.compiler_availability(toolkit(SYSTEM)))
 
 
 def cell(torch: str, platform: str) -> Cell:
@@ -251,7 +252,7 @@ def test_environment_that_is_not_whole_is_made_anew(tmp_path: Path, broken: str)
 
 
 def test_environment_needs_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "expected", lambda *_: ())
+    monkeypatch.setattr(download_sizes, "expected", lambda *_: ())
     bare = tmp_path / "bare.txt"
     bare.write_text("packaging==26.0\n")
     with pytest.raises(CommandError):

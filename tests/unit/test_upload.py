@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ledger, publish, simple_index, upload
-from scripts.cache import file_sha256
 from scripts.errors import PublishError
+from scripts.index import ledger
+from scripts.publish import publish, upload
+from scripts.support import simple_api
+from scripts.support.files import file_sha256
 from tests.publishing import BY, UploadServer, proved, upload_server, wheel
 
 
@@ -95,11 +97,11 @@ def test_credentials_go_to_the_uploads_host_alone(
 ) -> None:
     given: list[str | None] = []
 
-    def files(page: str, *, authorization: str | None = None) -> list[simple_index.File]:
+    def files(page: str, *, authorization: str | None = None) -> list[simple_api.File]:
         given.append(authorization)
-        return [simple_index.File(item.path.name, "", sha256=item.sha256) for item in items]
+        return [simple_api.File(item.path.name, "", sha256=item.sha256) for item in items]
 
-    monkeypatch.setattr(simple_index, "files", files)
+    monkeypatch.setattr(simple_api, "files", files)
     secrets = _target(server).environment
     upload.send(items, upload.target(server.url, server.url + "simple", secrets))
     upload.send(items, upload.target(server.url, "https://elsewhere.invalid/simple", secrets))

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
-from scripts import archives, matrix, upstream
 from scripts.errors import CommandError, SourceError
+from scripts.matrix import matrix
 from scripts.model import GitPin, RegistryPin, Release
+from scripts.source import upstream
+from scripts.support import archives
 
 FILES = {
     "LICENSE.txt": "a licence\n",

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts import audit, build, matrix, provenance, records, sbom, verify
+from scripts.audit import audit
+from scripts.build import build, verify
 from scripts.errors import UsageError, VerifyError
-from scripts.records import Check
+from scripts.matrix import matrix
+from scripts.wheel import audit_record, provenance, sbom
+from scripts.wheel.audit_record import Check
 from tests.unit.ingredients_factory import EPOCH, bill, ingredients
 from tests.unit.wheel_factory import CELL, CUDART, text_parts
 
@@ -60,16 +63,16 @@ def made(tmp_path: Path) -> Made:
 
 def _state(wheel: Path, *, checks: tuple[Check, ...] = CHECKS) -> Made:
     """State about a wheel what a build states."""
-    record = records.make(wheel, CELL.id, checks, {"python": "3"}, partial=False)
+    record = audit_record.make(wheel, CELL.id, checks, {"python": "3"}, partial=False)
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(sbom.NAME)]
         content = archive.read(name)
     stated = name, hashlib.sha256(content).hexdigest()
     statement = provenance.make(wheel.name, record.sha256, stated, ingredients(), recipe="2", epoch=EPOCH)
     folder = wheel.parent
-    copy = records.state(record.sha256, "sbom", content, folder)
-    path = records.state(record.sha256, "provenance", statement, folder)
-    return Made(wheel, records.save(records.with_evidence(record, folder), folder), copy, path)
+    copy = audit_record.state(record.sha256, "sbom", content, folder)
+    path = audit_record.state(record.sha256, "provenance", statement, folder)
+    return Made(wheel, audit_record.save(audit_record.with_evidence(record, folder), folder), copy, path)
 
 
 def _flip(path: Path, place: int) -> None:
@@ -118,8 +121,8 @@ def test_no_bill_at_all_is_found(made: Made) -> None:
 def _restate(made: Made, change: Callable[[str], str]) -> None:
     """Change the provenance and let the record know of the change."""
     made.provenance.write_text(change(made.provenance.read_text()))
-    record = records.load(made.record)
-    records.save(records.with_evidence(record, made.folder), made.folder)
+    record = audit_record.load(made.record)
+    audit_record.save(audit_record.with_evidence(record, made.folder), made.folder)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_a_provenance_of_something_else_is_found(made: Made, old: str, new: str)
 
 
 def test_a_provenance_of_another_wheel_is_found(made: Made) -> None:
-    digest = records.load(made.record).sha256
+    digest = audit_record.load(made.record).sha256
     _restate(made, lambda text: text.replace(digest, "0" * 64))
     assert made.blamed() == {"provenance"}
 
@@ -161,7 +164,7 @@ def test_what_is_missing_is_named(made: Made, part: str) -> None:
 
 def test_a_record_that_knows_of_no_statements_is_not_enough(made: Made) -> None:
     """They were put beside it later, by whomever."""
-    records.save(dataclasses.replace(records.load(made.record), evidence={}), made.folder)
+    audit_record.save(dataclasses.replace(audit_record.load(made.record), evidence={}), made.folder)
     assert made.blamed() == {"sbom", "provenance"}
 
 

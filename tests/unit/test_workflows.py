@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from scripts import matrix, plan
+from scripts.build import plan
+from scripts.matrix import matrix
 from scripts.model import ROOT
 from tests import workflows
 from tests.workflows import Step

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts import sbom
 from scripts.errors import PipelineError
 from scripts.model import Bounds, Cell, GitPin, Platform, Provider, RegistryPin, Release, Toolkit, TorchBuild
+from scripts.wheel import sbom
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TOOLKIT = Toolkit(

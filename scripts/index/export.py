@@ -1,0 +1,115 @@
+"""Copy a generation out as plain files, for any web server, without links.
+
+The folder is written in place, so that it can be a checkout or a mounted share: wheels first, then the pages that link
+to them, each file whole, so that whoever reads meanwhile finds every link he is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from scripts.errors import CatalogError
+from scripts.index import catalog as catalogs
+from scripts.index.catalog import CATALOG, Catalog, File
+
+_CHUNK = 1 << 20
+
+
+def export(generation: Path, folder: Path) -> None:
+    """Write what ``generation`` holds to ``folder``: a new one, or one that an earlier export made.
+
+    Wheels that are there already are left alone, and nothing is deleted.
+
+    Raises:
+        CatalogError: ``folder`` is something else, or holds wheels that this index has not, or has with other bytes;
+            or a file of the pool is missing, a link, or not what its name says.
+    """
+    if not (generation / CATALOG).is_file():
+        raise CatalogError(f"{generation} holds no index", mend="promote first: nox -s promote")
+    generation = generation.resolve()
+    catalog = catalogs.read(generation)
+    _refuse(folder, catalog)
+    if not (folder / CATALOG).exists():
+        # From now on a run that was interrupted can be taken up again.
+        _put(folder / CATALOG, catalogs.dump(Catalog()).encode())
+    for entry in catalog.files:
+        _wheel(entry, generation, folder)
+        _records(entry, generation, folder)
+    for path in _pages(generation):
+        _put(folder / path, (generation / path).read_bytes())
+
+
+def _refuse(folder: Path, catalog: Catalog) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CATALOG).is_file()):
+        raise CatalogError(f"{folder} is not an exported index", mend="export to a new or an empty folder")
+    hashes = {entry.name: entry.sha256 for entry in catalog.files}
+    for entry in catalogs.read(folder).files:
+        if hashes.get(entry.name) != entry.sha256:
+            said = "other bytes under that name" if entry.name in hashes else "no such wheel"
+            mend = "nothing that was published changes or goes away; export to another folder"
+            raise CatalogError(f"{folder} has {entry.name}, this index has {said}", mend=mend)
+
+
+def _pages(generation: Path) -> Iterator[str]:
+    """The pages in the order in which they are safe to appear: those linked to before those that link."""
+    pages = (path.relative_to(generation).as_posix() for path in (generation / "whl").rglob("index.*"))
+    yield from sorted(pages, key=lambda path: (-path.count("/"), path))
+    yield from ("index.html", CATALOG)
+
+
+def _wheel(entry: File, generation: Path, folder: Path) -> None:
+    """Copy a wheel and its METADATA, unless they are there."""
+    for name, sha256 in ((entry.name, entry.sha256), (f"{entry.name}.metadata", entry.metadata_sha256)):
+        place = Path("files", entry.sha256, name)
+        source, target = generation / place, folder / place
+        if source.is_symlink() or source.parent.is_symlink() or not source.is_file():
+            raise CatalogError(f"{source} is missing, or no regular file")
+        if target.is_file() and not target.is_symlink() and target.stat().st_size == source.stat().st_size:
+            continue
+        _copy(source, target, sha256)
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    with source.open("rb") as file, _whole(target) as copy:
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            copy.write(chunk)
+        if digest.hexdigest() != sha256:
+            raise CatalogError(f"{source} is damaged: its sha256 is not {sha256}", mend="restore it from a copy")
+
+
+def _records(entry: File, generation: Path, folder: Path) -> None:
+    for source in sorted((generation / "records").glob(f"{entry.sha256}.*")):
+        if source.suffix not in (".json", ".png"):
+            continue
+        if source.is_symlink():
+            raise CatalogError(f"{source} is a symbolic link")
+        _put(folder / "records" / source.name, source.read_bytes())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a page, unless it has these bytes already."""
+    if not path.is_file() or path.is_symlink() or path.read_bytes() != content:
+        with _whole(path) as file:
+            file.write(content)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to fill that becomes ``path`` when the block ends, and vanishes if it raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Always the same name: what a killed run left is overwritten by the next.
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        with beside.open("wb") as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,283 @@
+"""What the page's script chooses from, as compact JSON: the wheels there are, and why there are no others."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any, Generic, TypeVar
+
+from packaging.version import InvalidVersion, Version
+
+from scripts.index.catalog import Catalog, Entry
+from scripts.index.install_commands import Commands, TorchCommands, commands, torch_commands
+from scripts.matrix.matrix import Matrix
+from scripts.matrix.torch_builds import TorchTable
+from scripts.model import Cell
+
+DETAILS_UP_TO = 2000
+"""Up to this many wheels, sizes and hashes are in the page; of more, the script asks the channel's index.json."""
+
+_PLATFORMS = {"linux_x86_64": "Linux x86-64", "win_amd64": "Windows x86-64"}
+_GPU = ("passed", "waived", "untested")
+_MARK = re.compile("@(CUDA|TORCH|RELEASE)@")
+_T = TypeVar("_T")
+_Place = tuple[str, str, str, str, str]
+"""platform, Python, torch, CUDA tag, release: in the order a person chooses."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One choice of an axis: ``value`` is kept in the URL, ``label`` is shown."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What can be chosen, each axis in the order it is shown: the newest first."""
+
+    system: tuple[Option, ...]
+    python: tuple[Option, ...]
+    torch: tuple[Option, ...]
+    cuda: tuple[Option, ...]
+    release: tuple[Option, ...]
+
+
+def platform_label(name: str) -> str:
+    """``Linux x86-64`` for linux_x86_64; a platform without a name of ours as it stands."""
+    return _PLATFORMS.get(name, name)
+
+
+def cuda_label(tag: str) -> str:
+    """``13.0`` for cu130."""
+    digits = tag.removeprefix("cu")
+    return f"{digits[:-1]}.{digits[-1:]}" if digits.isdigit() and len(digits) > 1 else tag
+
+
+def newest_first(versions: Iterable[str]) -> list[str]:
+    """Each once; what is no version comes last."""
+
+    def key(text: str) -> tuple[bool, Version, str]:
+        try:
+            return True, Version(text), text
+        except InvalidVersion:
+            return False, Version("0"), text
+
+    return sorted(set(versions), key=key, reverse=True)
+
+
+def axes(catalog: Catalog, matrix: Matrix) -> Axes:
+    """Everything that the matrix or a wheel names, also where nothing can be had of it."""
+    places = [*map(_of_entry, catalog.entries), *_planned(matrix), *(place for place, _ in _excluded(matrix))]
+    systems, pythons, torches, cudas, releases = ({place[axis] for place in places} for axis in range(5))
+    tags = {cuda_label(tag): tag for tag in cudas}
+    return Axes(
+        system=tuple(Option(name, platform_label(name)) for name in sorted(systems)),
+        python=tuple(Option(version, version) for version in newest_first(pythons)),
+        torch=tuple(Option(version, version) for version in newest_first(torches)),
+        cuda=tuple(Option(tags[label], label) for label in newest_first(tags)),
+        release=tuple(Option(version, version) for version in newest_first(releases)),
+    )
+
+
+def data(catalog: Catalog, matrix: Matrix, builds: TorchTable, stated: Collection[str] = ()) -> dict[str, Any]:
+    """All the script needs, as JSON can hold it; rows are indices into the tables beside them.
+
+    ``wheels`` are [variant, target, architectures, gpu, waiver + 1, yanked + 1, partial] without trailing zeros, in the
+    order of the catalog; ``planned`` [variant, target], not published; ``excluded`` [variant, target, reason];
+    ``unplanned`` [torch, CUDA, target], torch builds that the matrix leaves out. A variant is [version, release, CUDA,
+    torch], a target [Python, system, the end of the wheel's name]. ``torches`` are [torch, CUDA, system, pip's command,
+    uv's]. ``stated`` has a "1" for each wheel whose sha256 is in the argument, else a "0". ``observed`` are dates, of
+    the oldest observation of torch builds and, by CUDA, of those that concern it; null for what was never observed.
+    """
+    tables = _Tables(axes(catalog, matrix))
+    published = {_of_entry(entry) for entry in catalog.entries}
+    wheels = [_trimmed(tables.wheel(entry)) for entry in catalog.entries]
+    planned = [tables.place(place) for place in _planned(matrix) if place not in published]
+    excluded = [
+        [*tables.place(place), tables.reasons(reason)] for place, reason in _excluded(matrix) if place not in published
+    ]
+    unplanned = [tables.build(*build) for build in _unplanned(tables.axes, matrix, catalog, builds)]
+    return {
+        "axes": [[option.value for option in tables.options(axis)] for axis in range(5)],
+        "labels": [[option.label for option in tables.options(axis)] for axis in range(5)],
+        "default_cuda": matrix.default_toolkit,
+        "wheels": wheels,
+        "planned": planned,
+        "excluded": excluded,
+        "unplanned": unplanned,
+        "variants": tables.variants.items,
+        "targets": tables.targets.items,
+        "architectures": tables.architectures.items,
+        "reasons": tables.reasons.items,
+        "stated": "".join(str(int(entry.sha256 in stated)) for entry in catalog.entries),
+        "details": _details(catalog.entries),
+        "torches": list(_torches(tables, catalog, matrix, builds)),
+        "observed": {"all": builds.oldest, "cuda": [builds.observed(option.value) for option in tables.axes.cuda]},
+        "commands": _template(catalog.entries),
+    }
+
+
+@dataclass
+class _Table(Generic[_T]):
+    """Each distinct item once; calling it gives an item's index."""
+
+    items: list[_T] = field(default_factory=list)
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, item: _T) -> int:
+        index = self._known.setdefault(repr(item), len(self.items))
+        if index == len(self.items):
+            self.items.append(item)
+        return index
+
+
+class _Tables:
+    """The tables that rows refer to."""
+
+    def __init__(self, choices: Axes) -> None:
+        self.axes = choices
+        self.variants = _Table[list[str | int]]()
+        self.targets = _Table[list[str | int]]()
+        self.architectures = _Table[list[Sequence[str]]]()
+        self.reasons = _Table[str]()
+        self._index = [{option.value: i for i, option in enumerate(self.options(axis))} for axis in range(5)]
+
+    def options(self, axis: int) -> tuple[Option, ...]:
+        choices = self.axes
+        return (choices.system, choices.python, choices.torch, choices.cuda, choices.release)[axis]
+
+    def wheel(self, entry: Entry) -> list[int]:
+        """The row of a wheel; the two ends of its name are joined by a dash."""
+        _project, version, end = entry.name.split("-", 2)
+        where = self.place(_of_entry(entry), version, end)
+        architectures = self.architectures([entry.sass, entry.ptx])
+        reasons = (0 if reason is None else self.reasons(reason) + 1 for reason in (entry.waiver, entry.yanked))
+        return [*where, architectures, _GPU.index(entry.gpu), *reasons, int(entry.partial)]
+
+    def place(self, place: _Place, version: str = "", end: str = "") -> list[int]:
+        """A variant and a target; what is not published has no name."""
+        system, python, torch, cuda, release = (self._index[axis][value] for axis, value in enumerate(place))
+        return [self.variants([version, release, cuda, torch]), self.targets([python, system, end])]
+
+    def torch(self, entry: Entry) -> list[int]:
+        """The torch line, CUDA and system of a wheel."""
+        at = self._index
+        return [at[2][entry.torch], at[3][entry.cuda], at[0][entry.platform]]
+
+    def build(self, system: str, python: str, torch: str, cuda: str) -> list[int]:
+        at = self._index
+        return [at[2][torch], at[3][cuda], self.targets([at[1][python], at[0][system], ""])]
+
+
+def _of_entry(entry: Entry) -> _Place:
+    return entry.platform, entry.python, entry.torch, entry.cuda, entry.release
+
+
+def _planned(matrix: Matrix) -> Iterator[_Place]:
+    yield from map(_of_cell, matrix.cells)
+
+
+def _of_cell(cell: Cell) -> _Place:
+    return cell.platform.name, cell.python, cell.torch.line, cell.toolkit.tag, cell.release.version
+
+
+def _excluded(matrix: Matrix) -> Iterator[tuple[_Place, str]]:
+    """Where nothing is built, and why: exclusions hold cells by their ids."""
+    for exclusion in matrix.exclusions:
+        for identity in exclusion.cells:
+            release, tag, cuda, torch, platform = identity.split("-", 4)
+            yield (platform, f"{tag[2]}.{tag[3:]}", torch.removeprefix("torch"), cuda, release), exclusion.reason
+
+
+def _unplanned(
+    choices: Axes, matrix: Matrix, catalog: Catalog, builds: TorchTable
+) -> Iterator[tuple[str, str, str, str]]:
+    """Torch builds that exist and that neither the matrix nor a wheel has: (platform, Python, torch, CUDA tag)."""
+    known = {_of_entry(entry)[:4] for entry in catalog.entries} | {place[:4] for place in _planned(matrix)}
+    known |= {place[:4] for place, _ in _excluded(matrix)}
+    versions = _versions(builds)
+    for cuda, torch, system in product(choices.cuda, choices.torch, choices.system):
+        exact = versions.get((cuda.value, torch.value), ())
+        pythons = {python for version in exact for python in builds.pythons(cuda.label, version, system.value)}
+        places = ((system.value, python.value, torch.value, cuda.value) for python in choices.python)
+        yield from (place for place in places if place[1] in pythons and place not in known)
+
+
+def torch_commands_for(entry: Entry, matrix: Matrix, builds: TorchTable) -> TorchCommands:
+    """Return how to get the torch that a wheel is for: the very version it was built against, if the matrix names it.
+
+    The matrix may have gone on since the wheel was published; then it is the newest of the torch's line that the table
+    of builds has, or the line itself.
+    """
+    place = _of_entry(entry)[:4]
+    cell = next((cell for cell in matrix.cells if _of_cell(cell)[:4] == place), None)
+    if cell is not None:
+        return torch_commands(cell.torch.version, entry.cuda, cell.torch.origin)
+    known = newest_first(_versions(builds).get((entry.cuda, entry.torch), ()))
+    for version in known:
+        origin = builds.origin(cuda_label(entry.cuda), version, entry.platform, entry.python)
+        if origin:
+            return torch_commands(version, entry.cuda, origin)
+    return torch_commands(f"{entry.torch}.*", entry.cuda, "pytorch")
+
+
+def _torches(tables: _Tables, catalog: Catalog, matrix: Matrix, builds: TorchTable) -> Iterator[list[int | str]]:
+    """Yield the rows of ``torches``, for each torch line, CUDA and system that a wheel is for."""
+    for entry in {(one.torch, one.cuda, one.platform): one for one in catalog.entries}.values():
+        shown = torch_commands_for(entry, matrix, builds)
+        yield [*tables.torch(entry), shown.pip, shown.uv]
+
+
+def _versions(builds: TorchTable) -> dict[tuple[str, str], set[str]]:
+    """(CUDA tag, torch line) -> the exact versions that are published."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for tag, channel in builds.channels.items():
+        for version in channel.builds:
+            found[tag, _line(version)].add(version)
+    for version, plain in builds.pypi.items():
+        found["cu" + _line(plain.cuda).replace(".", ""), _line(version)].add(version)
+    return found
+
+
+def _line(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _trimmed(row: list[int]) -> list[int]:
+    while len(row) > 2 and not row[-1]:
+        row = row[:-1]
+    return row
+
+
+def _details(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """Sizes in bytes, and the hashes' own bytes one after the other in base64."""
+    if len(entries) > DETAILS_UP_TO:
+        return None
+    digests = b"".join(bytes.fromhex(entry.sha256) for entry in entries)
+    return {"sizes": [entry.size for entry in entries], "sha256": base64.b64encode(digests).decode()}
+
+
+def _template(entries: Sequence[Entry]) -> dict[str, str] | None:
+    """The commands with @BASE@, @CUDA@, @TORCH@ and @RELEASE@ for what the script fills in."""
+    if not entries:
+        return None
+    marked = _joined(commands("@BASE@", replace(entries[0], cuda="@CUDA@", torch="@TORCH@", release="@RELEASE@")))
+    for entry in {(entry.cuda, entry.torch, entry.release): entry for entry in entries}.values():
+        marks = {"@CUDA@": entry.cuda, "@TORCH@": entry.torch, "@RELEASE@": entry.release}
+        if {tool: _fill(text, marks) for tool, text in marked.items()} != _joined(commands("@BASE@", entry)):
+            raise AssertionError(f"the commands for {entry.name} depend on more than the page's script fills in")
+    return marked
+
+
+def _fill(text: str, marks: Mapping[str, str]) -> str:
+    return _MARK.sub(lambda found: marks[found[0]], text)
+
+
+def _joined(made: Commands) -> dict[str, str]:
+    return {"pip": "\n".join(made.pip), "uv": "\n".join(made.uv), "pyproject": made.pyproject}

@@ -1,0 +1,48 @@
+"""The doctor's own table of torch builds: what it may recommend, and where each build is published.
+
+`nox -s golden -- --doctor` writes it from torch_builds.yaml. The table is a part of every wheel, so it is written when
+wheels are rebuilt anyway, not with every new torch: a build that it does not have is not recommended by a command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from packaging.version import Version
+
+from scripts.matrix.torch_builds import TorchTable
+from scripts.model import ROOT
+
+PATH = ROOT / "patches" / "common" / "overlay" / "nvdiffrast" / "torch_builds.json"
+Row = tuple[str, str, str, str, tuple[str, ...]]
+"""Platform, CUDA tag, torch line, origin ("pypi" or "pytorch"), CPython lines."""
+
+
+def rows(table: TorchTable) -> list[Row]:
+    """Return the newest build of every torch line for each CUDA; PyPI's come first, since they are preferred."""
+    found = {row[:4]: row for row in (*_plain(table), *_channels(table))}
+    return sorted(found.values(), key=lambda row: (row[3] != "pypi", row[0], int(row[1][2:]), Version(row[2])))
+
+
+def text(table: TorchTable) -> str:
+    """Return the file's content, one row a line."""
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows(table))
+    return f'{{\n "as_of": {json.dumps(table.date)},\n "builds": [\n{lines}\n ]\n}}\n'
+
+
+def _plain(table: TorchTable) -> Iterator[Row]:
+    for version in sorted(table.pypi, key=Version):
+        build = table.pypi[version]
+        yield "linux_x86_64", "cu" + "".join(build.cuda.split(".")[:2]), _line(version), "pypi", build.pythons
+
+
+def _channels(table: TorchTable) -> Iterator[Row]:
+    for tag, channel in table.channels.items():
+        for version in sorted(channel.builds, key=Version):
+            for platform, pythons in channel.builds[version].items():
+                yield platform, tag, _line(version), "pytorch", pythons
+
+
+def _line(version: str) -> str:
+    return ".".join(version.split(".")[:2])

@@ -1,0 +1,151 @@
+"""build_matrix.yaml -> cells. The only reader of the YAML; every other stage reads what :func:`load` returns.
+
+`nox -s golden` writes what is made from it: build_matrix.schema.json and tests/golden/cells.txt, and with `-- --doctor`
+the doctor's table of torch builds, which is a part of every wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeVar
+
+from scripts.console import say
+from scripts.errors import UsageError, run_main
+from scripts.matrix import doctor_table, rules, torch_builds, yaml_document
+from scripts.matrix.expand import Exclusion, expand, to_release, to_toolkit
+from scripts.matrix.schema import json_schema, parse
+from scripts.model import ROOT, Cell, Release, Toolkit
+
+PATH = ROOT / "build_matrix.yaml"
+SCHEMA = ROOT / "build_matrix.schema.json"
+GOLDEN = ROOT / "tests" / "golden" / "cells.txt"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What build_matrix.yaml says, expanded; all in the order of the file.
+
+    ``default_toolkit`` is a tag ("cu130"); ``table_date`` says when the table of torch builds was observed.
+    """
+
+    releases: tuple[Release, ...]
+    toolkits: tuple[Toolkit, ...]
+    cells: tuple[Cell, ...]
+    exclusions: tuple[Exclusion, ...]
+    default_toolkit: str
+    table_date: str
+
+    def release(self, version: str) -> Release:
+        """The release of that version.
+
+        Raises:
+            UsageError: there is none.
+        """
+        return _named({release.version: release for release in self.releases}, version, "release")
+
+    def toolkit(self, tag: str) -> Toolkit:
+        """The toolkit of that tag ("cu130").
+
+        Raises:
+            UsageError: there is none.
+        """
+        return _named({toolkit.tag: toolkit for toolkit in self.toolkits}, tag, "toolkit")
+
+    def select(self, patterns: Sequence[str]) -> tuple[Cell, ...]:
+        """The cells whose id matches any of the globs, in the matrix's order, each once; no pattern means all.
+
+        Raises:
+            UsageError: a pattern matches nothing; it names the nearest ids, or the exclusion that took the cells out.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(cell.id, pattern) for cell in self.cells):
+                raise self._no_match(pattern)
+        return tuple(
+            cell for cell in self.cells if not patterns or any(fnmatchcase(cell.id, pattern) for pattern in patterns)
+        )
+
+    def _no_match(self, pattern: str) -> UsageError:
+        for exclusion in self.exclusions:
+            if any(fnmatchcase(identity, pattern) for identity in exclusion.cells):
+                return UsageError(f"no cell matches {pattern}: excluded, because {exclusion.reason}")
+        near = difflib.get_close_matches(pattern.replace("*", ""), [cell.id for cell in self.cells], n=3, cutoff=0.3)
+        return UsageError(
+            f"no cell matches {pattern}; nearest: {', '.join(near) or 'none'}",
+            mend="`nox -s plan` lists all cells; globs work: '*-cp312-cu130-*'",
+        )
+
+
+_T = TypeVar("_T")
+
+
+def _named(known: Mapping[str, _T], name: str, kind: str) -> _T:
+    if name not in known:
+        raise UsageError(f"no {kind} {name} in {PATH.name}", mend=f"choose one of {', '.join(known)}")
+    return known[name]
+
+
+def load(path: Path = PATH, table: Path = torch_builds.PATH) -> Matrix:
+    """Read, check and expand the matrix.
+
+    Raises:
+        MatrixError: everything that is wrong, a line each: ``build_matrix.yaml:LINE:COL: path: what, and the mend``.
+    """
+    builds = torch_builds.load(table)
+    document = yaml_document.read(path)
+    raw, complete = parse(document)
+    if raw is None:
+        yaml_document.raise_problems(document.problems)
+        raise AssertionError("no model and no problem")
+    rules.check(document, raw, complete=complete)
+    cells, exclusions = expand(document, raw, builds, sound=complete and not document.problems)
+    yaml_document.raise_problems(document.problems)
+    return Matrix(
+        releases=tuple(to_release(version, release) for version, release in raw.releases.items()),
+        toolkits=tuple(to_toolkit(cuda, toolkit) for cuda, toolkit in raw.toolkits.items()),
+        cells=cells,
+        exclusions=exclusions,
+        default_toolkit=f"cu{raw.default_toolkit.replace('.', '')}",
+        table_date=builds.date,
+    )
+
+
+def golden(matrix: Matrix) -> str:
+    """One line a cell: id, wheel, exact torch and who publishes it."""
+    return "".join(f"{cell.id}  {cell.wheel}  {cell.torch.version} {cell.torch.origin}\n" for cell in matrix.cells)
+
+
+def write(path: Path, text: str) -> None:
+    """Write ``path`` whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8", newline="\n")
+    beside.replace(path)
+    say(f"wrote {path.name}")
+
+
+def main() -> int:
+    """Check the matrix; write what is generated from it."""
+    parser = argparse.ArgumentParser(prog="nox -s golden --", description="Check build_matrix.yaml.")
+    parser.add_argument("--schema", action="store_true", help=f"write {SCHEMA.name}")
+    parser.add_argument("--golden", action="store_true", help="write tests/golden/cells.txt")
+    parser.add_argument("--doctor", action="store_true", help="write the doctor's table of torch builds")
+    options = parser.parse_args()
+    if options.schema:
+        write(SCHEMA, json_schema())
+    if options.doctor:
+        write(doctor_table.PATH, doctor_table.text(torch_builds.load()))
+    matrix = load()
+    if options.golden:
+        write(GOLDEN, golden(matrix))
+    say(
+        f"{PATH.name}: {len(matrix.cells)} cells, {len(matrix.exclusions)} exclusions; torch table: {matrix.table_date}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
