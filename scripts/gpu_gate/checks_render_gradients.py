@@ -10,7 +10,6 @@ import numpy as np
 
 from . import lookups, reference, scenes
 from .bench import Bench, Check, Outcome
-from .checks_render_sampling import silhouette_meshes
 from .comparison import GRADIENT_TOLERANCE, Draw, Findings, ambiguous_pixels, array, tensor
 from .reference import BOUNDARY_MODES, FILTER_MODES, Lookup, edges
 from .reference.arrays import Array
@@ -200,7 +199,7 @@ def texture_case(bench: Bench, tex: Array, lookup: Lookup, mip: list[Array] | No
 def antialias(bench: Bench) -> Outcome:
     """Check antialias() and its inputs color and pos, with and without a gradient boost."""
     findings = Findings()
-    for pos, tri, channels in silhouette_meshes():
+    for pos, tri, channels in scenes.silhouette_meshes():
         compare_gradients(findings, bench, antialias_case(bench, Draw(pos, tri, (64, 64)), channels), 30)
         compare_gradients(findings, bench, antialias_case(bench, Draw(pos, tri, (64, 64)), channels, 3.0), 31)
     return findings.outcome()

@@ -105,7 +105,7 @@ def mip_maps(bench: Bench) -> Outcome:
 def antialias(bench: Bench) -> Outcome:
     """Antialias two cubes and a large triangle, with and without a topology hash that is built beforehand."""
     findings, rng = Findings(), np.random.default_rng(14)
-    for pos, tri, channels in silhouette_meshes():
+    for pos, tri, channels in scenes.silhouette_meshes():
         rast = exact(reference.rasterize(pos, tri, (64, 64))[0])
         color = exact(rng.random((*rast.shape[:3], channels)))
         faces = tensor(bench, tri, "int32")
@@ -118,13 +118,6 @@ def antialias(bench: Bench) -> Outcome:
         findings.keep_maximum("blended pixels", blended.sum())
         findings.images.setdefault("blends", pictures.errors(blended[0] * 2.0, wrong[0]))
     return findings.outcome()
-
-
-def silhouette_meshes() -> list[tuple[Array, Array, int]]:
-    """Return meshes (pos, tri) with silhouettes, and the number of color channels to antialias, for images of 64x64."""
-    first, tri = scenes.cube()
-    second, _ = scenes.cube(yaw=-0.35, pitch=0.8)
-    return [(np.concatenate([first, second]), tri, 3), (*scenes.large_triangle(), 5)]
 
 
 CHECKS = (

@@ -86,6 +86,13 @@ def large_triangle() -> tuple[Array, Array]:
     return exact(pos)[None], np.array([[0, 1, 2]])
 
 
+def silhouette_meshes() -> list[tuple[Array, Array, int]]:
+    """Return meshes (pos, tri) with silhouettes, and the number of color channels to antialias, for images of 64x64."""
+    first, tri = cube()
+    second, _ = cube(yaw=-0.35, pitch=0.8)
+    return [(np.concatenate([first, second]), tri, 3), (*large_triangle(), 5)]
+
+
 def view_covering_triangle() -> tuple[Array, Array]:
     """Return one triangle in perspective that covers the whole view with a wide margin: pos [1, 3, 4], tri [1, 3]."""
     pos = [(-4.0, -3.0, 0.1, 1.0), (5.2, -3.9, 0.2, 1.3), (0.3, 4.4, -0.1, 1.1)]

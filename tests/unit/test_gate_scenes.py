@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from scripts.gpu_gate import lookups, reference
-from scripts.gpu_gate.checks_render_sampling import silhouette_meshes
 from scripts.gpu_gate.reference import BOUNDARY_MODES, FILTER_MODES, edges
-from scripts.gpu_gate.scenes import exact
+from scripts.gpu_gate.scenes import exact, silhouette_meshes
 
 
 @pytest.mark.parametrize(("case", "size"), [(0, 64), (1, 64), (1, 128)])
