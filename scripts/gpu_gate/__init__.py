@@ -1,5 +1,5 @@
-"""Judges an installed wheel on the machine it is installed on.
+"""GPU gate: tests an installed wheel on the machine where it is installed.
 
-It runs beside the wheel, in an environment that holds nothing of this repository: standard library, numpy and torch
-only, and nothing else of `scripts` is imported, so that it can be zipped into one file for another machine.
+The gate runs in an environment that contains only the standard library, NumPy, torch and the wheel. It imports nothing
+else from `scripts`, so that it can be zipped into one file and run on another machine.
 """

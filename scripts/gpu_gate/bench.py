@@ -1,4 +1,4 @@
-"""What a check is given, and what it gives back."""
+"""Types shared by all checks: a check, what it runs on, and what it returns."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# "known": it went wrong in the way that the release is known for, which does not fail a wheel.
+# "known": the check met only faults that the upstream release is known to have. They do not fail a wheel.
 State = Literal["passed", "failed", "untested", "known"]
 STATES: tuple[State, ...] = ("passed", "failed", "untested", "known")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The place where checks are made.
+    """The test bench: the nvdiffrast module under test, and the torch and device to test it with.
 
-    ``dr`` is nvdiffrast.torch (or something that behaves so), ``torch`` the torch beside it, ``device`` what tensors
-    are made on ("cuda:0"). ``context`` makes a new rasterizer context. ``release`` is upstream's ("0.3.3.1"), and
-    ``known_faults`` names what that release is known to do wrong (see faults.py).
+    Attributes:
+        dr: nvdiffrast.torch, or an object with the same interface.
+        torch: The module torch.
+        device: The device that tensors are created on ("cuda:0").
+        context: Creates a new rasterizer context.
+        release: The upstream release ("0.3.3.1").
+        known_faults: The names of the faults that the release is known to have (see faults.py).
     """
 
     dr: Any
@@ -30,10 +34,13 @@ class Bench:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found.
+    """What a check returns.
 
-    ``detail`` is a line for people, ``figures`` numbers for the record, ``images`` small pictures for the contact
-    sheet: <H,W,3> uint8, the top row first.
+    Attributes:
+        state: Whether the check passed.
+        detail: One line of text for the reader.
+        figures: Measured numbers for the record.
+        images: Small images [H, W, 3] uint8 for the contact sheet, top row first.
     """
 
     state: State
@@ -44,10 +51,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """A named check; one that raises has failed.
+    """A named check. A check that raises an exception has failed.
 
-    ``needs_gpu``: without a GPU it is untested, not run. ``optional``: it may be untested on a GPU as well, where the
-    release or the machine lacks what it is about, and the wheel passes none the less.
+    Attributes:
+        name: A unique name.
+        run: The function that runs the check.
+        needs_gpu: If true, the check is reported as untested on a machine without a GPU.
+        optional: If true, a wheel passes even if this check is untested on a machine with a GPU, for example because
+            the release or the machine lacks a feature.
     """
 
     name: str

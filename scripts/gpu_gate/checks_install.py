@@ -1,4 +1,8 @@
-"""What was installed: whole, of this Python and torch, loaded from the wheel and compiled by nobody here."""
+"""Checks of the installation.
+
+The files are those of the wheel, the wheel matches this Python, torch and CUDA, and the compiled modules come from the
+wheel instead of a just-in-time build.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from . import machine
 from .bench import Bench, Check, Outcome
 
 _COMPILERS = ("c++", "g++", "gcc", "clang++", "cl", "nvcc", "ninja")
-# The documented interface, of all releases, and what only the line 0.3 has.
+# The documented interface of all releases, and the names that only 0.3 releases have.
 _NAMES = [
     "DepthPeeler",
     "RasterizeCudaContext",
@@ -34,8 +38,8 @@ _NAMES = [
 _NAMES_OF_03 = ["RasterizeGLContext", "get_log_level", "set_log_level"]
 
 
-def _outcome(complaints: list[str], said: str, **figures: float) -> Outcome:
-    return Outcome("failed" if complaints else "passed", "; ".join(complaints) or said, figures)
+def _outcome(problems: list[str], detail: str, **figures: float) -> Outcome:
+    return Outcome("failed" if problems else "passed", "; ".join(problems) or detail, figures)
 
 
 def _distribution() -> metadata.Distribution:
@@ -44,32 +48,32 @@ def _distribution() -> metadata.Distribution:
 
 def _build_info(bench: Bench) -> dict[str, Any]:
     file = _package(bench) / "build_info.json"
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return info
 
 
 def _package(bench: Bench) -> Path:
-    """The folder of the package nvdiffrast."""
+    """Return the directory of the imported package nvdiffrast."""
     return Path(bench.dr.__file__).resolve().parent.parent
 
 
 def files(bench: Bench) -> Outcome:
-    """What is imported is what was installed, and every file is what RECORD says."""
-    distribution, complaints = _distribution(), []
-    stated = [file for file in distribution.files or () if file.hash]
-    for file in stated:
+    """Check that the imported package is the installed one, and that every file matches RECORD."""
+    distribution, problems = _distribution(), []
+    hashed = [file for file in distribution.files or () if file.hash]
+    for file in hashed:
         path = Path(str(distribution.locate_file(file)))
         assert file.hash is not None
         if not path.is_file():
-            complaints.append(f"{file} is not there")
+            problems.append(f"{file} is missing")
         elif _digest(path, file.hash.mode) != file.hash.value:
-            complaints.append(f"{file} is not what RECORD says")
-    at = Path(str(distribution.locate_file("nvdiffrast"))).resolve()
-    if at != _package(bench):
-        complaints.append(f"imported from {_package(bench)}, installed in {at}")
-    if not stated:
-        complaints.append("RECORD names no file")
-    return _outcome(complaints, f"{len(stated)} files as RECORD says", files=len(stated))
+            problems.append(f"{file} does not match its hash in RECORD")
+    installed = Path(str(distribution.locate_file("nvdiffrast"))).resolve()
+    if installed != _package(bench):
+        problems.append(f"imported from {_package(bench)}, but installed in {installed}")
+    if not hashed:
+        problems.append("RECORD lists no file")
+    return _outcome(problems, f"{len(hashed)} files match RECORD", files=len(hashed))
 
 
 def _digest(path: Path, algorithm: str) -> str:
@@ -78,62 +82,62 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def build_info(bench: Bench) -> Outcome:
-    """build_info.json is of this Python, this torch, its CUDA, this system and this wheel."""
-    info, complaints = _build_info(bench), []
-    system = "win_amd64" if os.name == "nt" else f"linux_{platform.machine()}"
-    wanted = {
+    """Check that build_info.json names this Python, torch, CUDA and platform, and the release of the wheel."""
+    info, problems = _build_info(bench), []
+    platform_name = "win_amd64" if os.name == "nt" else f"linux_{platform.machine()}"
+    expected = {
         "release": _distribution().version.partition("+")[0],
         "python": f"cp{sys.version_info.major}{sys.version_info.minor}",
         "torch": ".".join(bench.torch.__version__.split(".")[:2]),
         "cuda": str(bench.torch.version.cuda),
     }
-    found = {**info, "torch": ".".join(str(info.get("torch")).split(".")[:2])}
-    complaints += [
-        f"{key} is {found.get(key)}, here is {value}" for key, value in wanted.items() if found.get(key) != value
-    ]
-    if not str(info.get("cell")).endswith(f"-{system}"):
-        complaints.append(f"built for the cell {info.get('cell')}, here is {system}")
-    return _outcome(complaints, ", ".join(f"{key} {value}" for key, value in wanted.items()))
+    actual = {**info, "torch": ".".join(str(info.get("torch")).split(".")[:2])}
+    for key, value in expected.items():
+        if actual.get(key) != value:
+            problems.append(f"{key} is {actual.get(key)} in build_info.json, but {value} here")
+    if not str(info.get("cell")).endswith(f"-{platform_name}"):
+        problems.append(f"built for the cell {info.get('cell')}, but this platform is {platform_name}")
+    return _outcome(problems, ", ".join(f"{key} {value}" for key, value in expected.items()))
 
 
 def precompiled(bench: Bench) -> Outcome:
-    """The plugins are the wheel's own, and nothing was compiled, nor could have been."""
-    complaints = [f"{tool} is on PATH" for tool in _COMPILERS if shutil.which(tool)]
+    """Check that the plugins are loaded from the wheel, that nothing was compiled, and that no compiler is on PATH."""
+    problems = [f"{tool} is on PATH" for tool in _COMPILERS if shutil.which(tool)]
     modules = _plugins(bench)
     for name, module in modules.items():
         file = Path(str(module.__file__)).resolve()
         if _package(bench).parent not in file.parents:
-            complaints.append(f"{name} came from {file}, outside of the wheel")
+            problems.append(f"{name} was loaded from {file}, which is not in the wheel")
     extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR", ""))
     if extensions.name and any(extensions.glob("**/*.so")):
-        complaints.append(f"something was compiled in {extensions}")
-    return _outcome(complaints, f"{', '.join(modules)} from the wheel", plugins=len(modules))
+        problems.append(f"an extension was compiled in {extensions}")
+    return _outcome(problems, f"{', '.join(modules)} loaded from the wheel", plugins=len(modules))
 
 
 def _plugins(bench: Bench) -> dict[str, ModuleType]:
-    """The compiled modules by name, loaded as upstream's own code loads them."""
+    """Load the compiled modules in the same way as upstream's code, and return them by name."""
     if not bench.release.startswith("0.3."):
         return {"_nvdiffrast_c": importlib.import_module("_nvdiffrast_c")}
     ops = bench.dr.ops
-    wanted = {"nvdiffrast_plugin": False, "nvdiffrast_plugin_gl": True}
-    present = {name: gl for name, gl in wanted.items() if name in _build_info(bench)["plugins"]}
+    is_gl = {"nvdiffrast_plugin": False, "nvdiffrast_plugin_gl": True}
+    present = {name: gl for name, gl in is_gl.items() if name in _build_info(bench)["plugins"]}
     return {name: ops._get_plugin(gl=gl) for name, gl in present.items()}
 
 
 def symbols(bench: Bench) -> Outcome:
-    """The documented interface is there, and the plugins have all that upstream's Python asks of them."""
+    """Check that the documented interface exists, and that the plugins have every function that ops.py calls."""
     names = _NAMES + (_NAMES_OF_03 if bench.release.startswith("0.3.") else [])
-    complaints = [f"nvdiffrast.torch has no {name}" for name in names if not hasattr(bench.dr, name)]
+    problems = [f"nvdiffrast.torch has no {name}" for name in names if not hasattr(bench.dr, name)]
     modules = list(_plugins(bench).values())
-    asked = asked_of_plugins((_package(bench) / "torch" / "ops.py").read_text(encoding="utf-8"))
-    complaints += [f"no plugin has {name}" for name in sorted(asked) if not any(hasattr(one, name) for one in modules)]
-    if not asked:
-        complaints.append("ops.py asks nothing of the plugins")
-    return _outcome(complaints, f"{len(asked)} functions of the plugins", functions=len(asked))
+    used = plugin_functions((_package(bench) / "torch" / "ops.py").read_text(encoding="utf-8"))
+    problems += [f"no plugin has {name}" for name in sorted(used) if not any(hasattr(one, name) for one in modules)]
+    if not used:
+        problems.append("ops.py uses no function of the plugins")
+    return _outcome(problems, f"the plugins have the {len(used)} functions that ops.py uses", functions=len(used))
 
 
-def asked_of_plugins(source: str) -> set[str]:
-    """What ops.py takes from the compiled modules: `_get_plugin(...).NAME` and `_nvdiffrast_c.NAME`."""
+def plugin_functions(source: str) -> set[str]:
+    """Return the names that ops.py uses from the compiled modules: `_get_plugin(...).NAME` and `_nvdiffrast_c.NAME`."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
@@ -144,10 +148,10 @@ def asked_of_plugins(source: str) -> set[str]:
 
 
 def architectures(bench: Bench) -> Outcome:
-    """Which of the wheel's kernels this device runs."""
+    """Report which of the wheel's kernels this GPU runs."""
     sass, capability = _build_info(bench)["architectures"]["sass"], machine.capability(bench.torch)
-    how = "kernels of its own" if capability in sass else "kernels of its generation, or PTX"
-    return Outcome("passed", f"compute capability {capability}: {how}")
+    kernels = "kernels for this capability" if capability in sass else "kernels of the same major version, or PTX"
+    return Outcome("passed", f"compute capability {capability}: {kernels}")
 
 
 CHECKS = (

@@ -1,4 +1,4 @@
-"""Gradients, against the reference's analytic ones and against finite differences of its and the device's values."""
+"""Checks of gradients: against the reference's analytic gradients and against finite differences."""
 
 from __future__ import annotations
 
@@ -10,85 +10,94 @@ import numpy as np
 
 from . import lookups, reference, scenes
 from .bench import Bench, Check, Outcome
-from .checks_render_sampling import silhouettes
-from .judge import OF_GRADIENT, Draw, Verdict, array, doubtful, tensor
+from .comparison import GRADIENT_TOLERANCE, Draw, Findings, ambiguous_pixels, array, tensor
 from .reference import BOUNDARY_MODES, FILTER_MODES, Lookup, edges
 from .reference.arrays import Array
 from .scenes import exact
 
-# Channels and pixels of the cases where thousands of threads add to the same few numbers.
+# The number of channels and the image size of the cases where thousands of threads add to the same few values.
 MANY_CHANNELS = 64
 LARGE = (128, 128)
-# Steps of finite differences: of the reference, which has float64, and of a device, which has not.
-STEP, STEP_ON_DEVICE = 1e-7, 2.0**-6
+# Steps of finite differences: for the reference, which computes in float64, and for the device, in float32.
+STEP, DEVICE_STEP = 1e-7, 2.0**-6
 
-Wanted = dict[str, "Array | None"]
+# By the name of the input; None if the input has no gradient.
+Gradients = dict[str, "Array | None"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A call to differentiate: by name its inputs, on the device, by the reference, and the reference's gradients.
+    """A differentiable call whose gradients are compared.
 
-    ``gradients`` takes the outputs' cotangents; None is for an input that has no gradient. ``mask`` <N,H,W>: where
-    the loss looks.
+    Attributes:
+        inputs: The differentiable inputs, by name.
+        on_device: Makes the call on the device; takes the inputs as tensors, and returns the outputs.
+        values: Makes the call in the reference; takes the inputs as arrays, and returns the outputs.
+        gradients: Returns the reference's gradients; takes the gradients of the loss with respect to the outputs.
+        mask: The pixels [N, H, W] that the loss depends on; True for all.
     """
 
     inputs: dict[str, Array]
     on_device: Callable[..., list[Any]]
     values: Callable[..., list[Array]]
-    gradients: Callable[..., Wanted]
+    gradients: Callable[..., Gradients]
     mask: Any = True
 
 
-def judge(verdict: Verdict, bench: Bench, case: Case, seed: int) -> None:
-    """Hold the device's gradients of a case, for random cotangents, against the reference and finite differences."""
+def compare_gradients(findings: Findings, bench: Bench, case: Case, seed: int) -> None:
+    """Compare the device's gradients of a random linear loss with the reference and with finite differences."""
     rng = np.random.default_rng(seed)
     leaves = {name: tensor(bench, values, grad=True) for name, values in case.inputs.items()}
     outputs = case.on_device(**leaves)
     mask = np.asarray(case.mask)[..., None] if np.ndim(case.mask) else 1
-    cotangents = [exact(rng.normal(0, 1, tuple(output.shape)) * mask) for output in outputs]
-    by_outputs = [tensor(bench, cotangent) for cotangent in cotangents]
-    found = bench.torch.autograd.grad(outputs, list(leaves.values()), by_outputs, allow_unused=True)
-    wanted = case.gradients(*cotangents)
-    for name, got in zip(leaves, found, strict=True):
-        want = wanted[name]
-        if want is None:
-            verdict.require(got is None or not array(got).any(), f"by {name}: a gradient where there is none")
+    grad_outputs = [exact(rng.normal(0, 1, tuple(output.shape)) * mask) for output in outputs]
+    grad_tensors = [tensor(bench, grad_output) for grad_output in grad_outputs]
+    gradients = bench.torch.autograd.grad(outputs, list(leaves.values()), grad_tensors, allow_unused=True)
+    expected_gradients = case.gradients(*grad_outputs)
+    for name, actual in zip(leaves, gradients, strict=True):
+        expected = expected_gradients[name]
+        if expected is None:
+            problem = f"by {name}: a gradient that is not 0, although this input has no gradient"
+            findings.require(actual is None or not array(actual).any(), problem)
         else:
-            verdict.gradient(f"by {name}", got, want)
-            if got is not None:
-                _differences(verdict, case, name, array(got), cotangents)
+            findings.require_gradient(f"by {name}", actual, expected)
+            if actual is not None:
+                _compare_finite_difference(findings, case, name, array(actual), grad_outputs)
 
 
-def _differences(verdict: Verdict, case: Case, name: str, gradient: Array, cotangents: list[Array]) -> None:
-    """Hold a gradient, along a random direction, against a finite difference of the reference's values."""
+def _compare_finite_difference(
+    findings: Findings, case: Case, name: str, gradient: Array, grad_outputs: list[Array]
+) -> None:
+    """Compare a gradient, along a random direction, with a finite difference of the reference's values."""
     direction = np.random.default_rng(len(name)).normal(0, 1, gradient.shape) * (gradient != 0)
     losses = []
     for sign in (1, -1):
-        moved = {**case.inputs, name: case.inputs[name] + sign * STEP * direction}
-        pairs = zip(cotangents, case.values(**moved), strict=True)
-        losses.append(sum(float(np.sum(cotangent * values)) for cotangent, values in pairs))
-    along = float(np.sum(gradient * direction))
-    allowed = OF_GRADIENT * float(np.sum(np.abs(gradient * direction))) + 1e-4
+        inputs = {**case.inputs, name: case.inputs[name] + sign * STEP * direction}
+        pairs = zip(grad_outputs, case.values(**inputs), strict=True)
+        losses.append(sum(float(np.sum(grad_output * values)) for grad_output, values in pairs))
+    directional = float(np.sum(gradient * direction))
+    tolerance = GRADIENT_TOLERANCE * float(np.sum(np.abs(gradient * direction))) + 1e-4
     difference = (losses[0] - losses[1]) / (2 * STEP)
-    verdict.close(f"difference by {name}", np.array([along]), np.array([difference]), allowed)
+    findings.require_close(f"difference by {name}", np.array([directional]), np.array([difference]), tolerance)
 
 
 def rasterize(bench: Bench) -> Outcome:
-    """By positions, of images, of ranges, with and without the derivatives' own."""
-    verdict = Verdict()
-    first, tri, _ = scenes.cube()
-    second, _, _ = scenes.cube(turn=-0.35, tilt=0.8)
+    """Check rasterize() with a batch of meshes and with ranges, with and without the gradients of rast_db."""
+    findings = Findings()
+    first, tri = scenes.cube()
+    second, _ = scenes.cube(yaw=-0.35, pitch=0.8)
     both = np.concatenate([first, second])
-    judge(verdict, bench, positions(bench, Draw(both, tri, (48, 64))), 21)
-    judge(verdict, bench, positions(bench, Draw(both, tri, (48, 64)), grad_db=False), 22)
-    judge(verdict, bench, positions(bench, Draw(first[0], tri, (48, 64), np.array([[0, 6], [3, 9]]))), 23)
-    return verdict.outcome()
+    compare_gradients(findings, bench, rasterize_case(bench, Draw(both, tri, (48, 64))), 21)
+    compare_gradients(findings, bench, rasterize_case(bench, Draw(both, tri, (48, 64)), grad_db=False), 22)
+    compare_gradients(
+        findings, bench, rasterize_case(bench, Draw(first[0], tri, (48, 64), np.array([[0, 6], [3, 9]]))), 23
+    )
+    return findings.outcome()
 
 
-def positions(bench: Bench, draw: Draw, *, grad_db: bool = True) -> Case:
-    """rasterize() by pos; the loss looks at pixels whose triangle is beyond doubt."""
-    ids = reference.float_to_id(array(draw.on(bench)[1])[..., 3])
+def rasterize_case(bench: Bench, draw: Draw, *, grad_db: bool = True) -> Case:
+    """Return a case for rasterize() and its input pos; the loss ignores ambiguous pixels."""
+    ids = reference.float_to_id(array(draw.rasterize(bench)[1])[..., 3])
 
     def on_device(pos: Any) -> list[Any]:
         ranges = None if draw.ranges is None else bench.torch.tensor(draw.ranges, dtype=bench.torch.int32)
@@ -96,100 +105,108 @@ def positions(bench: Bench, draw: Draw, *, grad_db: bool = True) -> Case:
         return list(bench.dr.rasterize(bench.context(), pos, tri, draw.resolution, ranges=ranges, grad_db=grad_db))
 
     def values(pos: Array) -> list[Array]:
-        rast, slopes = reference.shade(pos, draw.tri, ids, draw.ranges)
-        # Depth has no gradient, and without grad_db the derivatives have none.
-        still = np.zeros_like(slopes) if not grad_db else slopes
-        return [rast * [1, 1, 0, 0], still]
+        rast, rast_db = reference.rasterize_ids(pos, draw.tri, ids, draw.ranges)
+        # z/w and the id have no gradient, and rast_db has one only with grad_db.
+        return [rast * [1, 1, 0, 0], rast_db if grad_db else np.zeros_like(rast_db)]
 
-    def gradients(by_rast: Array, by_slopes: Array) -> Wanted:
-        by_slopes = by_slopes if grad_db else np.zeros_like(by_slopes)
-        return {"pos": reference.raster.gradient(draw.pos, draw.tri, ids, by_rast, by_slopes)}
+    def gradients(grad_rast: Array, grad_rast_db: Array) -> Gradients:
+        grad_rast_db = grad_rast_db if grad_db else np.zeros_like(grad_rast_db)
+        return {"pos": reference.raster.gradient(draw.pos, draw.tri, ids, grad_rast, grad_rast_db)}
 
-    return Case({"pos": draw.pos}, on_device, values, gradients, ~doubtful(draw) & (ids > 0))
+    return Case({"pos": draw.pos}, on_device, values, gradients, ~ambiguous_pixels(draw) & (ids > 0))
 
 
 def interpolate(bench: Bench) -> Outcome:
-    """By attributes of every shape, by barycentrics and by their derivatives."""
-    verdict, rng = Verdict(), np.random.default_rng(24)
-    pos, tri = scenes.tumble(11, 16, 2)
+    """Check interpolate() with attributes of every shape, and its inputs attr, rast and rast_db."""
+    findings, rng = Findings(), np.random.default_rng(24)
+    pos, tri = scenes.random_triangles(11, 16, 2)
     draw = Draw(pos, tri, (48, 64))
     for shape in ((48, 3), (1, 48, 5), (2, 48, 4)):
-        for chosen in ("all", [2, 0]):
-            judge(verdict, bench, attributes(bench, draw, exact(rng.uniform(-1, 1, shape)), chosen), 25)
-    return verdict.outcome()
+        for diff_attrs in ("all", [2, 0]):
+            compare_gradients(
+                findings, bench, interpolate_case(bench, draw, exact(rng.uniform(-1, 1, shape)), diff_attrs), 25
+            )
+    return findings.outcome()
 
 
-def attributes(bench: Bench, draw: Draw, attr: Array, chosen: Any) -> Case:
-    """interpolate() by attr, rast and rast_db."""
-    rast, slopes = (exact(part) for part in reference.rasterize(draw.pos, draw.tri, draw.resolution))
+def interpolate_case(bench: Bench, draw: Draw, attr: Array, diff_attrs: Any) -> Case:
+    """Return a case for interpolate() and its inputs attr, rast and rast_db."""
+    rast, rast_db = (exact(part) for part in reference.rasterize(draw.pos, draw.tri, draw.resolution))
 
     def on_device(attr: Any, rast: Any, rast_db: Any) -> list[Any]:
         tri = tensor(bench, draw.tri, "int32")
-        return list(bench.dr.interpolate(attr, rast, tri, rast_db=rast_db, diff_attrs=chosen))
+        return list(bench.dr.interpolate(attr, rast, tri, rast_db=rast_db, diff_attrs=diff_attrs))
 
     def values(attr: Array, rast: Array, rast_db: Array) -> list[Array]:
-        return list(reference.interpolate(attr, rast, draw.tri, rast_db, chosen))
+        return list(reference.interpolate(attr, rast, draw.tri, rast_db, diff_attrs))
 
-    def gradients(by_values: Array, by_pairs: Array) -> Wanted:
-        by = reference.attributes.gradients(
-            attr, rast, draw.tri, by_values, slopes=slopes, chosen=chosen, d_pairs=by_pairs
+    def gradients(grad_out: Array, grad_attr_da: Array) -> Gradients:
+        grad_attr, grad_rast, grad_rast_db = reference.attributes.gradients(
+            attr, rast, draw.tri, grad_out, rast_db=rast_db, diff_attrs=diff_attrs, grad_attr_da=grad_attr_da
         )
-        return {"attr": by[0], "rast": by[1], "rast_db": by[2]}
+        return {"attr": grad_attr, "rast": grad_rast, "rast_db": grad_rast_db}
 
-    return Case({"attr": attr, "rast": rast, "rast_db": slopes}, on_device, values, gradients)
+    return Case({"attr": attr, "rast": rast, "rast_db": rast_db}, on_device, values, gradients)
 
 
 def texture(bench: Bench) -> Outcome:
-    """By texels, places, footprints and bias, for each filter and boundary; by levels of one's own."""
-    verdict = Verdict()
+    """Check texture() and its inputs tex, uv, uv_da and mip_level_bias in every mode, and its input mip in one mode."""
+    findings = Findings()
     for boundary in BOUNDARY_MODES:
-        asked = lookups.samples(12, boundary)
+        samples = lookups.samples(12, boundary)
         for mode in FILTER_MODES:
             tex = lookups.texels(26, boundary, 3, 2)
-            judge(verdict, bench, texels(bench, tex, asked.asked(mode, boundary, bias="mipmap" in mode)), 27)
+            lookup = samples.lookup(mode, boundary, bias="mipmap" in mode)
+            compare_gradients(findings, bench, texture_case(bench, tex, lookup), 27)
     tex = lookups.texels(28, "wrap", 2)
     rng = np.random.default_rng(28)
-    own = [exact(rng.random(level.shape)) for level in reference.construct_mip(tex)[1:]]
-    lookup = lookups.samples(12, "wrap").asked("linear-mipmap-linear", "wrap")
-    judge(verdict, bench, texels(bench, tex, lookup, own), 29)
-    return verdict.outcome()
+    mip = [exact(rng.random(level.shape)) for level in reference.construct_mip(tex)[1:]]
+    lookup = lookups.samples(12, "wrap").lookup("linear-mipmap-linear", "wrap")
+    compare_gradients(findings, bench, texture_case(bench, tex, lookup, mip), 29)
+    return findings.outcome()
 
 
-def texels(bench: Bench, tex: Array, lookup: Lookup, levels: list[Array] | None = None) -> Case:
-    """texture() by all its inputs."""
-    inputs = {"tex": tex, "uv": lookup.uv, "uv_da": lookup.uv_da, "mip_level_bias": lookup.bias}
-    own = {f"level_{number}": level for number, level in enumerate(levels or [])}
+def texture_case(bench: Bench, tex: Array, lookup: Lookup, mip: list[Array] | None = None) -> Case:
+    """Return a case for texture() and all its differentiable inputs."""
+    optional = {"uv_da": lookup.uv_da, "mip_level_bias": lookup.bias}
+    used = {name: values for name, values in optional.items() if values is not None}
+    levels = {f"level_{number}": level for number, level in enumerate(mip or [])}
     modes: dict[str, Any] = {"filter_mode": lookup.filter_mode, "boundary_mode": lookup.boundary_mode}
 
     def on_device(tex: Any, uv: Any, **rest: Any) -> list[Any]:
-        mip = [rest.pop(name) for name in own]
-        return [bench.dr.texture(tex, uv, **rest, **modes, **({"mip": mip} if mip else {}))]
+        given = [rest.pop(name) for name in levels]
+        return [bench.dr.texture(tex, uv, **rest, **modes, **({"mip": given} if given else {}))]
 
     def values(tex: Array, uv: Array, **rest: Array) -> list[Array]:
-        mip = [rest.pop(name) for name in own]
+        given = [rest.pop(name) for name in levels]
         moved = Lookup(uv, rest.get("uv_da"), rest.get("mip_level_bias"), **modes)
-        return [reference.texture(tex, moved, mip or None)]
+        return [reference.texture(tex, moved, given or None)]
 
-    def gradients(by_out: Array) -> Wanted:
-        by = reference.sampling.gradients(tex, lookup, by_out, levels)
-        by_levels = dict(zip(own, by.levels[1:], strict=False))
-        return {"tex": by.tex, "uv": by.uv, "uv_da": by.uv_da, "mip_level_bias": by.bias, **by_levels}
+    def gradients(grad_out: Array) -> Gradients:
+        expected = reference.sampling.gradients(tex, lookup, grad_out, mip)
+        by_level = dict(zip(levels, expected.levels[1:], strict=False))
+        return {
+            "tex": expected.tex,
+            "uv": expected.uv,
+            "uv_da": expected.uv_da,
+            "mip_level_bias": expected.bias,
+            **by_level,
+        }
 
-    given = {name: values for name, values in inputs.items() if values is not None}
-    return Case({**given, **own}, on_device, values, gradients)
+    return Case({"tex": tex, "uv": lookup.uv, **used, **levels}, on_device, values, gradients)
 
 
 def antialias(bench: Bench) -> Outcome:
-    """By colours, and by the positions of silhouettes."""
-    verdict = Verdict()
-    for pos, tri, channels in silhouettes():
-        judge(verdict, bench, colours(bench, Draw(pos, tri, (64, 64)), channels), 30)
-        judge(verdict, bench, colours(bench, Draw(pos, tri, (64, 64)), channels, 3.0), 31)
-    return verdict.outcome()
+    """Check antialias() and its inputs color and pos, with and without a gradient boost."""
+    findings = Findings()
+    for pos, tri, channels in scenes.silhouette_meshes():
+        compare_gradients(findings, bench, antialias_case(bench, Draw(pos, tri, (64, 64)), channels), 30)
+        compare_gradients(findings, bench, antialias_case(bench, Draw(pos, tri, (64, 64)), channels, 3.0), 31)
+    return findings.outcome()
 
 
-def colours(bench: Bench, draw: Draw, channels: int, boost: float = 1.0) -> Case:
-    """antialias() by color and pos; pos's gradient is multiplied by the boost."""
+def antialias_case(bench: Bench, draw: Draw, channels: int, boost: float = 1.0) -> Case:
+    """Return a case for antialias() and its inputs color and pos; the gradient of pos is multiplied by ``boost``."""
     rast = exact(reference.rasterize(draw.pos, draw.tri, draw.resolution)[0])
     color = exact(np.random.default_rng(32).random((*rast.shape[:3], channels)))
 
@@ -198,57 +215,57 @@ def colours(bench: Bench, draw: Draw, channels: int, boost: float = 1.0) -> Case
         return [bench.dr.antialias(color, drawn, pos, tri, pos_gradient_boost=boost)]
 
     def values(color: Array, pos: Array) -> list[Array]:
-        # A boosted gradient is that of a position that moves faster.
+        # The boosted gradient is that of a position that moves ``boost`` times as far.
         return [edges.antialias(color, rast, draw.pos + boost * (pos - draw.pos), draw.tri)]
 
-    def gradients(by_out: Array) -> Wanted:
-        by_color, by_pos = edges.gradients(color, rast, draw.pos, draw.tri, by_out)
-        return {"color": by_color, "pos": by_pos * boost}
+    def gradients(grad_out: Array) -> Gradients:
+        grad_color, grad_pos = edges.gradients(color, rast, draw.pos, draw.tri, grad_out)
+        return {"color": grad_color, "pos": grad_pos * boost}
 
     return Case({"color": color, "pos": draw.pos}, on_device, values, gradients)
 
 
 def large_triangles(bench: Bench) -> Outcome:
-    """One triangle over thousands of pixels, or one texel under them, with many channels: all add to a few numbers."""
-    verdict, rng = Verdict(), np.random.default_rng(33)
-    whole, large = Draw(*scenes.whole_view(), LARGE), Draw(*scenes.large_triangle(), LARGE)
-    judge(verdict, bench, positions(bench, whole), 34)
-    judge(verdict, bench, attributes(bench, whole, exact(rng.uniform(-1, 1, (3, MANY_CHANNELS))), "all"), 35)
-    judge(verdict, bench, colours(bench, large, MANY_CHANNELS), 36)
+    """Check a triangle and texels that cover thousands of pixels, so that many threads add to the same values."""
+    findings, rng = Findings(), np.random.default_rng(33)
+    whole, large = Draw(*scenes.view_covering_triangle(), LARGE), Draw(*scenes.large_triangle(), LARGE)
+    compare_gradients(findings, bench, rasterize_case(bench, whole), 34)
+    compare_gradients(
+        findings, bench, interpolate_case(bench, whole, exact(rng.uniform(-1, 1, (3, MANY_CHANNELS))), "all"), 35
+    )
+    compare_gradients(findings, bench, antialias_case(bench, large, MANY_CHANNELS), 36)
     row, column = np.mgrid[0 : LARGE[0], 0 : LARGE[1]]
     lookup = Lookup((np.stack([column, row], axis=-1)[None] + 0.25) / LARGE[0], None, None, "linear")
-    judge(verdict, bench, texels(bench, exact(rng.random((1, 4, 4, MANY_CHANNELS))), lookup), 37)
-    return verdict.outcome()
+    compare_gradients(findings, bench, texture_case(bench, exact(rng.random((1, 4, 4, MANY_CHANNELS))), lookup), 37)
+    return findings.outcome()
 
 
 def on_the_device(bench: Bench) -> Outcome:
-    """What a large triangle shows in many channels, by its vertices: the gradient against the device's own values."""
-    verdict, draw = Verdict(), Draw(*scenes.whole_view(), LARGE)
+    """Compare the gradient of a rendered triangle by pos with finite differences of the device's own images."""
+    findings, draw = Findings(), Draw(*scenes.view_covering_triangle(), LARGE)
     rng = np.random.default_rng(38)
-    attr, weight = (
-        exact(rng.uniform(0, 1, (3, MANY_CHANNELS))),
-        exact(rng.uniform(0.5, 1.5, (1, *LARGE, MANY_CHANNELS))),
-    )
+    attr = exact(rng.uniform(0, 1, (3, MANY_CHANNELS)))
+    weight = exact(rng.uniform(0.5, 1.5, (1, *LARGE, MANY_CHANNELS)))
     direction = rng.normal(0, 1, draw.pos.shape) * [1, 1, 0, 1]
 
-    def seen(pos: Any) -> Any:
+    def render(pos: Any) -> Any:
         tri = tensor(bench, draw.tri, "int32")
         rast, _ = bench.dr.rasterize(bench.context(), pos, tri, draw.resolution)
         return bench.dr.interpolate(tensor(bench, attr), rast, tri)[0]
 
-    def difference(step: float) -> float:
-        ends = [array(seen(tensor(bench, draw.pos + sign * step * direction))) for sign in (1, -1)]
+    def central_difference(step: float) -> float:
+        ends = [array(render(tensor(bench, draw.pos + sign * step * direction))) for sign in (1, -1)]
         return float(np.sum(weight * (ends[0] - ends[1]))) / (2 * step)
 
     pos = tensor(bench, draw.pos, grad=True)
-    (found,) = bench.torch.autograd.grad([seen(pos)], [pos], [tensor(bench, weight)])
-    # Of two steps, so that what grows with their square is gone.
-    wanted = (4 * difference(STEP_ON_DEVICE / 2) - difference(STEP_ON_DEVICE)) / 3
-    along = float(np.sum(array(found) * direction))
-    allowed = OF_GRADIENT * float(np.sum(np.abs(array(found) * direction)))
-    verdict.close("difference on the device", np.array([along]), np.array([wanted]), allowed)
-    verdict.figures.update({"gradient": along, "finite difference": wanted})
-    return verdict.outcome()
+    (gradient,) = bench.torch.autograd.grad([render(pos)], [pos], [tensor(bench, weight)])
+    # Richardson extrapolation: two steps cancel the error that grows with the square of the step.
+    expected = (4 * central_difference(DEVICE_STEP / 2) - central_difference(DEVICE_STEP)) / 3
+    directional = float(np.sum(array(gradient) * direction))
+    tolerance = GRADIENT_TOLERANCE * float(np.sum(np.abs(array(gradient) * direction)))
+    findings.require_close("difference on the device", np.array([directional]), np.array([expected]), tolerance)
+    findings.figures.update({"gradient": directional, "finite difference": expected})
+    return findings.outcome()
 
 
 CHECKS = (

@@ -1,4 +1,4 @@
-"""What is drawn: the rasterizer's ids, barycentrics, depth and derivatives, and the depth peeler's, at all sizes."""
+"""Checks of rasterize() and DepthPeeler: ids, barycentrics, depth and derivatives, at many image sizes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from . import scenes
 from .bench import Bench, Check, Outcome
+from .comparison import UNIT_ROUNDOFF, Draw, Findings, array, compare_raster, tensor
 from .faults import AT_MOST_2048, MULTIPLES_OF_8, STRIDE_ABOVE_2048, SUM_ABOVE_1
-from .judge import ROUNDING, Draw, Verdict, array, judge_raster, tensor
 from .reference.arrays import Array
 
 
 def seeds_triangle(bench: Bench) -> Outcome:
-    """The first thing anyone draws, of which also the number of pixels is known."""
+    """Draw one right triangle whose number of pixels is known."""
     return _seeds_triangle(bench, bench.context())
 
 
 def seeds_triangle_gl(bench: Bench) -> Outcome:
-    """The same through OpenGL, where the release has it and the machine too."""
+    """Draw the same triangle with the OpenGL rasterizer, if the release has it and the machine has EGL."""
     if not bench.release.startswith("0.3."):
         return Outcome("untested", f"release {bench.release} has no OpenGL rasterizer")
     if not ctypes.util.find_library("EGL"):
@@ -29,131 +29,132 @@ def seeds_triangle_gl(bench: Bench) -> Outcome:
 
 
 def _seeds_triangle(bench: Bench, context: Any) -> Outcome:
-    verdict, size = Verdict(), 256
-    rast = _draw(verdict, bench, Draw(*scenes.seeds_triangle(), (size, size)), context)
+    findings, size = Findings(), 256
+    rast = _draw(findings, bench, Draw(*scenes.right_triangle(), (size, size)), context)
     drawn, half = int((rast[..., 3] > 0).sum()), size // 2
-    # Half of a square of pixels, without or with the pixels whose centres are on the diagonal.
-    verdict.require(drawn in (half * (half - 1) // 2, half * (half + 1) // 2), f"{drawn} pixels drawn")
-    verdict.said = f"{drawn} pixels drawn"
-    return verdict.outcome()
+    # Half of a square of pixels, with or without the pixels whose centers are on the diagonal.
+    findings.require(drawn in (half * (half - 1) // 2, half * (half + 1) // 2), f"{drawn} pixels drawn")
+    findings.detail = f"{drawn} pixels drawn"
+    return findings.outcome()
 
 
 def rasterize(bench: Bench) -> Outcome:
-    """Overlapping triangles of both windings, in perspective, in two images."""
-    verdict = Verdict()
-    rast = _draw(verdict, bench, Draw(*scenes.tumble(1, 24, 2), (64, 96)))
-    _limit_sum(verdict, bench, rast)
-    return verdict.outcome()
+    """Draw overlapping triangles of both windings, in perspective, in two images."""
+    findings = Findings()
+    rast = _draw(findings, bench, Draw(*scenes.random_triangles(1, 24, 2), (64, 96)))
+    _require_sum_at_most_1(findings, bench, rast)
+    return findings.outcome()
 
 
 def clipping(bench: Bench) -> Outcome:
-    """Triangles that reach behind the camera, beyond both depth planes and far out of the view."""
-    verdict = Verdict()
-    _draw(verdict, bench, Draw(*scenes.through_the_camera(2, 24), (64, 96)))
-    return verdict.outcome()
+    """Draw triangles that reach behind the camera, beyond the near and far planes, and far outside the view."""
+    findings = Findings()
+    _draw(findings, bench, Draw(*scenes.triangles_to_clip(2, 24), (64, 96)))
+    return findings.outcome()
 
 
 def shared_edges(bench: Bench) -> Outcome:
-    """The view in four triangles: no gap and no pixel drawn by none."""
-    verdict = Verdict()
-    rast = _draw(verdict, bench, Draw(*scenes.fan(), (64, 64)))
+    """Draw four triangles that cover the whole view, and check that there are no gaps between them."""
+    findings = Findings()
+    rast = _draw(findings, bench, Draw(*scenes.fan(), (64, 64)))
     gaps = int((rast[..., 3] == 0).sum())
-    verdict.require(gaps == 0, f"{gaps} pixels of the whole view not drawn")
-    return verdict.outcome()
+    findings.require(gaps == 0, f"{gaps} pixels are not drawn, although the triangles cover the whole view")
+    return findings.outcome()
 
 
 def odd_sizes(bench: Bench) -> Outcome:
-    """Widths and heights that are no multiple of anything."""
-    return _sizes(bench, [(13, 37), (37, 13), (1, 63), (61, 1), (9, 130), (127, 33)])
+    """Draw at widths and heights that are not multiples of 8."""
+    return _draw_sizes(bench, [(13, 37), (37, 13), (1, 63), (61, 1), (9, 130), (127, 33)])
 
 
 def one_pixel(bench: Bench) -> Outcome:
-    """A single pixel, inside a triangle and outside of all."""
-    verdict = Verdict()
+    """Draw images of one pixel, inside and outside a triangle."""
+    findings = Findings()
     try:
-        inside = _draw(verdict, bench, Draw(*scenes.large_triangle(), (1, 1)))
-        outside = _draw(verdict, bench, Draw(*scenes.scatter(7, 1), (1, 1)))
-        verdict.require(inside[0, 0, 0, 3] > 0, "a pixel of the whole view is not drawn")
-        verdict.require(outside[0, 0, 0, 3] == 0, "a pixel is drawn that nothing covers")
+        inside = _draw(findings, bench, Draw(*scenes.large_triangle(), (1, 1)))
+        outside = _draw(findings, bench, Draw(*scenes.small_triangles(7, 1), (1, 1)))
+        findings.require(inside[0, 0, 0, 3] > 0, "a covered pixel is not drawn")
+        findings.require(outside[0, 0, 0, 3] == 0, "a pixel that no triangle covers is drawn")
     except Exception as error:
-        verdict.complaints.append(_last_line(error))
-    verdict.excuse(bench, MULTIPLES_OF_8)
-    return verdict.outcome()
+        findings.problems.append(_last_line(error))
+    findings.accept_known_fault(bench, MULTIPLES_OF_8)
+    return findings.outcome()
 
 
 def range_mode(bench: Bench) -> Outcome:
-    """Images that each show a part of one mesh; parts overlap."""
-    verdict = Verdict()
-    pos, tri = scenes.tumble(4, 20)
-    _draw(verdict, bench, Draw(pos[0], tri, (48, 64), np.array([[0, 5], [5, 15], [3, 9], [19, 1]])))
-    return verdict.outcome()
+    """Draw overlapping ranges of one mesh into several images."""
+    findings = Findings()
+    pos, tri = scenes.random_triangles(4, 20)
+    _draw(findings, bench, Draw(pos[0], tri, (48, 64), np.array([[0, 5], [5, 15], [3, 9], [19, 1]])))
+    return findings.outcome()
 
 
 def large_batch(bench: Bench) -> Outcome:
-    """More than 500 images in one call, all different."""
-    verdict = Verdict()
-    _draw(verdict, bench, Draw(*scenes.tumble(5, 2, 520), (16, 16)))
-    return verdict.outcome()
+    """Draw 520 different images in one call."""
+    findings = Findings()
+    _draw(findings, bench, Draw(*scenes.random_triangles(5, 2, 520), (16, 16)))
+    return findings.outcome()
 
 
 def wider_than_2048(bench: Bench) -> Outcome:
-    """Wide images, not high ones."""
-    return _sizes(bench, [(24, 2600)], AT_MOST_2048)
+    """Draw an image that is wider than 2048 pixels."""
+    return _draw_sizes(bench, [(24, 2600)], AT_MOST_2048)
 
 
 def higher_than_2048(bench: Bench) -> Outcome:
-    """High images, and one that is both; where releases draw by tiles."""
-    verdict = Verdict()
+    """Draw images that are higher than 2048 pixels, for which some releases draw in tiles."""
+    findings = Findings()
     try:
-        _draw(verdict, bench, Draw(*scenes.tumble(3, 8), (2600, 24)))
-        _draw(verdict, bench, Draw(*scenes.scatter(6, 100), (2104, 2088)))
+        _draw(findings, bench, Draw(*scenes.random_triangles(3, 8), (2600, 24)))
+        _draw(findings, bench, Draw(*scenes.small_triangles(6, 100), (2104, 2088)))
     except Exception as error:
-        verdict.complaints.append(_last_line(error))
-        verdict.excuse(bench, AT_MOST_2048)
-        return verdict.outcome()
-    verdict.excuse(bench, STRIDE_ABOVE_2048)
-    return verdict.outcome()
+        findings.problems.append(_last_line(error))
+        findings.accept_known_fault(bench, AT_MOST_2048)
+        return findings.outcome()
+    findings.accept_known_fault(bench, STRIDE_ABOVE_2048)
+    return findings.outcome()
 
 
 def depth_peeling(bench: Bench) -> Outcome:
-    """Surface behind surface, until nothing is left."""
-    verdict = Verdict()
-    for mesh, layers in ((scenes.stack(5), 6), (scenes.tumble(8, 12), 3)):
+    """Peel layers of two meshes; the first mesh has fewer layers than are requested."""
+    findings = Findings()
+    for mesh, layers in ((scenes.stacked_squares(5), 6), (scenes.random_triangles(8, 12), 3)):
         draw = Draw(*mesh, (48, 64))
         pos, tri = tensor(bench, draw.pos), tensor(bench, draw.tri, "int32")
         with bench.dr.DepthPeeler(bench.context(), pos, tri, draw.resolution) as peeler:
             for layer in range(layers):
-                rast, slopes = peeler.rasterize_next_layer()
-                judge_raster(verdict, draw, (array(rast), array(slopes)), layer)
-    return verdict.outcome()
+                rast, rast_db = peeler.rasterize_next_layer()
+                compare_raster(findings, draw, (array(rast), array(rast_db)), layer)
+    return findings.outcome()
 
 
-def _sizes(bench: Bench, resolutions: list[tuple[int, int]], fault: str = MULTIPLES_OF_8) -> Outcome:
-    verdict = Verdict()
+def _draw_sizes(bench: Bench, resolutions: list[tuple[int, int]], fault: str = MULTIPLES_OF_8) -> Outcome:
+    """Draw at each resolution; problems are known if the release has the fault."""
+    findings = Findings()
     for resolution in resolutions:
         try:
-            _draw(verdict, bench, Draw(*scenes.tumble(3, 8), resolution))
+            _draw(findings, bench, Draw(*scenes.random_triangles(3, 8), resolution))
         except Exception as error:
-            verdict.complaints.append(f"{resolution[0]}x{resolution[1]}: {_last_line(error)}")
-    verdict.excuse(bench, fault)
-    return verdict.outcome()
+            findings.problems.append(f"{resolution[0]}x{resolution[1]}: {_last_line(error)}")
+    findings.accept_known_fault(bench, fault)
+    return findings.outcome()
 
 
-def _draw(verdict: Verdict, bench: Bench, draw: Draw, context: Any = None) -> Array:
-    """Draw, judge, and give back what was drawn."""
-    _, rast, slopes = draw.on(bench, context=context)
-    judge_raster(verdict, draw, (array(rast), array(slopes)))
+def _draw(findings: Findings, bench: Bench, draw: Draw, context: Any = None) -> Array:
+    """Draw, compare with the reference, and return the device's rast."""
+    _, rast, rast_db = draw.rasterize(bench, context=context)
+    compare_raster(findings, draw, (array(rast), array(rast_db)))
     return array(rast)
 
 
-def _limit_sum(verdict: Verdict, bench: Bench, rast: Array) -> None:
-    """u + v may not pass 1 by more than the rounding of the sum."""
-    over = float(np.max(rast[..., 0] + rast[..., 1])) - 1
-    found = Verdict()
-    found.require(over <= 2 * ROUNDING, f"u + v passes 1 by {over:.2g}")
-    found.excuse(bench, SUM_ABOVE_1)
-    verdict.complaints += found.complaints
-    verdict.known += found.known
+def _require_sum_at_most_1(findings: Findings, bench: Bench, rast: Array) -> None:
+    """Require u + v <= 1, except for the rounding error of the sum."""
+    excess = float(np.max(rast[..., 0] + rast[..., 1])) - 1
+    sum_findings = Findings()
+    sum_findings.require(excess <= 2 * UNIT_ROUNDOFF, f"u + v exceeds 1 by {excess:.2g}")
+    sum_findings.accept_known_fault(bench, SUM_ABOVE_1)
+    findings.problems += sum_findings.problems
+    findings.known_problems += sum_findings.known_problems
 
 
 def _last_line(error: Exception) -> str:

@@ -1,8 +1,11 @@
-"""Judge the wheel in this file on this machine.
+"""Test the wheel that is bundled in this file on this machine.
 
-The interpreter must be the Python that the wheel is for, with NumPy and the torch that it is for. Nothing is
-downloaded, and nothing installed but into a temporary folder. The record and a contact sheet go to DIR/records.
-Exit status 0: all passed; 1: a check failed; 2: it cannot run here; 3: no GPU, or something else is untested.
+Run it with the Python version, the torch version and the CUDA version that the wheel was built for; NumPy must be
+installed as well. Nothing is downloaded, and the wheel is installed into a temporary directory only. The record and the
+contact sheet are written to DIR/records.
+
+Exit status 0: all checks passed; 1: a check failed; 2: the wheel is for another Python, torch or CUDA version, or torch
+or NumPy is missing; 3: there is no GPU, or a check could not run.
 """
 
 from __future__ import annotations
@@ -18,88 +21,101 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import record, run, worker
-from .checks import CHECKS
 from .record import Result
 
-# Where the wheel lies within the file.
-WHEEL = "wheel/"
+# The directory of the wheel inside the bundle.
+WHEEL_FOLDER = "wheel/"
+# The name of the result of installing the wheel.
 INSTALL = "install"
-WORK = "--work"
-_SIGNS = {"passed": "ok", "failed": "FAILED", "untested": "untested", "known": "known fault"}
+WORKER_OPTION = "--work"
+_LABELS = {"passed": "ok", "failed": "FAILED", "untested": "untested", "known": "known fault"}
 
 
 def main(program: Path, arguments: Sequence[str] | None = None) -> int:
-    """Run as the command line says; ``program`` is the file that holds all this."""
-    parser = argparse.ArgumentParser(
-        prog=f"python {program.name}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
-    parser.add_argument("--installed", metavar="HOW", help="the wheel is in this environment already, installed so")
-    parser.add_argument("--not-installed", metavar="WHY", help="it could not be installed; the record says so")
-    parser.add_argument(WORK, type=Path, metavar="ORDER", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    """Run the command line and return the exit status; ``program`` is the bundle."""
+    options = _parse(program, arguments)
     if options.work:
         worker.main(options.work)
         return 0
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-gate-") as temporary:
         scratch = Path(temporary).resolve()
-        wheel, site = take_out(program, scratch / "wheel"), None
+        wheel, site = extract_wheel(program, scratch / "wheel"), None
         if options.not_installed is not None:
-            how = Result(INSTALL, "failed", options.not_installed, needs_gpu=False)
+            result = Result(INSTALL, "failed", options.not_installed, needs_gpu=False)
         elif options.installed is not None:
-            how = Result(INSTALL, "passed", options.installed, needs_gpu=False)
-        elif wrong := misplaced(wheel):
-            print(f"error: {wheel.name} is for another environment: {wrong}", file=sys.stderr)
-            print("next:  run this with the Python that has the torch that the wheel is for", file=sys.stderr)
+            result = Result(INSTALL, "passed", options.installed, needs_gpu=False)
+        elif mismatch := environment_mismatch(wheel):
+            print(f"error: {wheel.name} was built for another environment: {mismatch}", file=sys.stderr)
+            print("next:  run this file with the Python and torch versions the wheel was built for", file=sys.stderr)
             return 2
         else:
             site = scratch / "site"
-            how = install(wheel, site)
-        installed = run.Installed(wheel.name, record.sha256_of(wheel), Path(sys.executable), site, how)
-        made = run.run(installed, CHECKS, [str(program), WORK], scratch / "work", options.output)
-    for state, line in record.lines(made):
-        print(f"{_SIGNS[state]:>11}  {line}")
-    print(f"{'record':>11}  {record.path(made.sha256, options.output)}")
-    return record.exit_code(made)
+            result = install(wheel, site)
+        installation = run.Installation(wheel.name, record.sha256_of(wheel), Path(sys.executable), site, result)
+        worker_command = [str(program), WORKER_OPTION]
+        gpu_record = run.run(installation, worker.CHECKS, worker_command, scratch / "work", options.output)
+    for state, line in record.summary_lines(gpu_record):
+        print(f"{_LABELS[state]:>11}  {line}")
+    print(f"{'record':>11}  {record.path(gpu_record.sha256, options.output)}")
+    return record.exit_code(gpu_record)
 
 
-def take_out(program: Path, folder: Path) -> Path:
-    """Copy the wheel out of the file."""
+def _parse(program: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python {program.name}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: the current directory")
+    parser.add_argument(
+        "--installed", metavar="DETAIL", help="the wheel is already installed; DETAIL is written to the record"
+    )
+    parser.add_argument(
+        "--not-installed", metavar="REASON", help="installing the wheel failed; REASON is written to the record"
+    )
+    parser.add_argument(WORKER_OPTION, type=Path, metavar="JOB", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def extract_wheel(program: Path, folder: Path) -> Path:
+    """Extract the wheel from the bundle into ``folder`` and return its path."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(program) as archive:
-        [member] = [name for name in archive.namelist() if name.startswith(WHEEL) and name.endswith(".whl")]
-        target = folder / member[len(WHEEL) :]
-        target.write_bytes(archive.read(member))
-    return target
+        [member] = [name for name in archive.namelist() if name.startswith(WHEEL_FOLDER) and name.endswith(".whl")]
+        wheel = folder / member[len(WHEEL_FOLDER) :]
+        wheel.write_bytes(archive.read(member))
+    return wheel
 
 
-def misplaced(wheel: Path) -> str:
-    """Why this interpreter is not one that the wheel is for, or nothing: that would be no fault of the wheel's."""
+def environment_mismatch(wheel: Path) -> str:
+    """Return how this environment differs from the one the wheel was built for; empty if it matches.
+
+    A mismatch is the user's mistake, not a fault of the wheel. If the wheel has no readable build_info.json, nothing is
+    returned here: the check "build-info" reports it.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = json.loads(archive.read("nvdiffrast/build_info.json"))
-        wanted = {"python": info["python"], "torch": _line(info["torch"]), "cuda": info["cuda"]}
+        expected = {"python": info["python"], "torch": _major_minor(info["torch"]), "cuda": info["cuda"]}
     except (KeyError, ValueError):
-        # That is the wheel's own fault, which the checks find.
         return ""
     torch = importlib.util.find_spec("torch")
     assert torch is not None and torch.origin is not None
-    found = runpy.run_path(str(Path(torch.origin).with_name("version.py")))
-    here = {
+    # torch/version.py is run by itself because importing torch takes seconds.
+    version = runpy.run_path(str(Path(torch.origin).with_name("version.py")))
+    actual = {
         "python": f"cp{sys.version_info.major}{sys.version_info.minor}",
-        "torch": _line(found["__version__"]),
-        "cuda": str(found["cuda"]),
+        "torch": _major_minor(version["__version__"]),
+        "cuda": str(version["cuda"]),
     }
-    return ", ".join(f"{key} is {here[key]}, not {value}" for key, value in wanted.items() if here[key] != value)
+    return ", ".join(f"{key} is {actual[key]}, not {value}" for key, value in expected.items() if actual[key] != value)
 
 
-def _line(version: str) -> str:
+def _major_minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
 def install(wheel: Path, site: Path) -> Result:
-    """Lay the wheel into a folder of its own, which is all that installing it means: it has no scripts and no data."""
+    """Extract the wheel into the directory ``site``; nothing else is necessary, as it has no scripts and no data."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-        members = len(archive.namelist())
-    return Result(INSTALL, "passed", f"{members} members laid into a folder of its own", needs_gpu=False)
+        count = len(archive.namelist())
+    return Result(INSTALL, "passed", f"{count} archive members extracted into a separate directory", needs_gpu=False)

@@ -1,4 +1,4 @@
-"""What the gate writes down about a wheel: `records/<sha256>.gpu.json`, and a contact sheet beside it."""
+"""The gate's record of a wheel: `records/<sha256>.gpu.json`, and the contact sheet `records/<sha256>.gpu.png`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 from .bench import STATES, State
 
-Verdict = Literal["passed", "failed", "untested"]
+OverallState = Literal["passed", "failed", "untested"]
 
 SCHEMA = 1
 FOLDER = "records"
@@ -21,7 +21,7 @@ FOLDER = "records"
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check; ``seconds`` of wall time. For the rest see bench.Check and bench.Outcome."""
+    """The result of one check in a record; ``seconds`` is wall time. See bench.Check and bench.Outcome."""
 
     name: str
     state: State
@@ -34,16 +34,25 @@ class Result:
 
 @dataclass(frozen=True)
 class GpuRecord:
-    """What a GPU said of a wheel.
+    """The results of all checks of one wheel on one machine.
 
-    ``device`` and ``driver`` are empty where there was none, ``versions`` are those of Python, torch, CUDA and the
-    rest, ``time`` is UTC in ISO 8601, ``sheet`` the sha256 of the contact sheet, empty where nothing was drawn.
+    Attributes:
+        schema: The version of this format.
+        wheel: The file name of the wheel.
+        sha256: The sha256 of the wheel.
+        outcome: The overall state.
+        device: The GPU; empty if there is no GPU.
+        driver: The driver's version; empty if there is no GPU.
+        time: When the record was made, UTC in ISO 8601.
+        versions: The versions of Python, torch, CUDA and so on.
+        checks: The result of every check.
+        sheet: The sha256 of the contact sheet; empty if nothing was drawn.
     """
 
     schema: int
     wheel: str
     sha256: str
-    outcome: Verdict
+    outcome: OverallState
     device: str
     driver: str
     time: str
@@ -52,10 +61,10 @@ class GpuRecord:
     sheet: str = ""
 
     def contradiction(self) -> str:
-        """Why the record cannot be believed, or nothing."""
-        borne_out = verdict(self.checks)
-        if self.outcome != borne_out:
-            return f"states {self.outcome}, but its checks make it {borne_out}"
+        """Return why the record contradicts itself, or an empty string if it does not."""
+        expected = overall_state(self.checks)
+        if self.outcome != expected:
+            return f"states {self.outcome}, but its checks make it {expected}"
         if self.outcome == "passed" and not (self.device and self.driver):
             return "states passed, but names no device and driver"
         if self.outcome == "passed" and not self.sheet:
@@ -63,8 +72,12 @@ class GpuRecord:
         return ""
 
 
-def verdict(results: Iterable[Result]) -> Verdict:
-    """failed if any check failed, else untested if one that is not optional is, or if no GPU was asked; else passed."""
+def overall_state(results: Iterable[Result]) -> OverallState:
+    """Return the state of a wheel from the results of its checks.
+
+    "failed" if any check failed; else "untested" if a check that is not optional is untested, or if no check passed on
+    a GPU; else "passed".
+    """
     found = list(results)
     if any(result.state == "failed" for result in found):
         return "failed"
@@ -82,55 +95,74 @@ def make(
     *,
     sheet: bytes = b"",
 ) -> GpuRecord:
-    """The record of now; ``machine`` has "device" and "driver" where there is a GPU, ``sheet`` is the PNG."""
+    """Create a record with the current time.
+
+    ``machine`` contains "device" and "driver" if there is a GPU (see machine.gpu); ``sheet`` is the contact sheet as
+    PNG.
+    """
     checks = tuple(results)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     sheet_sha256 = hashlib.sha256(sheet).hexdigest() if sheet else ""
-    device, driver = machine.get("device", ""), machine.get("driver", "")
-    return GpuRecord(SCHEMA, wheel, sha256, verdict(checks), device, driver, now, dict(versions), checks, sheet_sha256)
+    return GpuRecord(
+        schema=SCHEMA,
+        wheel=wheel,
+        sha256=sha256,
+        outcome=overall_state(checks),
+        device=machine.get("device", ""),
+        driver=machine.get("driver", ""),
+        time=now,
+        versions=dict(versions),
+        checks=checks,
+        sheet=sheet_sha256,
+    )
 
 
-def text(record: GpuRecord) -> str:
-    """The record as JSON."""
+def to_json(record: GpuRecord) -> str:
+    """Return the record as JSON."""
     return json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
 
 
 def path(sha256: str, folder: Path) -> Path:
-    """Where the record about the wheel of that sha256 belongs below ``folder``."""
+    """Return the path of the record of the wheel with that sha256 below ``folder``."""
     return folder / FOLDER / f"{sha256}.gpu.json"
 
 
 def sheet_path(sha256: str, folder: Path) -> Path:
-    """Where its contact sheet belongs."""
+    """Return the path of the contact sheet of the wheel with that sha256 below ``folder``."""
     return folder / FOLDER / f"{sha256}.gpu.png"
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, over an earlier one."""
+    """Write a file atomically; replace an existing one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.new")
-    beside.write_bytes(content)
-    beside.replace(file)
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.write_bytes(content)
+    temporary.replace(file)
 
 
 def sha256_of(file: Path) -> str:
-    """The sha256 of a file."""
+    """Return the sha256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def exit_code(record: GpuRecord) -> int:
-    """0: all passed; 1: a check failed; 3: nothing failed, but no GPU was asked or something else is untested."""
+    """Return the exit status: 0 if all checks passed, 1 if a check failed, 3 if none failed but some are untested."""
     return {"passed": 0, "failed": 1, "untested": 3}[record.outcome]
 
 
-def lines(record: GpuRecord) -> list[tuple[State, str]]:
-    """What is shown of a record: the state and text of each line; what lacks the same thing is one line."""
-    lacking = groupby((one for one in record.checks if one.state == "untested"), lambda one: one.detail)
-    shown: list[tuple[State, str]] = [
-        (one.state, f"{one.name}: {one.detail or one.state}") for one in record.checks if one.state != "untested"
+def summary_lines(record: GpuRecord) -> list[tuple[State, str]]:
+    """Return the lines that show a record to the user, each with its state; the last line is the overall state.
+
+    Consecutive untested checks with the same reason share one line.
+    """
+    untested = groupby((check for check in record.checks if check.state == "untested"), lambda check: check.detail)
+    lines: list[tuple[State, str]] = [
+        (check.state, f"{check.name}: {check.detail or check.state}")
+        for check in record.checks
+        if check.state != "untested"
     ]
-    shown += [("untested", f"{', '.join(one.name for one in group)}: {detail}") for detail, group in lacking]
-    counts = {state: sum(result.state == state for result in record.checks) for state in STATES}
-    counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    where = f"{record.device} (driver {record.driver})" if record.device else "no GPU"
-    return [*shown, (record.outcome, f"{record.outcome}: {record.wheel} on {where}: {counted}")]
+    lines += [("untested", f"{', '.join(check.name for check in group)}: {reason}") for reason, group in untested]
+    counts = {state: sum(check.state == state for check in record.checks) for state in STATES}
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    device = f"{record.device} (driver {record.driver})" if record.device else "no GPU"
+    return [*lines, (record.outcome, f"{record.outcome}: {record.wheel} on {device}: {summary}")]

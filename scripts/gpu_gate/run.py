@@ -1,4 +1,4 @@
-"""Runs the checks of the gate in processes of their own, and makes the record of what they found."""
+"""Runs the checks in worker processes and writes the record of their results."""
 
 from __future__ import annotations
 
@@ -18,150 +18,172 @@ from .record import GpuRecord, Result
 from .sheet import contact_sheet
 from .worker import IMPORT
 
-# Seconds for everything; a check that hangs ends much earlier.
-_PATIENCE = 3600.0
-_LINES = 6
-# How faulthandler begins.
-_ENDS = ("Fatal Python error", "Timeout (", "Windows fatal exception")
+# For one worker process; a single check has a shorter limit (worker.CHECK_TIMEOUT_SECONDS).
+_WORKER_TIMEOUT_SECONDS = 3600.0
+# How many lines of a dead worker's output the record keeps.
+_KEPT_LINES = 6
+# The first words of a traceback that faulthandler prints.
+_FAULTHANDLER_PREFIXES = ("Fatal Python error", "Timeout (", "Windows fatal exception")
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A wheel and where it is installed: in ``site``, or where ``interpreter`` looks anyway."""
+class Installation:
+    """An installed wheel.
+
+    Attributes:
+        name: The file name of the wheel.
+        sha256: The sha256 of the wheel.
+        interpreter: The Python interpreter to run the checks with.
+        site: The directory that contains the wheel's files; None if the interpreter finds them by itself.
+        result: The result of installing the wheel.
+    """
 
     name: str
     sha256: str
     interpreter: Path
     site: Path | None
-    how: Result
+    result: Result
 
 
 @dataclass
-class Found:
-    """What has been told so far; ``begun`` is the check that began last."""
+class Progress:
+    """What the workers have reported so far; ``started`` is the check that the last worker started last."""
 
     results: list[Result] = field(default_factory=list)
     machine: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    begun: str = ""
+    started: str = ""
 
     def read(self, file: Path) -> None:
-        """Take in a worker's lines; a torn last one is none."""
-        self.begun = ""
+        """Add the lines that a worker wrote; an incomplete last line is ignored."""
+        self.started = ""
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
             try:
-                self._take(json.loads(line))
+                self._add(json.loads(line))
             except ValueError:
                 break
 
-    def _take(self, told: dict[str, Any]) -> None:
-        if "machine" in told:
-            self.machine, self.versions = told["machine"], told["versions"]
-        elif "start" in told:
-            self.begun = told["start"]
-        elif told["result"]["name"] not in self.names:
-            self.results.append(Result(**told["result"]))
+    def _add(self, line: dict[str, Any]) -> None:
+        if "machine" in line:
+            self.machine, self.versions = line["machine"], line["versions"]
+        elif "start" in line:
+            self.started = line["start"]
+        elif line["result"]["name"] not in self.names:
+            self.results.append(Result(**line["result"]))
 
     @property
     def names(self) -> set[str]:
-        """What has a result."""
+        """The names of the checks that have a result."""
         return {result.name for result in self.results}
 
 
-def run(installed: Installed, checks: Sequence[Check], program: Sequence[str], folder: Path, output: Path) -> GpuRecord:
-    """Make every check of an installed wheel; the record and the contact sheet are written below ``output``.
+def run(
+    installation: Installation, checks: Sequence[Check], program: Sequence[str], scratch: Path, output: Path
+) -> GpuRecord:
+    """Run every check on an installed wheel, and write the record and the contact sheet below ``output``.
 
-    ``program`` is what a worker is started with, to which the file of its order is added; ``folder`` is for scratch.
+    ``program`` is the command line of a worker, without the interpreter; the path of the job file is appended to it.
+    ``scratch`` is a directory for temporary files.
     """
-    found = Found([installed.how])
-    if installed.how.state == "failed":
-        _give_up(found, checks, "not installed")
-    todo = [check for check in checks if check.name not in found.names]
+    progress = Progress([installation.result])
+    if installation.result.state == "failed":
+        _mark_untested(progress, checks, "not installed")
+    remaining = [check for check in checks if check.name not in progress.names]
     for turn in range(len(checks) + 1):
-        if not todo:
+        if not remaining:
             break
-        _one_worker(installed, todo, program, folder / str(turn), found)
-        todo = [check for check in checks if check.name not in found.names]
-    pictures = _pictures(folder, checks)
-    sheet = contact_sheet(pictures)
-    made = record.make(
-        installed.name, installed.sha256, found.machine, found.versions, _in_order(found, checks), sheet=sheet
+        _run_worker(installation, remaining, program, scratch / str(turn), progress)
+        remaining = [check for check in checks if check.name not in progress.names]
+    sheet = contact_sheet(_load_pictures(scratch, checks))
+    results = _sort_results(progress, checks)
+    gpu_record = record.make(
+        installation.name, installation.sha256, progress.machine, progress.versions, results, sheet=sheet
     )
     if sheet:
-        record.write(record.sheet_path(made.sha256, output), sheet)
-    record.write(record.path(made.sha256, output), record.text(made).encode())
-    return made
+        record.write(record.sheet_path(gpu_record.sha256, output), sheet)
+    record.write(record.path(gpu_record.sha256, output), record.to_json(gpu_record).encode())
+    return gpu_record
 
 
-def _one_worker(
-    installed: Installed, todo: Sequence[Check], program: Sequence[str], folder: Path, found: Found
+def _run_worker(
+    installation: Installation, checks: Sequence[Check], program: Sequence[str], folder: Path, progress: Progress
 ) -> None:
-    """Have a fresh process make the checks; where it dies, the check that it was at has failed."""
+    """Run the checks in a new process; if the process dies, the check that it was running has failed."""
     folder.mkdir(parents=True)
-    order = folder / "order.json"
-    site = str(installed.site) if installed.site else None
-    order.write_text(json.dumps({"folder": str(folder), "site": site, "checks": [check.name for check in todo]}))
-    command = [str(installed.interpreter), "-I", "-B", *program, str(order)]
+    returncode, output = _start_worker(installation, checks, program, folder)
+    names_before = progress.names
+    progress.read(folder / "results.jsonl")
+    if returncode == 0 and progress.names != names_before:
+        return
+    cause = f"the process died: {_describe_exit(returncode)}: {_shorten(output)}"
+    by_name = {check.name: check for check in checks}
+    if progress.started in by_name and progress.started not in progress.names:
+        check = by_name[progress.started]
+        progress.results.append(Result(check.name, "failed", cause, 0.0, check.needs_gpu, check.optional))
+        return
+    # The process did not die in a check, so another process would die in the same way.
+    if IMPORT not in progress.names:
+        progress.results.append(Result(IMPORT, "failed", cause, needs_gpu=False))
+    _mark_untested(progress, checks, "the process that runs the checks does not start")
+
+
+def _start_worker(
+    installation: Installation, checks: Sequence[Check], program: Sequence[str], folder: Path
+) -> tuple[int, str]:
+    """Run a worker process to its end; return its exit status (124 after a timeout) and its output."""
+    job = folder / "job.json"
+    site = str(installation.site) if installation.site else None
+    job.write_text(json.dumps({"folder": str(folder), "site": site, "checks": [check.name for check in checks]}))
+    command = [str(installation.interpreter), "-I", "-B", *program, str(job)]
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
-            env=machine.surroundings(folder),
+            env=machine.worker_environment(folder),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_PATIENCE,
+            timeout=_WORKER_TIMEOUT_SECONDS,
             check=False,
         )
-        code, said = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as expired:
-        code, said = 124, expired.stdout or b""
-    before = found.names
-    found.read(folder / "results.jsonl")
-    if code == 0 and found.names != before:
-        return
-    cause = f"the process died: {_ended(code)}: {_telling(said.decode('utf-8', 'replace'))}"
-    known = {check.name: check for check in todo}
-    if found.begun in known and found.begun not in found.names:
-        check = known[found.begun]
-        found.results.append(Result(check.name, "failed", cause, 0.0, check.needs_gpu, check.optional))
-        return
-    # It ended in no check: another would end as this one did.
-    if IMPORT not in found.names:
-        found.results.append(Result(IMPORT, "failed", cause, needs_gpu=False))
-    _give_up(found, todo, "the process that makes the checks does not start")
+        returncode, output = completed.returncode, completed.stdout
+    except subprocess.TimeoutExpired as error:
+        returncode, output = 124, error.stdout or b""
+    return returncode, output.decode("utf-8", "replace")
 
 
-def _give_up(found: Found, checks: Iterable[Check], why: str) -> None:
+def _mark_untested(progress: Progress, checks: Iterable[Check], reason: str) -> None:
+    """Add the result "untested" for every check that has no result."""
     for check in checks:
-        if check.name not in found.names:
-            found.results.append(Result(check.name, "untested", why, 0.0, check.needs_gpu, check.optional))
+        if check.name not in progress.names:
+            progress.results.append(Result(check.name, "untested", reason, 0.0, check.needs_gpu, check.optional))
 
 
-def _ended(code: int) -> str:
+def _describe_exit(returncode: int) -> str:
     try:
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return signal.Signals(-returncode).name if returncode < 0 else f"exit status {returncode}"
     except ValueError:
-        return f"signal {-code}"
+        return f"signal {-returncode}"
 
 
-def _telling(said: str) -> str:
-    """The lines that tell most: where Python was when it was ended, or else the last ones."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    for place, line in enumerate(lines):
-        if line.startswith(_ENDS):
-            return " | ".join(lines[place : place + _LINES])
-    return " | ".join(lines[-_LINES:])
+def _shorten(output: str) -> str:
+    """Return the first lines of faulthandler's traceback if there is one, else the last lines of the output."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith(_FAULTHANDLER_PREFIXES):
+            return " | ".join(lines[number : number + _KEPT_LINES])
+    return " | ".join(lines[-_KEPT_LINES:])
 
 
-def _in_order(found: Found, checks: Sequence[Check]) -> list[Result]:
-    places = {check.name: place for place, check in enumerate(checks)}
-    return sorted(found.results, key=lambda result: places.get(result.name, -1))
+def _sort_results(progress: Progress, checks: Sequence[Check]) -> list[Result]:
+    """Return the results in the order of the checks, after those of installing and importing."""
+    order = {check.name: number for number, check in enumerate(checks)}
+    return sorted(progress.results, key=lambda result: order.get(result.name, -1))
 
 
-def _pictures(folder: Path, checks: Sequence[Check]) -> dict[str, Any]:
-    """The pictures that the workers left, by caption, in the order of the checks."""
-    places = {check.name: place for place, check in enumerate(checks)}
-    files = [(file.stem.partition("--"), file) for file in folder.glob("*/*--*.npy")]
-    files.sort(key=lambda one: (places.get(one[0][0], -1), one[1].name))
-    return {f"{name}: {what}": np.load(file) for (name, _, what), file in files}
+def _load_pictures(scratch: Path, checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the images that the workers wrote, by caption, in the order of the checks."""
+    order = {check.name: number for number, check in enumerate(checks)}
+    files = [(file.stem.partition("--"), file) for file in scratch.glob("*/*--*.npy")]
+    files.sort(key=lambda one: (order.get(one[0][0], -1), one[1].name))
+    return {f"{check}: {image}": np.load(file) for (check, _, image), file in files}

@@ -1,7 +1,7 @@
-"""Makes checks in the environment of the wheel, one after the other, and writes down each as it goes.
+"""Runs checks in the environment of the wheel, one after the other, and writes each result before the next check.
 
-A check may take the whole process with it, and a kernel that failed leaves the device unusable: so every line is on
-disk before the next check begins, and after a failed one on the device the process ends for a fresh one to go on.
+A check can kill the process, and a failed kernel leaves the device unusable. Therefore each line is flushed to disk
+before the next check starts, and the process ends after a failed GPU check so that a new process runs the rest.
 """
 
 from __future__ import annotations
@@ -19,96 +19,130 @@ from typing import Any
 
 import numpy as np
 
-from . import faults, machine
+from . import (
+    checks_install,
+    checks_reference,
+    checks_render_gradients,
+    checks_render_process,
+    checks_render_raster,
+    checks_render_sampling,
+    faults,
+    machine,
+)
 from .bench import Bench, Check, Outcome
-from .checks import CHECKS
 from .record import Result
 
+# Every check of the gate, in the order in which they run.
+CHECKS = (
+    *checks_install.CHECKS,
+    *checks_reference.CHECKS,
+    *checks_render_raster.CHECKS,
+    *checks_render_sampling.CHECKS,
+    *checks_render_gradients.CHECKS,
+    *checks_render_process.CHECKS,
+)
+# The name of the result of importing nvdiffrast.
 IMPORT = "import"
-# Seconds; a check takes a few, the reference being slow.
-PATIENCE = 600.0
+# A check takes a few seconds, most of them for the reference.
+CHECK_TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where checks are made; ``why`` says what lacks for those that need a GPU, ``broken`` what lacks for all."""
+class Setup:
+    """The bench, or the reasons why checks cannot run.
+
+    Attributes:
+        bench: The bench; None if nvdiffrast cannot be imported.
+        gpu_missing: Why checks that need a GPU cannot run; empty if they can.
+        import_failed: Why no check can run; empty if checks can run.
+    """
 
     bench: Bench | None
-    why: str = ""
-    broken: str = ""
+    gpu_missing: str = ""
+    import_failed: str = ""
 
 
-def work(folder: Path, checks: Iterable[Check]) -> None:
-    """Make the checks; results go to `results.jsonl` in ``folder``, pictures beside it as `CHECK--NAME.npy`."""
+def run_checks(folder: Path, checks: Iterable[Check]) -> None:
+    """Run the checks; write results to `results.jsonl` in ``folder``, and images to `CHECK--NAME.npy` beside it."""
     with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
 
-        def tell(line: dict[str, Any]) -> None:
+        def write(line: dict[str, Any]) -> None:
             file.write(json.dumps(line) + "\n")
             file.flush()
 
         torch = importlib.import_module("torch")
-        found = machine.gpu(torch)
-        tell({"machine": found, "versions": machine.versions(torch, np)})
-        tell({"start": IMPORT})
-        place, imported = _enter(torch, found)
-        tell({"result": dataclasses.asdict(imported)})
+        gpu = machine.gpu(torch)
+        write({"machine": gpu, "versions": machine.versions(torch, np)})
+        write({"start": IMPORT})
+        setup, import_result = _import_nvdiffrast(torch, gpu)
+        write({"result": dataclasses.asdict(import_result)})
         for check in checks:
-            tell({"start": check.name})
-            result, images = perform(check, place)
+            write({"start": check.name})
+            result, images = run_check(check, setup)
             for name, image in images.items():
                 np.save(folder / f"{check.name}--{name.replace('/', ' ')}.npy", image)
-            tell({"result": dataclasses.asdict(result)})
+            write({"result": dataclasses.asdict(result)})
             if result.state == "failed" and check.needs_gpu:
                 break
 
 
-def _enter(torch: Any, found: dict[str, str]) -> tuple[Place, Result]:
-    """Import nvdiffrast, and see what of the checks can be made here."""
+def _import_nvdiffrast(torch: Any, gpu: dict[str, str]) -> tuple[Setup, Result]:
+    """Import nvdiffrast and find out which checks can run."""
     begin = time.monotonic()
     try:
         dr = importlib.import_module("nvdiffrast.torch")
         info = json.loads((Path(str(dr.__file__)).parent.parent / "build_info.json").read_text(encoding="utf-8"))
         release, kernels = str(info["release"]), info["architectures"]
-        why = found.get("why") or _unserved(found["capability"], kernels["sass"], kernels["ptx"])
+        missing = gpu.get("missing") or _missing_kernels(gpu["capability"], kernels["sass"], kernels["ptx"])
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        return Place(None, broken="nvdiffrast.torch does not import"), Result(IMPORT, "failed", said, needs_gpu=False)
+        detail = f"{type(error).__name__}: {error}"
+        setup = Setup(None, import_failed="nvdiffrast.torch cannot be imported")
+        return setup, Result(IMPORT, "failed", detail, needs_gpu=False)
     seconds = time.monotonic() - begin
     device = "cuda:0"
-    bench = Bench(dr, torch, device, lambda: dr.RasterizeCudaContext(device=device), release, faults.known(release))
-    said = f"nvdiffrast.torch of {release}, after torch"
-    return Place(bench, why), Result(IMPORT, "passed", said, seconds, needs_gpu=False)
+    known_faults = faults.known_faults(release)
+    bench = Bench(dr, torch, device, lambda: dr.RasterizeCudaContext(device=device), release, known_faults)
+    detail = f"nvdiffrast.torch of release {release}, after torch"
+    return Setup(bench, missing), Result(IMPORT, "passed", detail, seconds, needs_gpu=False)
 
 
-def _unserved(capability: str, sass: list[str], ptx: list[str]) -> str:
-    if machine.served(capability, sass, ptx):
+def _missing_kernels(capability: str, sass: list[str], ptx: list[str]) -> str:
+    if machine.supports(capability, sass, ptx):
         return ""
-    return f"the wheel has no kernels for compute capability {capability}: {', '.join(sass)}, PTX {', '.join(ptx)}"
+    wheel = f"SASS {', '.join(sass) or '-'}, PTX {', '.join(ptx) or '-'}"
+    return f"the wheel has no kernels for compute capability {capability}, only {wheel}"
 
 
-def perform(check: Check, place: Place) -> tuple[Result, dict[str, Any]]:
-    """One check and its pictures; what it raises is what failed, what cannot be made here is untested."""
-    lacking = place.broken or (place.why if check.needs_gpu else "")
+def run_check(check: Check, setup: Setup) -> tuple[Result, dict[str, Any]]:
+    """Run one check and return its result and images.
+
+    The result is "failed" if the check raises an exception, and "untested" if the check cannot run on this machine.
+    """
+    missing = setup.import_failed or (setup.gpu_missing if check.needs_gpu else "")
     begin = time.monotonic()
-    if place.bench is None or lacking:
-        outcome = Outcome("untested", lacking)
+    if setup.bench is None or missing:
+        outcome = Outcome("untested", missing)
     else:
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        faulthandler.dump_traceback_later(CHECK_TIMEOUT_SECONDS, exit=True)
         try:
-            outcome = check.run(place.bench)
+            outcome = check.run(setup.bench)
         except Exception as error:
             outcome = Outcome("failed", f"{type(error).__name__}: {error}".strip().splitlines()[-1])
         faulthandler.cancel_dump_traceback_later()
     figures = {name: float(value) for name, value in outcome.figures.items()}
     seconds = round(time.monotonic() - begin, 3)
-    made = Result(check.name, outcome.state, outcome.detail, seconds, check.needs_gpu, check.optional, figures)
-    return made, outcome.images
+    result = Result(check.name, outcome.state, outcome.detail, seconds, check.needs_gpu, check.optional, figures)
+    return result, outcome.images
 
 
-def main(order: Path) -> None:
-    """Do what the file ``order`` says: {"folder", "site" (to be put on sys.path) or null, "checks"}."""
+def main(job_file: Path) -> None:
+    """Run the job in ``job_file``.
+
+    The file is JSON with "folder", the directory for the results, "site", a directory to add to sys.path or null, and
+    "checks", the names of the checks to run.
+    """
     faulthandler.enable()
-    wanted = json.loads(order.read_text(encoding="utf-8"))
-    if wanted["site"]:
-        sys.path.insert(0, wanted["site"])
-    work(Path(wanted["folder"]), [check for check in CHECKS if check.name in wanted["checks"]])
+    job = json.loads(job_file.read_text(encoding="utf-8"))
+    if job["site"]:
+        sys.path.insert(0, job["site"])
+    run_checks(Path(job["folder"]), [check for check in CHECKS if check.name in job["checks"]])

@@ -1,4 +1,4 @@
-"""Every check of what is drawn passes where nothing is wrong, and fails for the fault that it is there for."""
+"""Every check of rasterize() passes without a fault, and fails with the fault that it is meant to find."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from scripts.gpu_gate import checks_render_raster
 from tests import gate_stand_in
 
 CHECKS = {check.name: check.run for check in checks_render_raster.CHECKS}
-OLD = {"seeds-triangle-gl": "0.3.4"}
+# The release to test a check with, if it is not 0.4.0.
+RELEASES = {"seeds-triangle-gl": "0.3.4"}
 FAULTS = [
     ("seeds-triangle", "blank"),
     ("seeds-triangle", "upside-down"),
@@ -43,23 +44,23 @@ def egl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(name: str, fault: str = "", release: str = "") -> Any:
-    return CHECKS[name](gate_stand_in.bench(fault, release or OLD.get(name, "0.4.0")))
+    return CHECKS[name](gate_stand_in.bench(fault, release or RELEASES.get(name, "0.4.0")))
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_passes_where_nothing_is_wrong(name: str) -> None:
+def test_passes_without_a_fault(name: str) -> None:
     outcome = run(name)
     assert outcome.state == "passed", outcome.detail
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_allows_what_float32_makes_of_it(name: str) -> None:
+def test_tolerates_float32_rounding(name: str) -> None:
     outcome = run(name, gate_stand_in.ROUNDED)
     assert outcome.state == "passed", outcome.detail
 
 
 @pytest.mark.parametrize(("name", "fault"), FAULTS)
-def test_fails_for_its_fault(name: str, fault: str) -> None:
+def test_fails_with_its_fault(name: str, fault: str) -> None:
     outcome = run(name, fault)
     assert outcome.state == "failed", outcome
     assert outcome.detail
@@ -70,7 +71,7 @@ def test_every_check_has_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "release", "fault", "said"),
+    ("name", "release", "fault", "known_fault"),
     [
         ("higher-than-2048", "0.3.3", "stride-by-height", "stride-above-2048"),
         ("higher-than-2048", "0.3.2", "", "at-most-2048"),
@@ -80,17 +81,17 @@ def test_every_check_has_a_fault() -> None:
         ("rasterize", "0.3.4", "", "sum-above-1"),
     ],
 )
-def test_what_a_release_is_known_for_is_known(name: str, release: str, fault: str, said: str) -> None:
+def test_reports_a_fault_of_the_release_as_known(name: str, release: str, fault: str, known_fault: str) -> None:
     outcome = run(name, fault, release)
     assert outcome.state == "known"
-    assert outcome.detail.startswith(said)
+    assert outcome.detail.startswith(known_fault)
 
 
-def test_what_a_release_is_not_known_for_fails() -> None:
+def test_fails_with_a_fault_that_the_release_is_not_known_for() -> None:
     assert run("wider-than-2048", "stride-by-width", "0.3.3").state == "failed"
 
 
-def test_opengl_is_untested_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opengl_is_untested_without_egl_or_in_release_0_4(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no OpenGL" in run("seeds-triangle-gl", release="0.4.0").detail
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     outcome = run("seeds-triangle-gl")

@@ -1,4 +1,4 @@
-"""The gate on real wheels, in clean environments beside the real torch: without a GPU untested, with a fault failed."""
+"""The gate on real wheels and the real torch: "untested" without a GPU, "failed" if the wheel has a fault."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Fault = Callable[[Parts], None]
 
 @pytest.fixture(scope="module")
 def wheel(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This host's cell for one architecture, audited."""
+    """Build and audit this host's cell for one architecture."""
     output = tmp_path_factory.mktemp("dist")
     result = build.build(host_cell, build.Options("host", ("9.0",), None, None, output, None, None))
     assert result.wheel is not None, result.detail
@@ -40,8 +40,8 @@ def wheel(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(wheel: Path) -> tuple[int, str]:
-    """The exit status and output of the command, as nox runs it."""
+def command_result(wheel: Path) -> tuple[int, str]:
+    """Run the command as nox does, and return its exit status and output."""
     command = [sys.executable, "-m", "scripts.audit.smoke", str(wheel)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     return done.returncode, done.stdout + done.stderr
@@ -49,12 +49,12 @@ def judged(wheel: Path) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def python(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the torch that the wheel is for."""
+    """Create an environment with the torch that the wheel was built for, and return its Python."""
     found = interpreters.find(host_cell.python)
     assert found is not None
     cache = tmp_path_factory.mktemp("cache")
-    made = environments.create(found, [environments.torch_lock(host_cell)], name="smoke", cache=cache)
-    return environments.interpreter(made)
+    environment = environments.create(found, [environments.torch_lock(host_cell)], name="smoke", cache=cache)
+    return environments.interpreter(environment)
 
 
 def _record(wheel: Path, folder: Path) -> GpuRecord:
@@ -71,18 +71,17 @@ def _promotion(wheel: Path, folder: Path, store: Path) -> publish.Promoted:
     return publish.promote(store, by=BY)
 
 
-@pytest.mark.skipif(_has_gpu(), reason="there is a GPU here")
-def test_without_a_gpu_it_is_untested_and_promotion_refuses_it(
-    wheel: Path, judged: tuple[int, str], tmp_path: Path
+@pytest.mark.skipif(_has_gpu(), reason="needs a machine without a GPU")
+def test_wheel_is_untested_without_a_gpu_and_promotion_rejects_it(
+    wheel: Path, command_result: tuple[int, str], tmp_path: Path
 ) -> None:
-    status, said = judged
-    assert status == 3, said
-    assert "Traceback" not in said
-    made = _record(wheel, wheel.parent)
-    assert (made.outcome, made.device, made.sheet) == ("untested", "", "")
-    states = {one.state for one in made.checks if not one.needs_gpu}
-    assert states == {"passed"}, said
-    assert {one.state for one in made.checks if one.needs_gpu} == {"untested"}
+    status, output = command_result
+    assert status == 3, output
+    assert "Traceback" not in output
+    record = _record(wheel, wheel.parent)
+    assert (record.outcome, record.device, record.sheet) == ("untested", "", "")
+    assert {check.state for check in record.checks if not check.needs_gpu} == {"passed"}, output
+    assert {check.state for check in record.checks if check.needs_gpu} == {"untested"}
     with pytest.raises(PublishError, match="no GPU has run nvdiffrast-"):
         _promotion(wheel, wheel.parent, tmp_path / "store")
 
@@ -106,8 +105,8 @@ def _no_runtime(parts: Parts) -> None:
         del parts.members[name]
 
 
-def _asks_for_more(parts: Parts) -> None:
-    parts.members["nvdiffrast/torch/ops.py"] += b"\ndef more():\n    return _get_plugin().not_in_the_plugin()\n"
+def _uses_missing_function(parts: Parts) -> None:
+    parts.members["nvdiffrast/torch/ops.py"] += b"\ndef missing():\n    return _get_plugin().not_in_the_plugin()\n"
 
 
 def _does_not_import(parts: Parts) -> None:
@@ -115,12 +114,12 @@ def _does_not_import(parts: Parts) -> None:
 
 
 FAULTS: dict[str, tuple[Fault, str, str]] = {
-    "another release": (_other_release, "build-info", "release is 0.3.9, here is"),
+    "another release": (_other_release, "build-info", "release is 0.3.9 in build_info.json, but"),
     "no plugin": (_no_plugin, "precompiled", ""),
     "no runtime": (_no_runtime, "precompiled", "libcudart"),
-    # Loaded as it is, it takes the process with it.
+    # Loading it kills the process.
     "truncated plugin": (_truncated_plugin, "precompiled", ""),
-    "asks for more": (_asks_for_more, "symbols", "no plugin has not_in_the_plugin"),
+    "uses a missing function": (_uses_missing_function, "symbols", "no plugin has not_in_the_plugin"),
     "does not import": (_does_not_import, "import", "not today"),
 }
 
@@ -135,17 +134,17 @@ def _faulty(wheel: Path, cell: Cell, fault: Fault, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_wheel_fails_and_promotion_refuses_it(
+def test_faulty_wheel_fails_and_promotion_rejects_it(
     wheel: Path, host_cell: Cell, python: Path, tmp_path: Path, fault: str
 ) -> None:
-    """As on another machine, which takes seconds; the command itself follows below."""
-    break_it, check, detail = FAULTS[fault]
-    faulty = _faulty(wheel, host_cell, break_it, tmp_path / "dist")
+    """Use the bundle, which takes seconds. The command itself takes longer and is tested below with one fault."""
+    apply_fault, check, detail = FAULTS[fault]
+    faulty = _faulty(wheel, host_cell, apply_fault, tmp_path / "dist")
     smoke.bundle(faulty, tmp_path / "gate.pyz")
-    made = _run(python, tmp_path, "--output", str(faulty.parent))
-    found = _record(faulty, faulty.parent)
-    failed = {one.name: one.detail for one in found.checks if one.state == "failed"}
-    assert (made.returncode, found.outcome) == (1, "failed"), made.stdout + made.stderr
+    completed = _run(python, tmp_path, "--output", str(faulty.parent))
+    record = _record(faulty, faulty.parent)
+    failed = {result.name: result.detail for result in record.checks if result.state == "failed"}
+    assert (completed.returncode, record.outcome) == (1, "failed"), completed.stdout + completed.stderr
     assert check in failed, failed
     assert detail in failed[check], failed
     audited = audit_record.find(file_sha256(wheel), wheel.parent)
@@ -161,27 +160,27 @@ def _run(python: Path, folder: Path, *options: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=900)
 
 
-def test_the_command_fails_with_a_faulty_wheel(wheel: Path, host_cell: Cell, tmp_path: Path) -> None:
-    faulty = _faulty(wheel, host_cell, _asks_for_more, tmp_path / "dist")
+def test_command_fails_with_a_faulty_wheel(wheel: Path, host_cell: Cell, tmp_path: Path) -> None:
+    faulty = _faulty(wheel, host_cell, _uses_missing_function, tmp_path / "dist")
     assert smoke.main([str(faulty), "--records", str(tmp_path)]) == 1
     assert _record(faulty, tmp_path).outcome == "failed"
 
 
-@pytest.mark.skipif(_has_gpu(), reason="there is a GPU here")
-def test_one_file_runs_elsewhere(wheel: Path, python: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(_has_gpu(), reason="needs a machine without a GPU")
+def test_bundle_runs_without_this_repository(wheel: Path, python: Path, tmp_path: Path) -> None:
     assert smoke.main([str(wheel), "--bundle", str(tmp_path / "gate.pyz")]) == 0
-    made = _run(python, tmp_path)
-    assert made.returncode == 3, made.stdout + made.stderr
-    assert {one.state for one in _record(wheel, tmp_path).checks if not one.needs_gpu} == {"passed"}
+    completed = _run(python, tmp_path)
+    assert completed.returncode == 3, completed.stdout + completed.stderr
+    assert {check.state for check in _record(wheel, tmp_path).checks if not check.needs_gpu} == {"passed"}
     assert not list(tmp_path.glob("nvdiffrast*"))
 
 
-def test_one_file_refuses_another_python(wheel: Path, host_cell: Cell, python: Path, tmp_path: Path) -> None:
-    def of_another_python(parts: Parts) -> None:
+def test_bundle_rejects_another_python(wheel: Path, host_cell: Cell, python: Path, tmp_path: Path) -> None:
+    def for_another_python(parts: Parts) -> None:
         parts.edit_info(python="cp39")
 
-    smoke.bundle(_faulty(wheel, host_cell, of_another_python, tmp_path / "dist"), tmp_path / "gate.pyz")
-    made = _run(python, tmp_path)
-    assert made.returncode == 2
-    assert "python is cp3" in made.stderr
+    smoke.bundle(_faulty(wheel, host_cell, for_another_python, tmp_path / "dist"), tmp_path / "gate.pyz")
+    completed = _run(python, tmp_path)
+    assert completed.returncode == 2
+    assert "python is cp3" in completed.stderr
     assert not (tmp_path / "records").exists()

@@ -1,4 +1,4 @@
-"""The gate's check of its own reference: it passes, and fails where the reference is wrong."""
+"""The checks of the reference pass, and fail if the reference is wrong."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_passes_without_torch_or_gpu(name: str) -> None:
         ("reference-ramp", "construct_mip", lambda out: [level[..., :1, :] for level in out]),
     ],
 )
-def test_fails_where_the_reference_is_wrong(
+def test_fails_if_the_reference_is_wrong(
     monkeypatch: pytest.MonkeyPatch, name: str, function: str, change: Any
 ) -> None:
-    genuine = getattr(reference, function)
-    monkeypatch.setattr(reference, function, lambda *given, **named: change(genuine(*given, **named)))
+    original = getattr(reference, function)
+    monkeypatch.setattr(reference, function, lambda *args, **kwargs: change(original(*args, **kwargs)))
     assert CHECKS[name].run(BENCH).state == "failed"

@@ -1,4 +1,4 @@
-"""The GPU gate's runner: its verdicts and records, processes that die, the contact sheet, the one file."""
+"""The runner of the GPU gate: records, dying processes, the contact sheet, installation checks and the bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from scripts.audit import smoke
 from scripts.errors import UsageError
 from scripts.gpu_gate import checks_install, machine, record, run, sheet, worker
 from scripts.gpu_gate.bench import Bench, Check, Outcome, State
-from scripts.gpu_gate.checks import CHECKS
 from scripts.gpu_gate.record import GpuRecord, Result
 from scripts.index import evidence
 from scripts.model import ROOT
@@ -46,25 +45,27 @@ def _result(state: State, *, needs_gpu: bool = True, optional: bool = False) -> 
         ([], ("untested", 3)),
     ],
 )
-def test_verdict(results: list[Result], expected: tuple[str, int]) -> None:
-    made = record.make("a.whl", "0" * 64, {}, {}, results)
-    assert (made.outcome, record.exit_code(made)) == expected
+def test_overall_state_and_exit_code(results: list[Result], expected: tuple[str, int]) -> None:
+    gpu_record = record.make("a.whl", "0" * 64, {}, {}, results)
+    assert (gpu_record.outcome, record.exit_code(gpu_record)) == expected
 
 
-def test_names_of_checks_are_unique_and_plain() -> None:
-    names = [check.name for check in CHECKS]
+def test_check_names_are_unique_and_contain_only_lowercase_letters_digits_and_hyphens() -> None:
+    names = [check.name for check in worker.CHECKS]
     assert len(set(names)) == len(names)
     assert not [name for name in names if set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-") or "--" in name]
-    assert [check.name for check in CHECKS if check.optional] == ["seeds-triangle-gl"]
-    assert {"files", "build-info", "precompiled", "symbols"} <= {check.name for check in CHECKS if not check.needs_gpu}
+    assert [check.name for check in worker.CHECKS if check.optional] == ["seeds-triangle-gl"]
+    assert {"files", "build-info", "precompiled", "symbols"} <= {
+        check.name for check in worker.CHECKS if not check.needs_gpu
+    }
 
 
-# What a worker finds: a torch with a GPU, nvdiffrast, and the checks of CHECKS.
+# The modules that a worker imports: a fake torch with a GPU, and a fake nvdiffrast.
 _TORCH = """
 from types import SimpleNamespace as Names
 __version__, version = "2.14.1", Names(cuda="13.0")
-found = Names(name="a GPU", total_memory=2**34)
-cuda = Names(init=lambda: None, get_device_properties=lambda _: found, get_device_capability=lambda _: (9, 0))
+properties = Names(name="a GPU", total_memory=2**34)
+cuda = Names(init=lambda: None, get_device_properties=lambda _: properties, get_device_capability=lambda _: (9, 0))
 """
 _INFO = {"release": "0.3.3.1", "architectures": {"sass": ["9.0"], "ptx": []}}
 _PROGRAM = """
@@ -75,7 +76,7 @@ from scripts.gpu_gate import worker
 from scripts.gpu_gate.bench import Check, Outcome
 
 def good(bench):
-    return Outcome("passed", bench.release, {{"pid": os.getpid()}}, {{"seen": np.zeros((4, 6, 3), np.uint8)}})
+    return Outcome("passed", bench.release, {{"pid": os.getpid()}}, {{"image": np.zeros((4, 6, 3), np.uint8)}})
 
 def bad(bench):
     return Outcome("failed", "wrong pixels")
@@ -90,15 +91,15 @@ def dies(bench):
 def hangs(bench):
     time.sleep(60)
 
-worker.PATIENCE = 1.0
+worker.CHECK_TIMEOUT_SECONDS = 1.0
 worker.CHECKS = [Check(name, globals()[name.partition("-")[0]], needs_gpu="cpu" not in name) for name in {names!r}]
-{also}
+{extra}
 worker.main(pathlib.Path(sys.argv[-1]))
 """
 
 
-class Scene:
-    """A pretended installation, and a program that makes checks in it."""
+class FakeInstallation:
+    """A fake installation, and a program that runs checks in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,119 +114,118 @@ class Scene:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
-    def run(self, names: Sequence[str], also: str = "", how: State = "passed") -> GpuRecord:
+    def run(self, names: Sequence[str], extra: str = "", install_state: State = "passed") -> GpuRecord:
         program = self.folder / "program.py"
-        program.write_text(textwrap.dedent(_PROGRAM).format(root=str(ROOT), names=list(names), also=also))
-        installed = run.Installed(
-            "a.whl", "1" * 64, Path(sys.executable), self.site, Result("install", how, "", needs_gpu=False)
-        )
+        program.write_text(textwrap.dedent(_PROGRAM).format(root=str(ROOT), names=list(names), extra=extra))
+        result = Result("install", install_state, "", needs_gpu=False)
+        installation = run.Installation("a.whl", "1" * 64, Path(sys.executable), self.site, result)
         checks = [Check(name, lambda _: Outcome("passed"), needs_gpu="cpu" not in name) for name in names]
-        return run.run(installed, checks, [str(program)], self.folder / "work", self.folder / "output")
+        return run.run(installation, checks, [str(program)], self.folder / "work", self.folder / "output")
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+def installation(tmp_path: Path) -> FakeInstallation:
+    return FakeInstallation(tmp_path)
 
 
-def _states(made: GpuRecord) -> dict[str, State]:
-    return {one.name: one.state for one in made.checks}
+def _states(gpu_record: GpuRecord) -> dict[str, State]:
+    return {check.name: check.state for check in gpu_record.checks}
 
 
-def test_all_passed(scene: Scene) -> None:
-    made = scene.run(["good", "good-2", "good-cpu"])
-    assert made.outcome == "passed"
-    assert made.device == "a GPU, 16.0 GiB, compute capability 9.0"
-    assert list(_states(made)) == ["install", "import", "good", "good-2", "good-cpu"]
-    assert made.versions["torch"] == "2.14.1"
-    assert len({one.figures["pid"] for one in made.checks if one.figures}) == 1
-    written = record.path(made.sha256, scene.folder / "output").read_text()
-    assert evidence._GPU.validate_json(written) == made
-    picture = record.sheet_path(made.sha256, scene.folder / "output")
-    assert record.sha256_of(picture) == made.sheet
-    assert made.contradiction() == ""
+def test_passes_if_all_checks_pass(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["good", "good-2", "good-cpu"])
+    assert gpu_record.outcome == "passed"
+    assert gpu_record.device == "a GPU, 16.0 GiB, compute capability 9.0"
+    assert list(_states(gpu_record)) == ["install", "import", "good", "good-2", "good-cpu"]
+    assert gpu_record.versions["torch"] == "2.14.1"
+    assert len({check.figures["pid"] for check in gpu_record.checks if check.figures}) == 1
+    written = record.path(gpu_record.sha256, installation.folder / "output").read_text()
+    assert evidence._GPU.validate_json(written) == gpu_record
+    image = record.sheet_path(gpu_record.sha256, installation.folder / "output")
+    assert record.sha256_of(image) == gpu_record.sheet
+    assert gpu_record.contradiction() == ""
 
 
-def test_a_failed_check_on_the_device_leaves_the_rest_to_a_fresh_process(scene: Scene) -> None:
-    made = scene.run(["good", "bad", "good-2", "bad-cpu", "good-3", "raises", "good-4"])
-    assert made.outcome == "failed"
-    assert [state for name, state in _states(made).items() if name.startswith("good")] == ["passed"] * 4
-    details = {one.name: one.detail for one in made.checks}
+def test_runs_the_remaining_checks_in_a_new_process_after_a_failed_gpu_check(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["good", "bad", "good-2", "bad-cpu", "good-3", "raises", "good-4"])
+    assert gpu_record.outcome == "failed"
+    assert [state for name, state in _states(gpu_record).items() if name.startswith("good")] == ["passed"] * 4
+    details = {check.name: check.detail for check in gpu_record.checks}
     assert (details["bad"], details["raises"]) == ("wrong pixels", "last line")
-    processes = [one.figures["pid"] for one in made.checks if one.figures]
+    processes = [check.figures["pid"] for check in gpu_record.checks if check.figures]
     assert [processes[0] != processes[1], processes[1] == processes[2], processes[2] != processes[3]] == [True] * 3
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_a_check_that_kills_its_process_has_failed(scene: Scene) -> None:
-    made = scene.run(["good", "dies", "good-2", "dies-cpu", "good-3"])
-    assert _states(made) == {
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_check_that_kills_its_process_fails(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["good", "dies", "good-2", "dies-cpu", "good-3"])
+    assert _states(gpu_record) == {
         **{"install": "passed", "import": "passed", "good": "passed", "dies": "failed"},
         **{"good-2": "passed", "dies-cpu": "failed", "good-3": "passed"},
     }
-    assert "the process died: SIGKILL: about to die" in made.checks[3].detail
+    assert "the process died: SIGKILL: about to die" in gpu_record.checks[3].detail
 
 
-def test_a_check_that_hangs_has_failed(scene: Scene) -> None:
-    made = scene.run(["hangs", "good"])
-    assert (_states(made)["hangs"], _states(made)["good"]) == ("failed", "passed")
-    assert "the process died: exit status 1: Timeout (0:00:01)! | Thread" in made.checks[2].detail
-    assert "in hangs" in made.checks[2].detail
+def test_check_that_hangs_fails(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["hangs", "good"])
+    assert (_states(gpu_record)["hangs"], _states(gpu_record)["good"]) == ("failed", "passed")
+    assert "the process died: exit status 1: Timeout (0:00:01)! | Thread" in gpu_record.checks[2].detail
+    assert "in hangs" in gpu_record.checks[2].detail
 
 
-def test_a_process_that_does_not_start(scene: Scene) -> None:
-    made = scene.run(["good", "good-2"], also="raise SystemExit('out of order')")
-    assert (made.outcome, made.device) == ("failed", "")
-    assert _states(made) == {"install": "passed", "import": "failed", "good": "untested", "good-2": "untested"}
-    assert "out of order" in made.checks[1].detail
+def test_fails_if_the_worker_process_does_not_start(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["good", "good-2"], extra="raise SystemExit('broken')")
+    assert (gpu_record.outcome, gpu_record.device) == ("failed", "")
+    assert _states(gpu_record) == {"install": "passed", "import": "failed", "good": "untested", "good-2": "untested"}
+    assert "broken" in gpu_record.checks[1].detail
 
 
-def test_a_process_that_ends_without_a_word(scene: Scene) -> None:
-    made = scene.run(["good"], also="sys.exit(0)")
-    assert (made.outcome, _states(made)["good"]) == ("failed", "untested")
+def test_fails_if_the_worker_process_reports_nothing(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["good"], extra="sys.exit(0)")
+    assert (gpu_record.outcome, _states(gpu_record)["good"]) == ("failed", "untested")
 
 
-def test_what_was_not_installed_is_not_run(scene: Scene) -> None:
-    made = scene.run(["good"], how="failed")
-    assert _states(made) == {"install": "failed", "good": "untested"}
-    assert made.outcome == "failed"
+def test_runs_no_check_if_the_wheel_is_not_installed(installation: FakeInstallation) -> None:
+    gpu_record = installation.run(["good"], install_state="failed")
+    assert _states(gpu_record) == {"install": "failed", "good": "untested"}
+    assert gpu_record.outcome == "failed"
 
 
-def test_what_does_not_import_is_not_run(scene: Scene) -> None:
-    scene.write("nvdiffrast/torch/__init__.py", "raise ImportError('[library-missing] libc10.so')")
-    made = scene.run(["good", "good-cpu"])
-    assert _states(made) == {"install": "passed", "import": "failed", "good": "untested", "good-cpu": "untested"}
-    assert "[library-missing] libc10.so" in made.checks[1].detail
+def test_runs_no_check_if_nvdiffrast_cannot_be_imported(installation: FakeInstallation) -> None:
+    installation.write("nvdiffrast/torch/__init__.py", "raise ImportError('[library-missing] libc10.so')")
+    gpu_record = installation.run(["good", "good-cpu"])
+    assert _states(gpu_record) == {"install": "passed", "import": "failed", "good": "untested", "good-cpu": "untested"}
+    assert "[library-missing] libc10.so" in gpu_record.checks[1].detail
 
 
 @pytest.mark.parametrize(
-    ("torch", "why"),
+    ("torch", "reason"),
     [
         (_TORCH.replace('cuda="13.0"', "cuda=None"), "no GPU: torch 2.14.1 is built without CUDA"),
         (_TORCH.replace("init=lambda: None", "init=lambda: 1 / 0"), "no GPU: division by zero"),
         (_TORCH.replace("(9, 0)", "(8, 9)"), "no kernels for compute capability 8.9"),
     ],
 )
-def test_without_a_gpu_it_is_untested(scene: Scene, torch: str, why: str) -> None:
-    scene.write("torch/__init__.py", torch)
-    made = scene.run(["good", "good-cpu"])
-    assert _states(made) == {"install": "passed", "import": "passed", "good": "untested", "good-cpu": "passed"}
-    assert why in made.checks[2].detail
-    assert record.exit_code(made) == 3
+def test_gpu_checks_are_untested_without_a_usable_gpu(installation: FakeInstallation, torch: str, reason: str) -> None:
+    installation.write("torch/__init__.py", torch)
+    gpu_record = installation.run(["good", "good-cpu"])
+    assert _states(gpu_record) == {"install": "passed", "import": "passed", "good": "untested", "good-cpu": "passed"}
+    assert reason in gpu_record.checks[2].detail
+    assert record.exit_code(gpu_record) == 3
 
 
-def test_a_torn_line_is_no_result(tmp_path: Path) -> None:
-    found, file = run.Found(), tmp_path / "results.jsonl"
+def test_incomplete_result_line_is_ignored(tmp_path: Path) -> None:
+    progress, file = run.Progress(), tmp_path / "results.jsonl"
     file.write_text('{"start": "one"}\n{"result": {"name": "on')
-    found.read(file)
-    assert (found.begun, found.results) == ("one", [])
+    progress.read(file)
+    assert (progress.started, progress.results) == ("one", [])
 
 
-def test_lines_tell_once_what_lacks() -> None:
+def test_untested_checks_with_the_same_reason_share_a_line() -> None:
     results = [Result(name, "untested", "no GPU") for name in ("one", "two")]
-    made = record.make("a.whl", "0" * 64, {}, {}, [Result("three", "passed", "well"), *results])
-    assert record.lines(made) == [
-        ("passed", "three: well"),
+    gpu_record = record.make("a.whl", "0" * 64, {}, {}, [Result("three", "passed", "detail"), *results])
+    assert record.summary_lines(gpu_record) == [
+        ("passed", "three: detail"),
         ("untested", "one, two: no GPU"),
         ("untested", "untested: a.whl on no GPU: 1 passed, 2 untested"),
     ]
@@ -243,11 +243,11 @@ def test_lines_tell_once_what_lacks() -> None:
         ("10.0", ["9.0"], ["12.0"], False),
     ],
 )
-def test_kernels_serve_a_device(capability: str, sass: list[str], ptx: list[str], expected: bool) -> None:
-    assert machine.served(capability, sass, ptx) is expected
+def test_supports_compute_capability(capability: str, sass: list[str], ptx: list[str], expected: bool) -> None:
+    assert machine.supports(capability, sass, ptx) is expected
 
 
-def test_surroundings_have_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_environment_has_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver, toolkit = tmp_path / "driver", tmp_path / "toolkit"
     for folder, name in ((driver, "libcuda.so.1"), (toolkit, "libcudart.so.13")):
         folder.mkdir()
@@ -256,54 +256,54 @@ def test_surroundings_have_no_compiler(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("CUDA_HOME", "CC", "NVDIFFRAST_FORCE_JIT", "TORCH_CUDA_ARCH_LIST", "PYTHONPATH"):
         monkeypatch.setenv(name, "anything")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    made = machine.surroundings(tmp_path / "scratch")
-    assert made["LD_LIBRARY_PATH"] == str(driver)
-    assert not list(Path(made["PATH"]).iterdir())
-    assert not {"CUDA_HOME", "CC", "NVDIFFRAST_FORCE_JIT", "TORCH_CUDA_ARCH_LIST", "PYTHONPATH"} & set(made)
-    assert made["CUDA_VISIBLE_DEVICES"] == "0"
+    variables = machine.worker_environment(tmp_path / "scratch")
+    assert variables["LD_LIBRARY_PATH"] == str(driver)
+    assert not list(Path(variables["PATH"]).iterdir())
+    assert not {"CUDA_HOME", "CC", "NVDIFFRAST_FORCE_JIT", "TORCH_CUDA_ARCH_LIST", "PYTHONPATH"} & set(variables)
+    assert variables["CUDA_VISIBLE_DEVICES"] == "0"
 
 
-def _decoded(png: bytes) -> tuple[int, int, bytes]:
-    """Width, height and rows of a PNG that our own writer made."""
+def _decode(png: bytes) -> tuple[int, int, bytes]:
+    """Return width, height and rows of a PNG that sheet.png() wrote."""
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    place, chunks = 8, {}
-    while place < len(png):
-        length, kind = struct.unpack(">I4s", png[place : place + 8])
-        content = png[place + 8 : place + 8 + length]
-        assert zlib.crc32(kind + content) == struct.unpack(">I", png[place + 8 + length : place + 12 + length])[0]
+    offset, chunks = 8, {}
+    while offset < len(png):
+        length, kind = struct.unpack(">I4s", png[offset : offset + 8])
+        content = png[offset + 8 : offset + 8 + length]
+        assert zlib.crc32(kind + content) == struct.unpack(">I", png[offset + 8 + length : offset + 12 + length])[0]
         chunks[kind] = content
-        place += 12 + length
+        offset += 12 + length
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
     return width, height, zlib.decompress(chunks[b"IDAT"])
 
 
-def test_png_holds_the_pixels() -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    width, height, rows = _decoded(sheet.png(picture))
+def test_png_contains_the_pixels() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    width, height, rows = _decode(sheet.png(image))
     assert (width, height) == (5, 3)
-    assert rows == b"".join(b"\0" + row.tobytes() for row in picture)
+    assert rows == b"".join(b"\0" + row.tobytes() for row in image)
 
 
-@pytest.mark.parametrize("picture", [np.zeros((3, 5), np.uint8), np.zeros((3, 5, 3)), np.zeros((3, 5, 4), np.uint8)])
-def test_png_of_another_kind_is_refused(picture: Any) -> None:
-    with pytest.raises(ValueError, match="a picture is"):
-        sheet.png(picture)
+@pytest.mark.parametrize("image", [np.zeros((3, 5), np.uint8), np.zeros((3, 5, 3)), np.zeros((3, 5, 4), np.uint8)])
+def test_png_rejects_an_image_of_another_shape_or_type(image: Any) -> None:
+    with pytest.raises(ValueError, match="an image must be"):
+        sheet.png(image)
 
 
-def test_contact_sheet_has_every_picture() -> None:
+def test_contact_sheet_contains_every_image() -> None:
     red = np.zeros((64, 96, 3), np.uint8)
     red[..., 0] = 255
-    pictures = {f"check-{size}": red[:size, : 2 * size] for size in (1, 7, 40, 64)} | {"wide": red.repeat(40, axis=1)}
-    width, height, rows = _decoded(sheet.contact_sheet(pictures))
+    images = {f"check-{size}": red[:size, : 2 * size] for size in (1, 7, 40, 64)} | {"wide": red.repeat(40, axis=1)}
+    width, height, rows = _decode(sheet.contact_sheet(images))
     pixels = np.frombuffer(rows, np.uint8).reshape(height, 1 + 3 * width)[:, 1:].reshape(height, width, 3)
-    ours = [sheet._fitted(picture) for picture in pictures.values()]
-    assert int((pixels == (255, 0, 0)).all(axis=-1).sum()) == sum(one.shape[0] * one.shape[1] for one in ours)
+    drawn = [sheet._resized(image) for image in images.values()]
+    assert int((pixels == (255, 0, 0)).all(axis=-1).sum()) == sum(image.shape[0] * image.shape[1] for image in drawn)
     assert (pixels == sheet._INK).all(axis=-1).any()
     assert sheet.contact_sheet({}) == b""
 
 
-def test_every_letter_has_a_glyph_of_its_own() -> None:
-    # But 0 and O, 5 and S.
+def test_every_letter_has_its_own_glyph() -> None:
+    # Except for 0 and O, and for 5 and S.
     assert len(set(sheet._GLYPHS.values())) == len(sheet._LETTERS) - 2
     assert all(len(rows) == 5 for rows in sheet._GLYPHS.values())
 
@@ -316,7 +316,7 @@ def test_bundle_is_the_same_for_the_same_wheel(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "one.pyz") == file_sha256(tmp_path / "two.pyz")
 
 
-def test_bundle_says_what_it_lacks(tmp_path: Path) -> None:
+def test_bundle_reports_missing_packages(tmp_path: Path) -> None:
     wheel = tmp_path / "a.whl"
     wheel.write_bytes(b"a wheel")
     smoke.bundle(wheel, tmp_path / "gate.pyz")
@@ -327,23 +327,23 @@ def test_bundle_says_what_it_lacks(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_wheel_for_this_machine(tmp_path: Path) -> None:
+def test_find_wheels_rejects_wheels_for_other_machines(tmp_path: Path) -> None:
     for name in (
         "nvdiffrast-0.3.4+cu130.torch2.11-cp399-cp399-manylinux_2_28_x86_64.whl",
         "nvdiffrast-0.3.4+cu130.torch2.11-cp311-cp311-manylinux_2_28_s390x.whl",
     ):
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match="is for this machine"):
-        smoke.here(tmp_path)
+        smoke.find_wheels(tmp_path)
 
 
-def test_asked_of_plugins() -> None:
+def test_finds_the_plugin_functions_that_ops_py_uses() -> None:
     source = "a = _get_plugin().one(1)\nb = _get_plugin(gl=True).two\nc = _nvdiffrast_c.three(x)\nd = other().four"
-    assert checks_install.asked_of_plugins(source) == {"one", "two", "three"}
+    assert checks_install.plugin_functions(source) == {"one", "two", "three"}
 
 
 def _bench(folder: Path, **changes: Any) -> Bench:
-    """A bench over a pretended package of release 0.4.0."""
+    """Return a bench with a fake package of release 0.4.0."""
     package = folder / "nvdiffrast"
     (package / "torch").mkdir(parents=True)
     (package / "torch" / "ops.py").write_text("_nvdiffrast_c.draw()")
@@ -358,30 +358,30 @@ def _bench(folder: Path, **changes: Any) -> Bench:
 
 @pytest.fixture
 def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    made = SimpleNamespace(version="0.4.0+cu130.torch2.14", files=[], locate_file=lambda name: tmp_path / str(name))
-    monkeypatch.setattr(checks_install, "_distribution", lambda: made)
-    return made
+    fake = SimpleNamespace(version="0.4.0+cu130.torch2.14", files=[], locate_file=lambda name: tmp_path / str(name))
+    monkeypatch.setattr(checks_install, "_distribution", lambda: fake)
+    return fake
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "problem"),
     [
         ({}, ""),
-        ({"torch": "2.13.0"}, "torch is 2.13, here is 2.14"),
-        ({"cuda": "12.8"}, "cuda is 12.8, here is 13.0"),
-        ({"python": "cp39"}, "python is cp39, here is cp3"),
-        ({"release": "0.3.5"}, "release is 0.3.5, here is 0.4.0"),
-        ({"cell": "x-linux_s390x"}, "built for the cell x-linux_s390x, here is"),
+        ({"torch": "2.13.0"}, "torch is 2.13 in build_info.json, but 2.14 here"),
+        ({"cuda": "12.8"}, "cuda is 12.8 in build_info.json, but 13.0 here"),
+        ({"python": "cp39"}, "python is cp39 in build_info.json, but cp3"),
+        ({"release": "0.3.5"}, "release is 0.3.5 in build_info.json, but 0.4.0 here"),
+        ({"cell": "x-linux_s390x"}, "built for the cell x-linux_s390x, but this platform is"),
     ],
 )
-def test_build_info(tmp_path: Path, distribution: SimpleNamespace, changes: dict[str, str], complaint: str) -> None:
+def test_build_info_check(tmp_path: Path, distribution: SimpleNamespace, changes: dict[str, str], problem: str) -> None:
     found = checks_install.build_info(_bench(tmp_path, **changes))
-    assert found.state == ("failed" if complaint else "passed")
-    assert complaint in found.detail
+    assert found.state == ("failed" if problem else "passed")
+    assert problem in found.detail
 
 
-@pytest.mark.parametrize("fault", ["", "changed", "gone", "elsewhere", "nothing"])
-def test_files(tmp_path: Path, distribution: SimpleNamespace, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["", "changed", "missing", "elsewhere", "nothing"])
+def test_files_check(tmp_path: Path, distribution: SimpleNamespace, fault: str) -> None:
     bench = _bench(tmp_path)
     name = "nvdiffrast/torch/ops.py"
     digest = checks_install._digest(tmp_path / name, "sha256")
@@ -389,19 +389,19 @@ def test_files(tmp_path: Path, distribution: SimpleNamespace, fault: str) -> Non
     distribution.files = [] if fault == "nothing" else [entry]
     if fault == "changed":
         (tmp_path / name).write_text("other")
-    elif fault == "gone":
+    elif fault == "missing":
         (tmp_path / name).unlink()
     elif fault == "elsewhere":
         bench.dr.__file__ = "/elsewhere/nvdiffrast/torch/__init__.py"
-    complaints = {"": "1 files as", "changed": "is not what RECORD says", "gone": "is not there"}
-    complaints |= {"elsewhere": "imported from /elsewhere", "nothing": "names no file"}
+    problems = {"": "1 files match", "changed": "does not match its hash in RECORD", "missing": "is missing"}
+    problems |= {"elsewhere": "imported from /elsewhere", "nothing": "lists no file"}
     found = checks_install.files(bench)
     assert found.state == ("failed" if fault else "passed")
-    assert complaints[fault] in found.detail
+    assert problems[fault] in found.detail
 
 
 @pytest.mark.parametrize("fault", ["", "compiler", "outside", "compiled", "symbol", "name"])
-def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def test_precompiled_and_symbols_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     bench, empty = _bench(tmp_path), tmp_path / "bin"
     empty.mkdir()
     plugin = SimpleNamespace(__file__=str(tmp_path / "_nvdiffrast_c.so"), draw=None)
@@ -425,8 +425,8 @@ def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) ->
     assert found == expected.get(fault, ["failed", "passed"])
 
 
-def test_a_check_that_is_untested_here_is_not_run() -> None:
+def test_gpu_check_does_not_run_without_a_gpu() -> None:
     check = Check("one", lambda _: pytest.fail("it ran"))
     bench = Bench(None, None, "cpu", list)
-    made, _ = worker.perform(check, worker.Place(bench, why="no GPU"))
-    assert (made.state, made.detail) == ("untested", "no GPU")
+    result, _ = worker.run_check(check, worker.Setup(bench, gpu_missing="no GPU"))
+    assert (result.state, result.detail) == ("untested", "no GPU")

@@ -1,7 +1,7 @@
-"""What nvdiffrast computes, written from its documented definitions: NumPy, float64, small and slow.
+"""Reference implementation of nvdiffrast's operations in NumPy and float64: small, slow and exact.
 
-It takes no code from upstream and no shortcuts, so that a device's results can be held against it. Positions, colours
-and coordinates may be complex: then results carry derivatives (see arrays.py).
+It is written from nvdiffrast's documented definitions and contains no upstream code, so that a device's results can be
+compared with it. Positions, colors and coordinates may be complex; then the results carry derivatives (see arrays.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from . import attributes, edges, raster, sampling
 from .attributes import interpolate
 from .edges import antialias
 from .mipmaps import construct_mip
-from .raster import float_to_id, id_to_float, peel, rasterize, shade
+from .raster import float_to_id, id_to_float, peel, rasterize, rasterize_ids
 from .sampling import BOUNDARY_MODES, FILTER_MODES, Lookup, texture
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "peel",
     "raster",
     "rasterize",
+    "rasterize_ids",
     "sampling",
-    "shade",
     "texture",
 ]

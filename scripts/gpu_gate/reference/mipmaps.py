@@ -1,27 +1,28 @@
-"""texture_construct_mip(): each level is the 2x2 box average of the one above it."""
+"""texture_construct_mip(): each mip level is the 2x2 box average of the previous one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .arrays import Array, numbers
+from .arrays import Array, as_float
 
 
 def construct_mip(tex: Any, max_mip_level: int | None = None) -> list[Array]:
-    """The levels, the texture itself first, down to 1x1 or max_mip_level; <...,H,W,C>, cube maps too.
+    """Return the texture [..., H, W, C] and its mip levels, down to 1x1 or to max_mip_level.
 
-    Raises ValueError for a level that cannot be halved: an odd extent greater than 1.
+    Raises:
+        ValueError: if the height or width of a level is odd and greater than 1.
     """
-    levels = [numbers(tex)]
+    levels = [as_float(tex)]
     while max(levels[-1].shape[-3:-1]) > 1 and (max_mip_level is None or len(levels) <= max_mip_level):
-        levels.append(_halved(levels[-1]))
+        levels.append(_halve(levels[-1]))
     return levels
 
 
-def _halved(level: Array) -> Array:
+def _halve(level: Array) -> Array:
     height, width = level.shape[-3:-1]
     if any(extent > 1 and extent % 2 for extent in (height, width)):
-        raise ValueError(f"a mip level of {height}x{width} texels cannot be halved: an odd extent greater than 1")
+        raise ValueError(f"a mip level of {height}x{width} texels cannot be halved: an odd size greater than 1")
     if height > 1:
         level = (level[..., 0::2, :, :] + level[..., 1::2, :, :]) / 2
     if width > 1:
@@ -29,12 +30,12 @@ def _halved(level: Array) -> Array:
     return level
 
 
-def spread(by_level: list[Array]) -> Array:
-    """d loss by the texture from d loss by each of its levels: the transpose of construct_mip()."""
-    total = by_level[-1]
-    for above in reversed(by_level[:-1]):
+def sum_levels(grad_levels: list[Array]) -> Array:
+    """Return the gradient by the texture from the gradients by each of its levels; the transpose of construct_mip()."""
+    total = grad_levels[-1]
+    for larger in reversed(grad_levels[:-1]):
         for axis in (-3, -2):
-            if above.shape[axis] > 1:
+            if larger.shape[axis] > 1:
                 total = total.repeat(2, axis=axis) / 2
-        total = above + total
+        total = larger + total
     return total
