@@ -27,8 +27,8 @@ def differing(result, expected):
     """Return the first difference of two results, or None if all values, dtypes and shapes are equal."""
     if [len(group) for group in result] != [len(group) for group in expected]:
         return f"groups of {[len(g) for g in result]} and {[len(g) for g in expected]}"
-    for group, (ours, theirs) in enumerate(zip(result, expected, strict=True)):
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+    for group, (result_group, expected_group) in enumerate(zip(result, expected, strict=True)):
+        for index, (one, other) in enumerate(zip(result_group, expected_group, strict=True)):
             if one.numpy().dtype != other.dtype or one.shape != other.shape:
                 return f"{group} {index}: {one.dtype} {tuple(one.shape)}, {other.dtype} {other.shape}"
             if not np.array_equal(one.numpy(), other):

@@ -59,7 +59,7 @@ def original(monkeypatch):
 
 
 def install(monkeypatch, **attributes):
-    """An nvdiffrast whose torch part has these attributes."""
+    """Install a fake nvdiffrast whose torch module has these attributes."""
     package, part = types.ModuleType("nvdiffrast"), types.ModuleType("nvdiffrast.torch")
     package.__path__, package.torch = [], part
     for name, value in attributes.items():

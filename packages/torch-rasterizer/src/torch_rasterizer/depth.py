@@ -32,13 +32,13 @@ class KeyBuffer:
         self.keys = torch.full((pixels,), int(NOT_DRAWN) << 32, dtype=torch.int64, device=device)
 
     def draw(self, pixel: torch.Tensor, depth: torch.Tensor, face: torch.Tensor) -> None:
-        """See DepthBuffer."""
+        """Implement DepthBuffer.draw."""
         # Convert to int32 first: AVX has no conversion from float32 to int64.
         key = depth.to(torch.int32).to(torch.int64).bitwise_left_shift_(32).bitwise_or_(face)
         self.keys.scatter_reduce_(0, pixel.view(-1), key.view(-1), "amin")
 
     def ids(self) -> torch.Tensor:
-        """See DepthBuffer."""
+        """Implement DepthBuffer.ids."""
         return self.keys.to(torch.int32)
 
 
@@ -50,7 +50,7 @@ class PairBuffer:
         self.face = torch.zeros(pixels, device=device)
 
     def draw(self, pixel: torch.Tensor, depth: torch.Tensor, face: torch.Tensor) -> None:
-        """See DepthBuffer."""
+        """Implement DepthBuffer.draw."""
         at, depth = pixel.reshape(-1), depth.to(torch.float32).trunc_().reshape(-1)
         candidate = face.to(torch.float32).expand(pixel.shape).reshape(-1)
         before = self.nearest.index_select(0, at)
@@ -62,5 +62,5 @@ class PairBuffer:
         self.face.scatter_reduce_(0, at, torch.where((depth == now) & (now < NOT_DRAWN), candidate, torch.inf), "amin")
 
     def ids(self) -> torch.Tensor:
-        """See DepthBuffer."""
+        """Implement DepthBuffer.ids."""
         return self.face.to(torch.int32)
