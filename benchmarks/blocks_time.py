@@ -1,6 +1,6 @@
-"""Time the block renderer on one CPU thread: mesh, a step of learning, a cold frame, and a plain loop beside it.
+"""Measure the block renderer on one CPU thread: mesh, training step, cold frame, and a plain loop for comparison.
 
-Needs torch and the packages on the path: `nox -s benchmark -- blocks`.
+It needs torch and the packages on the path: `nox -s benchmark -- blocks`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _SIZE = (64, 48, 64)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: milliseconds of every round, and the number to stay under."""
+    """A row of the table: the milliseconds of every round, and the target for the median."""
 
     name: str
     times: list[float]
-    bar: float | None
+    target: float | None
 
     def __str__(self) -> str:
-        bar = "" if self.bar is None else f"{self.bar:g}"
-        return f"| {self.name} | {statistics.median(self.times):.2f} | {min(self.times):.2f} | {bar} |"
+        target = "" if self.target is None else f"{self.target:g}"
+        return f"| {self.name} | {statistics.median(self.times):.2f} | {min(self.times):.2f} | {target} |"
 
 
-def timed(action: Callable[[], object], rounds: int) -> list[float]:
-    """Milliseconds of every round; one more before them does not count."""
+def measure_milliseconds(action: Callable[[], object], rounds: int) -> list[float]:
+    """Return the milliseconds of every round, after one round of warm-up."""
     action()
     times = []
     for _ in range(rounds):
@@ -44,13 +44,13 @@ def timed(action: Callable[[], object], rounds: int) -> list[float]:
     return times
 
 
-def mesh(positions: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Check the positions, find the faces in sight of the air, and place their corners."""
+def build_mesh(positions: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Check the positions, find the exposed faces, and compute their corners."""
     return block_faces(grid.positions(positions), grid).corners()
 
 
-def loop(positions: list[tuple[int, int, int]], logits: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """What build_block_mesh returns, vertex by vertex: how such meshes are made without much thought."""
+def build_mesh_with_loops(positions: list[tuple[int, int, int]], logits: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the result of build_block_mesh, computed by simple loops over blocks, sides and vertices."""
     filled, palette = set(positions), get_material_palette()
     vertices: list[torch.Tensor] = []
     attributes: list[torch.Tensor] = []
@@ -69,8 +69,8 @@ def loop(positions: list[tuple[int, int, int]], logits: torch.Tensor, grid: Grid
     return torch.cat([torch.stack(vertices), torch.stack(attributes)], dim=1)
 
 
-def rows(rounds: int) -> list[Row]:
-    """Everything that is measured."""
+def measure_all(rounds: int) -> list[Row]:
+    """Return all rows of the table."""
     grid = Grid(_SIZE)
     cells = torch.cartesian_prod(*map(torch.arange, _SIZE))
     order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
@@ -79,19 +79,31 @@ def rows(rounds: int) -> list[Row]:
     plain = [(x, y, z) for x, y, z in thousand.tolist()]
     logits = torch.zeros(1000, 8)
     found = [
-        Row("mesh, 1k random blocks", timed(lambda: mesh(thousand, grid), rounds), 2),
-        Row("mesh with attributes, 1k random blocks", timed(lambda: build_block_mesh(thousand, logits), rounds), None),
-        Row("the same, vertex by vertex", timed(lambda: loop(plain, logits, grid), 3), None),
-        Row("mesh, 100k random blocks", timed(lambda: mesh(many, grid), rounds), 60),
-        Row("mesh, 1M blocks, solid", timed(lambda: mesh(solid, Grid((100, 100, 100))), rounds), 100),
+        Row("mesh, 1k random blocks", measure_milliseconds(lambda: build_mesh(thousand, grid), rounds), 2),
+        Row(
+            "mesh with attributes, 1k random blocks",
+            measure_milliseconds(lambda: build_block_mesh(thousand, logits), rounds),
+            None,
+        ),
+        Row(
+            "the same, vertex by vertex",
+            measure_milliseconds(lambda: build_mesh_with_loops(plain, logits, grid), 3),
+            None,
+        ),
+        Row("mesh, 100k random blocks", measure_milliseconds(lambda: build_mesh(many, grid), rounds), 60),
+        Row(
+            "mesh, 1M blocks, solid",
+            measure_milliseconds(lambda: build_mesh(solid, Grid((100, 100, 100))), rounds),
+            100,
+        ),
     ]
-    return found + _pictures(rounds)
+    return found + _measure_pictures(rounds)
 
 
-def _pictures(rounds: int) -> list[Row]:
-    made = capture.generate("terrain", _SIZE, 1)
+def _measure_pictures(rounds: int) -> list[Row]:
+    generated = capture.generate("terrain", _SIZE, 1)
     world = DifferentiableBlockWorld(_SIZE)
-    world.place_blocks(made.positions[-59_000:], torch.tensor(made.materials[-59_000:]))
+    world.place_blocks(generated.positions[-59_000:], torch.tensor(generated.materials[-59_000:]))
     camera = capture.camera(worlds.around(_SIZE, 2.0, 1)[0])
     weights = torch.rand(1, 4, 512, 512)
 
@@ -107,19 +119,19 @@ def _pictures(rounds: int) -> list[Row]:
 
     faces = len(world.scene.faces)
     return [
-        Row("training step, 59k blocks, 512 x 512, forward and backward", timed(step, rounds), 40),
-        Row(f"cold frame, {faces} faces, 512 x 512", timed(cold, rounds), 200),
+        Row("training step, 59k blocks, 512 x 512, forward and backward", measure_milliseconds(step, rounds), 40),
+        Row(f"cold frame, {faces} faces, 512 x 512", measure_milliseconds(cold, rounds), 200),
     ]
 
 
 def main() -> None:
-    """``python -m benchmarks.blocks_time [--rounds N]``."""
+    """Run ``python -m benchmarks.blocks_time [--rounds N]``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| what | median ms | minimum | bar |\n|---|---|---|---|")
-    for row in rows(options.rounds):
+    print("| workload | median ms | minimum | target |\n|---|---|---|---|")
+    for row in measure_all(options.rounds):
         print(row)
 
 

@@ -1,8 +1,8 @@
-"""Build both plugins upstream's way and ours, side by side, and print the ratios as a Markdown table.
+"""Build both plugins with upstream's method and with this pipeline, and print the ratios as a Markdown table.
 
-Downloads and environments are made beforehand. Ours is the whole command: patch, compile, link, repair, audit.
-Upstream's is the just-in-time compilation of both plugins of the same release with the same torch, toolkit, compiler
-and architectures.
+Downloads and environments are prepared in advance. The pipeline is measured as a whole command: patch, compile, link,
+repair, audit. Upstream's method is the just-in-time compilation of both plugins of the same release with the same
+torch, toolkit, compiler and architectures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ print(time.perf_counter() - start)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took: seconds on the wall, seconds of processor time of it and all that it started."""
+    """The cost of a command: wall-clock seconds, and processor seconds of it and its child processes."""
 
     wall: float
     cpu: float
@@ -52,17 +52,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``bar`` is the ratio to stay under."""
+    """A row of the table; ``target`` is the maximum ratio."""
 
     name: str
-    ours: str
+    pipeline: str
     upstream: str
     ratio: float
-    bar: float
+    target: float
 
 
-def cost(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Cost:
-    """Run ``command`` and measure it."""
+def measure_cost(
+    command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Cost:
+    """Run ``command`` and return its cost."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process.call(command, cwd=cwd, env=env, quiet=True)
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -70,13 +72,13 @@ def cost(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping
 
 
 def prepare(cell: Cell) -> tuple[build.Inputs, Path]:
-    """Fetch what a build of ``cell`` needs and make its environment, so that neither is measured."""
+    """Fetch the inputs of a build of ``cell`` and create its environment, so that neither is measured."""
     inputs = build.gather(cell, build.Options("host", (), None, None, ROOT / "dist", None, None))
     return inputs, build.torch_environment(cell, inputs)
 
 
 class Bench:
-    """One cell, its inputs, and a folder for everything that the measured commands make."""
+    """A cell, its inputs, and a folder for the outputs of the measured commands."""
 
     def __init__(self, cell: Cell, work: Path) -> None:
         self.cell = cell
@@ -87,14 +89,14 @@ class Bench:
         self.compiler = self.inputs.compiler.path
 
     def variables(self, architectures: Sequence[str]) -> dict[str, str]:
-        """What upstream's way needs in its environment."""
+        """Return the environment variables of upstream's build."""
         headers = sorted((self.environment / "lib").glob("python*/site-packages/nvidia/*/include"))
         return {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
             "CUDA_HOME": str(self.inputs.cuda.path),
             "CXX": os.fspath(self.compiler),
             "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
-            # torch's headers want cuSPARSE's, which this toolkit leaves to the wheels beside torch.
+            # torch's headers include those of cuSPARSE, which are in NVIDIA's wheels, not in this toolkit.
             "CPLUS_INCLUDE_PATH": os.pathsep.join(map(str, headers)),
             "TORCH_EXTENSIONS_DIR": str(self.extensions),
         }
@@ -105,29 +107,31 @@ class Bench:
         return self.work / "extensions"
 
     def upstream_jit(self, architectures: Sequence[str]) -> Cost:
-        """Both plugins, just in time, from nothing."""
+        """Compile both plugins just in time, without a cache."""
         variables = self.variables(architectures)
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             variables["TORCH_EXTENSIONS_DIR"] = folder
-            return cost([self.python, _UPSTREAM, "jit", self.inputs.pristine], env=variables)
+            return measure_cost([self.python, _UPSTREAM, "jit", self.inputs.pristine], env=variables)
 
     def upstream_wheel(self, architectures: Sequence[str]) -> tuple[Cost, int]:
-        """The wheel of plain CUDAExtensions: what it costs, and its size in bytes."""
+        """Build the wheel of plain CUDAExtensions; return its cost and its size in bytes."""
         variables = self.variables(architectures)
         tree = self.work / "plain"
         shutil.copytree(self.inputs.pristine, tree)
-        taken = cost([self.python, _UPSTREAM, "wheel", "bdist_wheel"], cwd=tree, env=variables)
-        return taken, next((tree / "dist").glob("*.whl")).stat().st_size
+        cost = measure_cost([self.python, _UPSTREAM, "wheel", "bdist_wheel"], cwd=tree, env=variables)
+        return cost, next((tree / "dist").glob("*.whl")).stat().st_size
 
-    def ours(self, cell: Cell, cache: Path, architectures: Sequence[str]) -> Cost:
-        """The pipeline's own command, with ``cache`` for what it may reuse."""
+    def pipeline(self, cell: Cell, cache: Path, architectures: Sequence[str]) -> Cost:
+        """Run the pipeline's build command with the cache folder ``cache``."""
         command: list[str | Path] = [sys.executable, "-m", "scripts.build.build", cell.id, "--engine", "host"]
         for number in architectures:
             command += ["--arch", number]
-        return cost([*command, "--output", self.work / "dist"], cwd=ROOT, env={"NVDIFFRAST_WHEELS_CACHE": str(cache)})
+        return measure_cost(
+            [*command, "--output", self.work / "dist"], cwd=ROOT, env={"NVDIFFRAST_WHEELS_CACHE": str(cache)}
+        )
 
     def cold_cache(self, name: str) -> Path:
-        """A cache in which everything is fetched and nothing is built."""
+        """Create a cache with all downloads but without build results."""
         cache = self.work / name
         cache.mkdir()
         for kind in ("environments", "toolkits", "upstream", "downloads"):
@@ -136,7 +140,7 @@ class Bench:
         return cache
 
     def import_seconds(self) -> list[float]:
-        """What importing the package and both plugins takes once torch is there, in fresh processes."""
+        """Return the seconds for importing the package and both plugins after torch, each in a fresh process."""
         folder = self.work / "unpacked"
         with zipfile.ZipFile(self.work / "dist" / self.cell.wheel) as wheel:
             wheel.extractall(folder)
@@ -151,18 +155,18 @@ def _seconds(costs: Sequence[Cost], kind: str) -> str:
     return f"{statistics.median(values):.0f} s{spread}"
 
 
-def _row(name: str, ours: Sequence[Cost], upstream: Sequence[Cost], kind: str, bar: float) -> Row:
-    ratios = [getattr(a, kind) / getattr(b, kind) for a, b in zip(ours, upstream, strict=True)]
-    return Row(name, _seconds(ours, kind), _seconds(upstream, kind), statistics.median(ratios), bar)
+def _row(name: str, pipeline: Sequence[Cost], upstream: Sequence[Cost], kind: str, target: float) -> Row:
+    ratios = [getattr(a, kind) / getattr(b, kind) for a, b in zip(pipeline, upstream, strict=True)]
+    return Row(name, _seconds(pipeline, kind), _seconds(upstream, kind), statistics.median(ratios), target)
 
 
 def neighbours(planned: Matrix, cell: Cell) -> tuple[Cell | None, Cell | None]:
-    """A cell that differs in Python alone, and one that differs in torch alone, which this machine can build."""
+    """Return a cell that differs only in Python, and one that differs only in torch, if this machine can build them."""
 
     def same_but(other: Cell, *, python: bool) -> bool:
         keys = (other.release, other.toolkit, other.platform) == (cell.release, cell.toolkit, cell.platform)
-        alike = other.torch == cell.torch if python else other.python == cell.python
-        return keys and alike and other.id != cell.id and not missing_here(other)
+        same = other.torch == cell.torch if python else other.python == cell.python
+        return keys and same and other.id != cell.id and not missing_here(other)
 
     def newest(python: bool) -> Cell | None:
         found = [other for other in planned.cells if same_but(other, python=python)]
@@ -172,58 +176,58 @@ def neighbours(planned: Matrix, cell: Cell) -> tuple[Cell | None, Cell | None]:
 
 
 def measure(bench: Bench, planned: Matrix, rounds: int) -> list[Row]:
-    """All rows, in the order in which they are measured."""
+    """Return all rows, in the order of measurement."""
     one, policy = (_ARCHITECTURE,), bench.cell.toolkit.policy
-    upstream, ours = [], []
+    upstream, pipeline = [], []
     for number in range(rounds):
         console.say(f"round {number + 1} of {rounds}: one architecture")
         upstream.append(bench.upstream_jit(one))
-        ours.append(bench.ours(bench.cell, bench.cold_cache(f"cold{number}"), one))
+        pipeline.append(bench.pipeline(bench.cell, bench.cold_cache(f"cold{number}"), one))
     rows = [
-        _row(f"cold wheel, architecture {_ARCHITECTURE}, wall", ours, upstream, "wall", 0.25),
-        _row(f"cold wheel, architecture {_ARCHITECTURE}, CPU", ours, upstream, "cpu", 0.25),
+        _row(f"cold wheel, architecture {_ARCHITECTURE}, wall", pipeline, upstream, "wall", 0.25),
+        _row(f"cold wheel, architecture {_ARCHITECTURE}, CPU", pipeline, upstream, "cpu", 0.25),
     ]
-    for cell, what in zip(neighbours(planned, bench.cell), ("Python", "torch"), strict=True):
+    for cell, kind in zip(neighbours(planned, bench.cell), ("Python", "torch"), strict=True):
         if cell is not None:
             prepare(cell)
-            further = [bench.ours(cell, bench.work / "cold0", one)]
-            rows.append(_row(f"a further {what} ({cell.id}), CPU", further, upstream[:1], "cpu", 0.15))
-    console.say("the plain wheel, for its size")
+            further = [bench.pipeline(cell, bench.work / "cold0", one)]
+            rows.append(_row(f"a further {kind} ({cell.id}), CPU", further, upstream[:1], "cpu", 0.15))
+    console.say("the wheel of plain CUDAExtensions, for its size")
     _, size = bench.upstream_wheel(one)
-    mine = (bench.work / "dist" / bench.cell.wheel).stat().st_size
-    rows.append(Row("wheel size", f"{mine / 1e6:.2f} MB", f"{size / 1e6:.2f} MB", mine / size, 1 / 15))
+    own_size = (bench.work / "dist" / bench.cell.wheel).stat().st_size
+    rows.append(Row("wheel size", f"{own_size / 1e6:.2f} MB", f"{size / 1e6:.2f} MB", own_size / size, 1 / 15))
     console.say(f"the whole policy: {' '.join(policy)}")
     whole_policy = [bench.upstream_jit(policy)]
     rows.append(
         _row(
             f"cold wheel, {len(policy)} architectures and PTX, wall",
-            [bench.ours(bench.cell, bench.cold_cache("policy"), ())],
+            [bench.pipeline(bench.cell, bench.cold_cache("policy"), ())],
             whole_policy,
             "wall",
             0.4,
         )
     )
-    taken = [seconds * 1000 for seconds in bench.import_seconds()]
-    more = statistics.median(taken)
-    spread = f"{more:.1f} ms ({min(taken):.1f}-{max(taken):.1f})"
-    rows.append(Row("import after `import torch`, against 30 ms", spread, "-", more / 30, 1.0))
+    milliseconds = [seconds * 1000 for seconds in bench.import_seconds()]
+    median = statistics.median(milliseconds)
+    spread = f"{median:.1f} ms ({min(milliseconds):.1f}-{max(milliseconds):.1f})"
+    rows.append(Row("import after `import torch`, relative to 30 ms", spread, "-", median / 30, 1.0))
     return rows
 
 
 def main() -> int:
-    """``python -m benchmarks.build_time [CELL] [--rounds N]``."""
+    """Run ``python -m benchmarks.build_time [CELL] [--rounds N]``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cell", nargs="?", help="the cell to measure; this host's unless told otherwise")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the first comparison is made (3)")
+    parser.add_argument("cell", nargs="?", help="the cell to measure (default: the cell of this host)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the first comparison (3)")
     parsed = parser.parse_args()
     planned = matrix.load()
     cell = planned.select([parsed.cell])[0] if parsed.cell else build.host_cell(planned, None)
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-benchmark-") as folder:
         rows = measure(Bench(cell, Path(folder)), planned, parsed.rounds)
     print(f"\n{cell.id}, {os.cpu_count()} cores\n")
-    print("| what | ours | upstream | ratio | bar |\n|---|---|---|---|---|")
+    print("| workload | pipeline | upstream | ratio | target |\n|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row.name} | {row.ours} | {row.upstream} | {row.ratio:.2f} | {row.bar:.2f} |")
+        print(f"| {row.name} | {row.pipeline} | {row.upstream} | {row.ratio:.2f} | {row.target:.2f} |")
     return 0
 
 

@@ -1,12 +1,12 @@
-"""Time build_hierarchy beside a C++ loop of the same semantics: grid 256, three layers, five levels, one thread.
+"""Measure build_hierarchy and a C++ loop with the same semantics: grid 256, three layers, five levels, one thread.
 
-The yardstick, hierarchy_yardstick.cpp, is compiled here with -O3, once with std::map (what the bar speaks of) and once
-with std::unordered_map. All take turns in one run, on the same views, and their results must be equal. The views are
-what depth peeling sees of two ellipsoids, one inside the other.
+The C++ loop, hierarchy_reference.cpp, is compiled with -O3, once with std::map (the reference of the target) and once
+with std::unordered_map. All of them run in turns on the same views, and their results must be equal. The views are
+depth-peeled views of two nested ellipsoids.
 
     python benchmarks/hierarchy_time.py [--size 256] [--rounds 9]
 
-It needs torch, numpy and a C++ compiler (CXX, else c++).
+It needs torch, numpy and a C++ compiler (CXX, or c++ by default).
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ import numpy.typing as npt
 import torch
 from torch_rasterizer.hierarchy import build_hierarchy
 
-LAYERS, LEVELS, BAR = 3, 5, 0.3
-# Half axes of the two ellipsoids.
+LAYERS, LEVELS, TARGET = 3, 5, 0.3
+# Semi-axes of the two ellipsoids.
 SURFACES = ((0.95, 0.85, 0.9), (0.55, 0.6, 0.5))
-# Of each view: the axis of its rows and their direction, of its columns, and the one it looks along.
+# For each view: axis and direction of the rows, axis of the columns, and viewing axis.
 VIEWS = ((1, 1, 0, 2), (1, 1, 2, 0), (2, -1, 0, 1))
 
 Floats = npt.NDArray[np.float32]
 Result = list[list[torch.Tensor]]
 
 
-def views(size: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Positions <3,size,size,4> and normals <3,size,size,3> of the three views."""
+def make_views(size: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return positions [3, size, size, 4] and normals [3, size, size, 3] of the three views."""
     pairs = [_peel(size, *view) for view in VIEWS]
     return [torch.from_numpy(p) for p, _ in pairs], [torch.from_numpy(n) for _, n in pairs]
 
 
 def _peel(size: int, down: int, sign: int, across: int, depth: int) -> tuple[Floats, Floats]:
-    """The first hits along one axis, nearest first."""
+    """Return the first hits along one axis, nearest first."""
     line = (np.arange(size) + 0.5) / size * 2 - 1
     rows, columns = np.meshgrid(sign * line, line, indexing="ij")
     hits = []
@@ -64,12 +64,12 @@ def _peel(size: int, down: int, sign: int, across: int, depth: int) -> tuple[Flo
     return points.astype(np.float32), normals.astype(np.float32)
 
 
-class Yardstick:
+class ReferenceLoop:
     """The C++ loop, compiled into a folder."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        library = folder / f"yardstick{'_'.join(options)}.so"
-        source = Path(__file__).with_name("hierarchy_yardstick.cpp")
+        library = folder / f"reference_loop{'_'.join(options)}.so"
+        source = Path(__file__).with_name("hierarchy_reference.cpp")
         compiler = os.environ.get("CXX", "c++")
         command = [compiler, "-O3", "-std=c++17", "-shared", "-fPIC", *options, "-o", str(library), str(source)]
         subprocess.run(command, check=True)
@@ -78,7 +78,7 @@ class Yardstick:
         self._library.cells.restype = ctypes.c_int64
 
     def __call__(self, positions: list[torch.Tensor], normals: list[torch.Tensor], levels: int, size: int) -> Result:
-        """As build_hierarchy; what the C++ vectors hold is copied into tensors, as the original does."""
+        """Return the result of build_hierarchy; the C++ vectors are copied into tensors, as the original does."""
         pointers = [(ctypes.c_void_p * 3)(*(view.data_ptr() for view in part)) for part in (positions, normals)]
         shapes = (ctypes.c_int32 * 9)(*(length for view in positions for length in view.shape[:3]))
         handle = ctypes.c_void_p(self._library.build(*pointers, shapes, levels, size))
@@ -100,15 +100,15 @@ def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
 
 
 def equal(one: Result, other: Result) -> bool:
-    """Whether all tensors of two results are equal."""
+    """Return whether all tensors of two results are equal."""
     return all(
         len(group) == len(beside) and all(torch.equal(*pair) for pair in zip(group, beside, strict=True))
         for group, beside in zip(one, other, strict=True)
     )
 
 
-def turns(runs: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, taken in turns; a first turn warms up."""
+def measure_in_turns(runs: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each run, executed in turns after one turn of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -120,41 +120,41 @@ def turns(runs: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, li
 
 
 def main() -> int:
-    """Print the table; the exit code says whether the bar is met and the results are equal."""
+    """Print the table. Return 1 if the target is missed or the results differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--size", type=int, default=256, help="pixels and cells along an axis")
+    parser.add_argument("--size", type=int, default=256, help="pixels and cells along an axis (256)")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    positions, normals = views(options.size)
+    positions, normals = make_views(options.size)
     with tempfile.TemporaryDirectory() as folder:
         sides: dict[str, Callable[..., Result]] = {
             "torch_rasterizer": build_hierarchy,
-            "C++ std::map": Yardstick(Path(folder)),
-            "C++ std::unordered_map": Yardstick(Path(folder), "-DHASHED"),
+            "C++ std::map": ReferenceLoop(Path(folder)),
+            "C++ std::unordered_map": ReferenceLoop(Path(folder), "-DHASHED"),
         }
         runs = {name: partial(side, positions, normals, LEVELS, options.size) for name, side in sides.items()}
         results = {name: run() for name, run in runs.items()}
-        ours = results["torch_rasterizer"]
-        cells = ", ".join(str(len(level)) for level in ours[1])
+        own = results["torch_rasterizer"]
+        cells = ", ".join(str(len(level)) for level in own[1])
         print(f"{sum(int(view[..., 3].sum()) for view in positions)} pixels; cells of the {LEVELS} levels: {cells}")
-        same = all(equal(ours, result) for result in results.values())
+        same = all(equal(own, result) for result in results.values())
         print("results are equal" if same else "results DIFFER")
-        seconds = turns(runs, options.rounds)
-    return 0 if _table(seconds) and same else 1
+        seconds = measure_in_turns(runs, options.rounds)
+    return 0 if _print_table(seconds) and same else 1
 
 
-def _table(seconds: dict[str, list[float]]) -> bool:
-    """Print medians and minima, and the ratios to them; whether the ratio of medians is under the bar."""
+def _print_table(seconds: dict[str, list[float]]) -> bool:
+    """Print medians, minima and ratios; return whether the ratio of medians meets the target."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ours = min(seconds["torch_rasterizer"])
-    print(f"{'':24}{'median ms':>12}{'min ms':>12}{'ours/median':>14}{'ours/min':>12}")
+    own = min(seconds["torch_rasterizer"])
+    print(f"{'':24}{'median ms':>12}{'min ms':>12}{'ratio median':>14}{'ratio min':>12}")
     for name, values in seconds.items():
-        ratios = f"{medians['torch_rasterizer'] / medians[name]:>14.2f}{ours / min(values):>12.2f}"
+        ratios = f"{medians['torch_rasterizer'] / medians[name]:>14.2f}{own / min(values):>12.2f}"
         print(f"{name:24}{medians[name] * 1e3:>12.1f}{min(values) * 1e3:>12.1f}{ratios}")
     ratio = medians["torch_rasterizer"] / medians["C++ std::map"]
-    print(f"{ratio:.2f} of the C++ loop with std::map; the bar is {BAR}")
-    return ratio <= BAR
+    print(f"{ratio:.2f} of the C++ loop with std::map; the target is {TARGET}")
+    return ratio <= TARGET
 
 
 if __name__ == "__main__":

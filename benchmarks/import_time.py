@@ -1,8 +1,9 @@
-"""Time the first import after an installation: of the precompiled wheel, and of the same wheel compiled just in time.
+"""Measure the first import after an installation, of the precompiled wheel and of the wheel compiled just in time.
 
     nox -s benchmark -- import [--rounds 5]
 
-Both import the CUDA plugin once torch is there; one architecture is compiled, as torch does for the GPU at hand.
+Both import torch first and then the CUDA plugin. The just-in-time build compiles one architecture, as torch does for
+the GPU of the machine.
 """
 
 from __future__ import annotations
@@ -31,20 +32,23 @@ print(time.perf_counter() - start, plugin.__file__, hasattr(plugin, "rasterize_f
 
 
 def first_import(bench: Bench, site: Path, folder: Path, *, just_in_time: bool) -> tuple[float, Path]:
-    """Seconds of an import in a fresh process, and the file of the CUDA plugin; ``folder``: for what is compiled."""
+    """Return the seconds of an import in a fresh process, and the file of the CUDA plugin.
+
+    ``site`` is the folder of the unpacked wheel, ``folder`` the folder for just-in-time builds.
+    """
     variables = {**bench.variables([_ARCHITECTURE]), "PYTHONPATH": str(site), "TORCH_EXTENSIONS_DIR": str(folder)}
     if just_in_time:
         variables["NVDIFFRAST_FORCE_JIT"] = "1"
-    said = process.call([bench.python, "-c", _IMPORT], env=variables, quiet=True).splitlines()[-1]
-    seconds, file, whole = said.split(" ")
-    if whole != "True":
+    printed = process.call([bench.python, "-c", _IMPORT], env=variables, quiet=True).splitlines()[-1]
+    seconds, file, complete = printed.split(" ")
+    if complete != "True":
         raise RuntimeError(f"{file} has no rasterize_fwd_cuda")
     return float(seconds), Path(file)
 
 
 def unpacked(bench: Bench) -> Path:
-    """The wheel of this host's cell, made by the pipeline and unpacked."""
-    bench.ours(bench.cell, cache_root(), [_ARCHITECTURE])
+    """Build the wheel of this host's cell with the pipeline, unpack it, and return the folder."""
+    bench.pipeline(bench.cell, cache_root(), [_ARCHITECTURE])
     site = bench.work / "site"
     with zipfile.ZipFile(bench.work / "dist" / bench.cell.wheel) as wheel:
         wheel.extractall(site)
@@ -60,14 +64,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(cell, Path(work))
         site = unpacked(bench)
-        # The first run writes Python's own caches.
+        # The first run writes Python's bytecode caches and is not counted.
         times = [first_import(bench, site, Path(work, "none"), just_in_time=False)[0] for _ in range(rounds + 1)][1:]
         compiled, _ = first_import(bench, site, Path(work, "jit"), just_in_time=True)
-    ours = statistics.median(times)
+    precompiled = statistics.median(times)
     print(f"| {cell.id} | first import of the CUDA plugin |\n|---|---|")
-    print(f"| precompiled | {ours:.3f} s (median of {rounds}, least {min(times):.3f}) |")
+    print(f"| precompiled | {precompiled:.3f} s (median of {rounds}, minimum {min(times):.3f}) |")
     print(f"| compiled just in time, once | {compiled:.0f} s |")
-    print(f"| ratio | {compiled / ours:.0f} |")
+    print(f"| ratio | {compiled / precompiled:.0f} |")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Upstream's own way, run in an environment with torch: compile both plugins just in time, or as plain CUDAExtensions.
+"""Compile both plugins with upstream's method, just in time or as plain CUDAExtensions, in an environment with torch.
 
     python plain_upstream.py jit TREE             compile as `_get_plugin` does, into TORCH_EXTENSIONS_DIR
-    python plain_upstream.py wheel bdist_wheel    what a setup.py of CUDAExtensions makes; to be run in the tree
+    python plain_upstream.py wheel bdist_wheel    build a wheel from a setup.py with CUDAExtensions; run it in the tree
 
-Nothing of the pipeline is used here: the file lists and flags are those that `_get_plugin` itself gives to torch.
+This script does not use the pipeline: file lists and flags are those that `_get_plugin` passes to torch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import Any
 
 
 def plugin_arguments(tree: Path, compile_too: bool) -> list[dict[str, Any]]:
-    """What `_get_plugin` gives to cpp_extension.load for each plugin; compiled on the way if asked."""
+    """Return the arguments that `_get_plugin` passes to cpp_extension.load for each plugin; also compile if
+    requested.
+    """
     sys.path.insert(0, str(tree))
     from torch.utils import cpp_extension
 
-    given: list[dict[str, Any]] = []
+    recorded: list[dict[str, Any]] = []
     load = cpp_extension.load
 
     def recording_load(**arguments: Any) -> Any:
-        given.append(arguments)
+        recorded.append(arguments)
         if not compile_too:
             raise RuntimeError("not compiled")
         module = load(**arguments)
-        # Since torch 2.9 load() no longer leaves the module where this release looks for it.
+        # Since torch 2.9 load() does not store the module in sys.modules, where this release expects it.
         sys.modules[arguments["name"]] = module
         return module
 
@@ -40,16 +42,16 @@ def plugin_arguments(tree: Path, compile_too: bool) -> list[dict[str, Any]]:
         except RuntimeError:
             if compile_too:
                 raise
-    return given
+    return recorded
 
 
 def jit(tree: Path) -> None:
-    """Compile both plugins as upstream does at their first use."""
+    """Compile both plugins as upstream does at the first use."""
     plugin_arguments(tree, compile_too=True)
 
 
-def _renamed(source: Path) -> str:
-    """Kernels share names with host files, and setuptools would write both objects to one place."""
+def _with_unique_name(source: Path) -> str:
+    """Copy a kernel to a name of its own, because setuptools would write the objects of x.cu and x.cpp to one file."""
     if source.suffix != ".cu":
         return str(source.relative_to(Path.cwd()))
     copy = source.with_name(f"{source.stem}_kernel.cu")
@@ -58,19 +60,19 @@ def _renamed(source: Path) -> str:
 
 
 def wheel() -> None:
-    """The same sources and flags as two plain CUDAExtensions in a wheel."""
+    """Build a wheel with two plain CUDAExtensions from the same sources and flags."""
     from setuptools import setup
     from torch.utils.cpp_extension import BuildExtension, CUDAExtension
 
     extensions = []
-    for name, given in zip(
+    for name, arguments in zip(
         ("nvdiffrast_plugin", "nvdiffrast_plugin_gl"), plugin_arguments(Path.cwd(), False), strict=True
     ):
         extension = CUDAExtension(
             name,
-            [_renamed(Path(source).resolve()) for source in given["sources"]],
-            extra_compile_args={"cxx": given["extra_cflags"], "nvcc": given["extra_cuda_cflags"]},
-            extra_link_args=given["extra_ldflags"],
+            [_with_unique_name(Path(source).resolve()) for source in arguments["sources"]],
+            extra_compile_args={"cxx": arguments["extra_cflags"], "nvcc": arguments["extra_cuda_cflags"]},
+            extra_link_args=arguments["extra_ldflags"],
         )
         extensions.append(extension)
     setup(

@@ -1,9 +1,8 @@
-"""What a store knows about its wheels beside their bytes: records of audits and of GPUs, and waivers.
+"""The evidence that a store keeps about its wheels: records of audits and of GPUs, statements, and waivers.
 
-`records/<sha256>.audit.json` is the audit of a wheel (scripts.wheel.audit_record); its statements, known by their hashes, are
-`records/<sha256>.cdx.json` and `records/<sha256>.provenance.json`. `records/<sha256>.gpu.json`, of
-scripts.gpu_gate.record, says what a GPU said of the wheel, `records/<sha256>.gpu.png` shows what it drew, and
-`records/<sha256>.waiver.json` that somebody answers for publishing it without.
+Files in ``records/`` are named by the sha256 of the wheel: ``.audit.json`` (scripts.wheel.audit_record), ``.cdx.json``
+(the bill of materials), ``.provenance.json``, ``.gpu.json`` (scripts.gpu_gate.record), ``.gpu.png`` (what the GPU
+rendered), and ``.waiver.json`` (who publishes the wheel without a GPU record, and why).
 """
 
 from __future__ import annotations

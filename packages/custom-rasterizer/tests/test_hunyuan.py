@@ -1,4 +1,4 @@
-"""The calls that Hunyuan3D-2's mesh_render and texture pipeline make, in their order, dtypes and shapes."""
+"""Tests that make the calls of Hunyuan3D-2's mesh_render and texture pipeline, in their order, dtypes and shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 2048
 
 @pytest.fixture(scope="module")
 def mesh() -> tuple[torch.Tensor, torch.Tensor]:
-    """40 thousand faces at most, and positions <1,N,4> of an orthographic camera."""
+    """Return positions [1, N, 4] of an orthographic camera, and at most 40 thousand faces."""
     clip, faces = meshes.sphere(39_000, perspective=False)
     assert len(faces) <= 40_000
     return clip[None], faces
@@ -26,7 +26,7 @@ def mesh() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def rasterized(mesh: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """As mesh_render keeps it: barycentrics and ids together in float32 <1,H,W,4>."""
+    """Return barycentrics and ids together in float32 [1, H, W, 4], as mesh_render stores them."""
     findices, barycentric = cr.rasterize(*mesh, (SIZE, SIZE))
     assert findices.dtype == torch.int32
     assert findices.shape == (SIZE, SIZE)
@@ -35,12 +35,13 @@ def rasterized(mesh: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 
 
 def interpolate(attributes: torch.Tensor, rasterized: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """As mesh_render takes the two apart again."""
+    """Interpolate from barycentrics and ids in one tensor, as mesh_render does."""
     return cr.interpolate(attributes, rasterized[0, :, :, -1], rasterized[0, :, :, :-1], faces)
 
 
-def test_render(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor) -> None:
-    """Visibility mask, normals, positions and depth of a view."""
+def test_renders_mask_normals_positions_and_depth(
+    mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor
+) -> None:
     clip, faces = mesh
     mask = torch.clamp(rasterized[..., -1:], 0, 1)[0]
     assert mask.shape == (SIZE, SIZE, 1)
@@ -51,7 +52,7 @@ def test_render(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tenso
     place = interpolate(clip, rasterized, faces)
     assert normal.shape == (1, SIZE, SIZE, 3)
     seen = mask[..., 0] > 0
-    # Small z is near: of the sphere its front is seen, whose normals look back at the camera.
+    # Small z is near: the front of the sphere is visible, and its normals point to the camera.
     assert float(depth[0][seen].max()) < 0.02
     assert float(normal[0][seen][:, 2].max()) < 0.02
     row, column = seen.nonzero().unbind(1)
@@ -60,8 +61,8 @@ def test_render(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tenso
     assert not normal[0][~seen].any()
 
 
-def test_back_project(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor) -> None:
-    """A view baked into a texture: the mesh drawn in texture space, then what is seen sampled there."""
+def test_bakes_a_view_into_a_texture(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor) -> None:
+    """The mesh is drawn in texture space, then the positions are sampled there."""
     clip, faces = mesh
     turn = torch.atan2(clip[0, :, 0], clip[0, :, 2]) / torch.pi
     flat = torch.stack([turn, clip[0, :, 1], torch.zeros_like(turn), torch.ones_like(turn)], dim=1)[None]
@@ -71,8 +72,9 @@ def test_back_project(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch
     assert float((findices > 0).float().mean()) > 0.5
 
 
-def test_prior(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor) -> None:
-    """Peeling: what lies behind the first layer is the back of the sphere."""
+def test_depth_prior_shows_the_back_of_the_sphere(
+    mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor
+) -> None:
     clip, faces = mesh
     first = interpolate(clip[..., 2:3], rasterized, faces)[0, ..., 0]
     prior = torch.where(rasterized[0, ..., -1] > 0, first + 1e-3, 1.0).reshape(-1).contiguous()
@@ -81,8 +83,9 @@ def test_prior(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor
     assert float(depth[findices > 0].min()) > -0.02
 
 
-def test_kernel(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor) -> None:
-    """The compiled module's functions, by position as the original takes them."""
+def test_kernel_functions_take_positional_arguments(
+    mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tensor
+) -> None:
     clip, faces = mesh
     findices, _ = custom_rasterizer_kernel.rasterize_image(clip[0], faces, torch.zeros(0), SIZE, SIZE, 1e-6, 0)
     assert torch.equal(findices.float(), rasterized[0, ..., -1])
@@ -96,8 +99,8 @@ def test_kernel(mesh: tuple[torch.Tensor, torch.Tensor], rasterized: torch.Tenso
     assert len(custom_rasterizer_kernel.build_hierarchy_with_feat(views, normals, features, 2, 8)[0]) == 3
 
 
-def test_bad_dtypes() -> None:
-    """The original takes float32 alone."""
+def test_rejects_float64_positions() -> None:
+    """The original accepts float32 only."""
     faces = torch.tensor([[0, 1, 2]]).int()
     with pytest.raises(TypeError, match=r"V: expected torch.float32, found torch.float64"):
         custom_rasterizer_kernel.rasterize_image(torch.rand(3, 4).double(), faces, torch.zeros(0), 8, 8, 1e-6, 0)
@@ -105,20 +108,20 @@ def test_bad_dtypes() -> None:
         cr.rasterize(torch.rand(1, 3, 4).double(), faces, (8, 8))
 
 
-@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("requested", [False, True])
 @pytest.mark.parametrize("module", ["custom_rasterizer", "custom_rasterizer_kernel"])
-def test_compiled_original(tmp_path: Path, module: str, asked: bool) -> None:
-    """It is not shadowed unless asked for, and then with a warning."""
+def test_shadows_a_compiled_original_only_on_request(tmp_path: Path, module: str, requested: bool) -> None:
+    """Importing fails without the request and warns with it."""
     original = tmp_path / "custom_rasterizer_kernel.abi3.so"
     original.write_bytes(b"")
-    # The compiled module comes later on the path, as site-packages after the folder of a checkout.
+    # The compiled module is later on the path, like site-packages after the folder of a checkout.
     path = os.pathsep.join([*sys.path, str(tmp_path)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     environment.pop("TORCH_RASTERIZER_SHADOW", None)
-    if asked:
+    if requested:
         environment["TORCH_RASTERIZER_SHADOW"] = "1"
     command = [sys.executable, "-c", f"import {module}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode == 0) is asked
+    assert (done.returncode == 0) is requested
     assert str(original) in done.stderr
-    assert ("using the one in plain PyTorch" if asked else "set TORCH_RASTERIZER_SHADOW=1") in done.stderr
+    assert ("using the plain PyTorch package" if requested else "set TORCH_RASTERIZER_SHADOW=1") in done.stderr

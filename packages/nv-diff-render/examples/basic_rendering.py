@@ -1,4 +1,4 @@
-"""Draws three blocks: python basic_rendering.py [PICTURE]."""
+"""Draw three blocks: python basic_rendering.py [PICTURE]."""
 
 import sys
 

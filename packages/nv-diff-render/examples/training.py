@@ -1,7 +1,8 @@
-"""Learns the materials of 25 blocks for a colour of the whole picture: python training.py [PICTURE].
+"""Learn materials of 25 blocks for a given mean colour of the picture: python training.py [PICTURE].
 
-The picture shows the blocks before, and after 100 steps. No mixture of materials makes this colour, least of all with
-so much sky around: the loss stops at the distance to what there is. In training_to_green.py it can fall.
+The picture shows the blocks before training and after 100 steps. No mixture of materials reaches this colour, and the
+picture shows much sky, so the loss decreases only to the distance of the nearest possible colour. In
+training_to_green.py it decreases further.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Learns the materials of 25 blocks whose picture should be of one colour: python training_to_green.py [PICTURE].
+"""Learn materials of 25 blocks for a given colour of the picture: python training_to_green.py [PICTURE].
 
-The picture shows the blocks before, and after 100 steps. The target is the green of grass from above, which a mixture
-of materials can reach; of one that no mixture reaches, the loss stops at the distance to the nearest colour there is.
+The picture shows the blocks before training and after 100 steps. The target is the green of grass seen from above,
+which a mixture of materials can reach.
 """
 
 import sys
@@ -13,7 +13,7 @@ torch.manual_seed(0)
 world = DifferentiableBlockWorld(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 for x in range(30, 35):
     for z in range(30, 35):
-        world.place_block((x, 5, z))  # A random material.
+        world.place_block((x, 5, z))  # Random initial material.
 
 view = create_look_at_matrix(eye=(1.0, 16.0, 1.0), center=(1.0, 12.0, 1.0), up=(0.0, 0.0, -1.0))
 proj = create_perspective_matrix(fov_y_rad=1.047, aspect=1.0)

@@ -1,4 +1,4 @@
-"""A slow rasterizer of integers, one triangle at a time, written from WebGPU's rules: what others are held against."""
+"""A reference rasterizer with integer arithmetic, one triangle at a time, written from the rules of WebGPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Array = npt.NDArray[np.float64]
 def rasterize(
     clip: Array, triangles: npt.NDArray[np.int64], size: tuple[int, int], bits: int = 8
 ) -> tuple[npt.NDArray[np.int64], Array]:
-    """The triangle + 1 that each pixel shows, 0 for none, <H,W>, and its depth, 1 for none.
+    """Return the triangle + 1 that each pixel shows, 0 for background, [H, W], and its depth, 1 for background.
 
-    ``clip`` <N,4>; drawn is 0 <= z <= w, counter-clockwise; corners are rounded to 1/2^bits pixel; a pixel belongs to
-    a triangle if its centre lies inside, or on a top or left edge; the nearest wins, the earlier one if both are equal.
+    ``clip`` [N, 4]; visible where 0 <= z <= w; counter-clockwise triangles are drawn. Corners are rounded to 1/2^bits
+    pixel. A pixel belongs to a triangle if its centre is inside or on a top or left edge. The nearest triangle wins,
+    the first one on ties.
     """
     ids, depth = np.zeros(size, np.int64), np.ones(size)
     for number, triangle in enumerate(triangles):
@@ -25,7 +26,7 @@ def rasterize(
 
 
 def _clipped(polygon: Array, inside) -> Array:  # type: ignore[no-untyped-def]
-    """The part of a convex polygon where ``inside`` is not negative."""
+    """Return the part of a convex polygon where ``inside`` is >= 0."""
     if not len(polygon):
         return polygon
     distance, kept = inside(polygon), []
@@ -46,7 +47,7 @@ def _draw(corners: Array, number: int, ids: npt.NDArray[np.int64], depth: Array,
     screen = np.stack([(0.5 + 0.5 * ndc[:, 0]) * width, (0.5 - 0.5 * ndc[:, 1]) * height], axis=1)
     fixed = np.rint(screen.astype(np.float32).astype(np.float64) * grid).astype(np.int64)
     (ax, ay), (bx, by), (cx, cy) = (map(int, corner) for corner in fixed)
-    # y points down, so that a counter-clockwise triangle has a negative area.
+    # With y down, a counter-clockwise triangle has a negative area.
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     if area >= 0:
         return
@@ -59,7 +60,7 @@ def _draw(corners: Array, number: int, ids: npt.NDArray[np.int64], depth: Array,
     weights = []
     for (x0, y0), (x1, y1) in (((bx, by), (cx, cy)), ((cx, cy), (ax, ay)), ((ax, ay), (bx, by))):
         edge = (y1 - y0) * (px - x0) - (x1 - x0) * (py - y0)
-        # Going round counter-clockwise, a left edge goes down the screen and a top edge to the left.
+        # In counter-clockwise order, a left edge points down the screen and a top edge points to the left.
         owned = y1 > y0 or (y1 == y0 and x1 < x0)
         weights.append((edge, edge >= 0 if owned else edge > 0))
     covered = weights[0][1] & weights[1][1] & weights[2][1]

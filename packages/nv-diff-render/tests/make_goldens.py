@@ -1,4 +1,4 @@
-"""Draws the committed pictures anew, with WebGPU: python make_goldens.py. Look at what changed before committing."""
+"""Redraw the committed pictures with WebGPU: python make_goldens.py. Review the differences before committing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VIEWS = (("1", "flat"), ("2", "terrain"), ("3", "sparse"), ("4", "terrain", "--
 
 
 def main() -> None:
-    """Write golden/1 to golden/4, each with one view of 160 x 160 pixels; their maps can be made by rule."""
+    """Write golden/1 to golden/4, each with one view of 160 x 160 pixels; their maps can be generated again."""
     golden = Path(__file__).parent / "golden"
     shutil.rmtree(golden, ignore_errors=True)
     with tempfile.TemporaryDirectory() as maps:

@@ -25,7 +25,7 @@ _coordinates = st.floats(-50, 50, width=32)
 _points = st.tuples(_coordinates, _coordinates, _coordinates)
 
 
-def test_perspective_is_opengl() -> None:
+def test_perspective_matrix_is_that_of_opengl() -> None:
     matrix = create_perspective_matrix(math.radians(60), 2.0, 0.1, 500.0)
     near, far = (world_to_clip(torch.tensor([[0.0, 0.0, -z]]), matrix)[0] for z in (0.1, 500.0))
     assert near[2] / near[3] == pytest.approx(-1, abs=1e-5)
@@ -36,7 +36,9 @@ def test_perspective_is_opengl() -> None:
 
 @settings(deadline=None)
 @given(_points, _points)
-def test_look_at(eye: tuple[float, float, float], center: tuple[float, float, float]) -> None:
+def test_look_at_matrix_is_a_rotation_towards_the_center(
+    eye: tuple[float, float, float], center: tuple[float, float, float]
+) -> None:
     back = torch.tensor(eye, dtype=torch.float64) - torch.tensor(center, dtype=torch.float64)
     if back.norm() < 1e-2 or back[[0, 2]].norm() < 1e-2 * back.norm():
         return
@@ -47,7 +49,7 @@ def test_look_at(eye: tuple[float, float, float], center: tuple[float, float, fl
     assert view[1, 1] > 0
 
 
-def test_orbit_and_orthographic() -> None:
+def test_creates_orbit_views_and_orthographic_matrix() -> None:
     views = create_orbit_views((0, 1, 0), 5.0, 2.0, 3)
     assert views.shape == (3, 4, 4)
     assert len({tuple(view.reshape(-1).tolist()) for view in views}) == 3
@@ -70,18 +72,18 @@ def test_orbit_and_orthographic() -> None:
         (lambda: create_look_at_matrix((0, 5, math.inf), (0, 0, 0)), "eye is"),
         (lambda: create_orthographic_matrix(0, 1), "height, aspect"),
         (lambda: create_orbit_views((0, 0, 0), 1, 1, 0), "count"),
-        (lambda: view_projection(torch.zeros(4, 4), torch.eye(4)), "camera_view: the matrix is singular"),
-        (lambda: view_projection(torch.eye(4), torch.eye(3)), "camera_proj: expected <4,4>"),
+        (lambda: view_projection(torch.zeros(4, 4), torch.eye(4)), "camera_view: expected an invertible matrix"),
+        (lambda: view_projection(torch.eye(4), torch.eye(3)), r"camera_proj: expected \[4, 4\]"),
         (lambda: view_projection(torch.eye(4) * math.nan, torch.eye(4)), "camera_view: expected finite"),
-        (lambda: view_projection(torch.eye(4).expand(2, 4, 4), torch.eye(4).expand(3, 4, 4)), "2 views, but 3"),
+        (lambda: view_projection(torch.eye(4).expand(2, 4, 4), torch.eye(4).expand(3, 4, 4)), "2 views but 3"),
     ],
 )
-def test_bad_cameras(make: Any, message: str) -> None:
+def test_rejects_bad_cameras(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_metadata(tmp_path: Path) -> None:
+def test_reads_matrices_from_metadata(tmp_path: Path) -> None:
     view, projection = create_look_at_matrix((1, 2, 3), (0, 0, 0)), create_perspective_matrix(1.0, 1.5)
     entry = {"viewMatrix": view.T.reshape(-1).tolist(), "projectionMatrix": projection.T.reshape(-1).tolist()}
     path = tmp_path / "metadata.json"
@@ -97,14 +99,14 @@ def test_metadata(tmp_path: Path) -> None:
         ('{"views": [', r"metadata.json:1:12: not JSON"),
         ("[]", "expected an object, found list"),
         ('{"views": 3}', "views: expected a list, found int"),
-        ('{"views": []}', "there are 0, so view_index 0 does not exist"),
+        ('{"views": []}', "expected view_index < 0, found 0"),
         ('{"views": [3]}', r"views\[0\]: expected an object"),
         ('{"views": [{"viewMatrix": [1, 2]}]}', r"views\[0\].viewMatrix: expected 16 finite numbers"),
         ('{"views": [{"viewMatrix": [NaN' + ", 1" * 15 + "]}]}", r"viewMatrix: expected 16 finite"),
         ('{"views": [{"viewMatrix": [true' + ", 1" * 15 + "]}]}", r"viewMatrix: expected 16 finite"),
     ],
 )
-def test_bad_metadata(text: str, message: str, tmp_path: Path) -> None:
+def test_rejects_bad_metadata(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "metadata.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Datasets, metrics and the validation command, on pictures that a second renderer of ours drew."""
+"""Tests of datasets, metrics and the validation command, with pictures drawn by this package."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparison_scenes import create_world
 from nv_diff_render import DifferentiableBlockWorld, capture, dataset, metrics, pictures, test_render, worlds
 from nv_diff_render.maps import save_map
 from nv_diff_render.scene import Materials
 from PIL import Image
-from worlds_seen import placed
 
 _GRID = (12, 10, 12)
 _SIZE = 64
@@ -23,11 +23,11 @@ _TIME = "2026-11-21T10:00:00+00:00"
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A folder with dataset 1 of two views, drawn by ourselves."""
+def workspace(tmp_path: Path) -> Path:
+    """Return a folder with dataset 1, two views drawn by this package."""
     found = capture.generate("terrain", _GRID, 1)
     cameras = [capture.camera(view) for view in worlds.around(_GRID, 2.0, 2)]
-    world = placed(found)
+    world = create_world(found)
     drawn = [
         pictures.to_uint8(world.render(each.view, each.projection, _SIZE, _SIZE, hard_materials=True)[0, :3])
         for each in cameras
@@ -37,20 +37,27 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(home: Path, *arguments: str) -> int:
-    folders = ("--datasets", str(home / "datasets"), "--maps", str(home / "maps"), "--out", str(home / "out"))
+def _run(workspace: Path, *arguments: str) -> int:
+    folders = (
+        "--datasets",
+        str(workspace / "datasets"),
+        "--maps",
+        str(workspace / "maps"),
+        "--out",
+        str(workspace / "out"),
+    )
     return test_render.main([*folders, *arguments])
 
 
-def _edit(home: Path, change: Any) -> None:
-    path = home / "datasets" / "1" / "metadata.json"
+def _edit(workspace: Path, change: Any) -> None:
+    path = workspace / "datasets" / "1" / "metadata.json"
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
 
 
-def test_round_trip(home: Path) -> None:
-    data = dataset.read(home / "datasets" / "1")
+def test_reads_what_was_written(workspace: Path) -> None:
+    data = dataset.read(workspace / "datasets" / "1")
     assert data.size == (_SIZE, _SIZE)
     assert data.capture_id == "an id"
     view, projection = data.matrices(1)
@@ -63,57 +70,57 @@ def test_round_trip(home: Path) -> None:
     assert sum(a * b for a, b in zip(entry["forward"], entry["up"], strict=True)) == pytest.approx(0, abs=1e-6)
 
 
-def test_compare_all_views(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(home, "--dataset_id", "1", "--all_views", "--compare") == 0
+def test_compares_all_views(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(workspace, "--dataset_id", "1", "--all_views", "--compare") == 0
     out = capsys.readouterr().out
     assert "=== Rendering view 1 (2 of 2) ===" in out
     assert "PSNR:           inf dB" in out
     assert "Geometry Match: 1.0000" in out
     assert out.rstrip().endswith("at most 0 pixels of a view differ.")
-    names = {path.name for path in (home / "out").iterdir()}
+    names = {path.name for path in (workspace / "out").iterdir()}
     assert names == {f"{kind}dataset_1_view_{view}.png" for kind in ("", "compare_") for view in (0, 1)}
 
 
-def test_a_wrong_picture_fails(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (path,) = (home / "datasets" / "1" / "images").glob("001*")
-    wrong = dataset.read(home / "datasets" / "1").picture(1).copy()
+def test_fails_for_a_wrong_picture(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (workspace / "datasets" / "1" / "images").glob("001*")
+    wrong = dataset.read(workspace / "datasets" / "1").picture(1).copy()
     wrong[::2] = 0
     path.write_bytes(dataset.png(wrong))
-    assert _run(home, "--all_views", "--compare") == 1
-    assert "FAILED: views 1 miss the bars" in capsys.readouterr().out
-    assert _run(home, "--view_index", "0", "--compare") == 0
+    assert _run(workspace, "--all_views", "--compare") == 1
+    assert "FAILED: views 1 are outside the limits" in capsys.readouterr().out
+    assert _run(workspace, "--view_index", "0", "--compare") == 0
 
 
-def test_embedded_pictures(home: Path) -> None:
-    """Whether they are a data URL or plain."""
-    content = base64.b64encode(next((home / "datasets" / "1" / "images").glob("000*")).read_bytes()).decode()
+def test_reads_embedded_pictures(workspace: Path) -> None:
+    """Embedded pictures may be data URLs or plain base64."""
+    content = base64.b64encode(next((workspace / "datasets" / "1" / "images").glob("000*")).read_bytes()).decode()
     for text in (content, f"data:image/png;base64,{content}"):
-        _edit(home, lambda data, text=text: data["views"][0].update(rgbBase64=text, rgbPath=None))
-        assert _run(home, "--compare") == 0
+        _edit(workspace, lambda data, text=text: data["views"][0].update(rgbBase64=text, rgbPath=None))
+        assert _run(workspace, "--compare") == 0
 
 
-def test_gradients(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(home, "--test_gradients") == 0
+def test_checks_gradients_without_pictures(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(workspace, "--test_gradients") == 0
     out = capsys.readouterr().out
-    assert "Gradients reach exactly the blocks in sight." in out
+    assert "Gradients reach exactly the visible blocks." in out
     assert "Rendering view" not in out
 
 
 @pytest.mark.parametrize(("reached", "equal"), [(True, True), (True, False), (False, True)])
-def test_gradients_and_pictures(
-    reached: bool, equal: bool, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_checks_gradients_before_pictures(
+    reached: bool, equal: bool, workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are tested, gradients first; the status is 1 if either fails."""
+    """Both are checked, gradients first; the status is 1 if either fails."""
     if not reached:
         render = DifferentiableBlockWorld.render
         monkeypatch.setattr(DifferentiableBlockWorld, "render", lambda *given: 0 * render(*given))
     if not equal:
-        (path,) = (home / "datasets" / "1" / "images").glob("000*")
+        (path,) = (workspace / "datasets" / "1" / "images").glob("000*")
         path.write_bytes(dataset.png(np.zeros((_SIZE, _SIZE, 3), np.uint8)))
-    assert _run(home, "--test_gradients", "--compare") == (0 if reached and equal else 1)
+    assert _run(workspace, "--test_gradients", "--compare") == (0 if reached and equal else 1)
     out = capsys.readouterr().out
     gradients = "Gradients reach exactly" if reached else "FAILED: gradients do not reach exactly"
-    verdict = "Every view reaches the bars" if equal else "FAILED: views 0 miss the bars"
+    verdict = "All views are within the limits" if equal else "FAILED: views 0 are outside the limits"
     assert 0 <= out.index(gradients) < out.index("=== Rendering view 0 ===") < out.index(verdict)
 
 
@@ -124,16 +131,19 @@ def test_gradients_and_pictures(
         (lambda data: data["imageSize"].update(width=0), "imageSize.width: expected an integer >= 1, found 0"),
         (lambda data: data.update(views=[]), "views: expected a list of views"),
         (lambda data: data["views"][0].pop("viewMatrix"), "views[0].viewMatrix: expected 16 finite numbers"),
-        (lambda data: data["views"][0].update(rgbPath="../../../etc/passwd"), "leads out of the dataset's folder"),
-        (lambda data: data["views"][0].update(rgbPath="images/none.png"), "its picture cannot be read"),
-        (lambda data: data["views"][0].update(rgbPath=None), "neither rgbPath nor rgbBase64"),
+        (lambda data: data["views"][0].update(rgbPath="../../../etc/passwd"), "is outside the folder of the dataset"),
+        (lambda data: data["views"][0].update(rgbPath="images/none.png"), "cannot read the picture"),
+        (lambda data: data["views"][0].update(rgbPath=None), "expected rgbPath or rgbBase64, found neither"),
         (lambda data: data["views"][0].update(rgbBase64="%%%"), "rgbBase64: not base64"),
-        (lambda data: data["imageSize"].update(width=32), "its picture has (64, 64) pixels (h, w), not (64, 32)"),
+        (
+            lambda data: data["imageSize"].update(width=32),
+            "the picture has the size (64, 64) (height, width), expected (64, 32)",
+        ),
     ],
 )
-def test_bad_datasets(change: Any, message: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _edit(home, change)
-    assert _run(home, "--compare") == 2
+def test_rejects_bad_datasets(change: Any, message: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _edit(workspace, change)
+    assert _run(workspace, "--compare") == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -143,17 +153,19 @@ def test_bad_datasets(change: Any, message: str, home: Path, capsys: pytest.Capt
     ("arguments", "message"),
     [
         (["--dataset_id", "9"], "No such file"),
-        (["--view_index", "7"], "there are 2, so view_index 7 does not exist"),
+        (["--view_index", "7"], "expected view_index < 2, found 7"),
         (["--backend", "nvdiffrast"], "needs a CUDA device"),
         (["--map", "nowhere.json"], "nowhere.json"),
     ],
 )
-def test_bad_arguments(arguments: list[str], message: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(home, *arguments) == 2
+def test_rejects_bad_arguments(
+    arguments: list[str], message: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(workspace, *arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_metrics() -> None:
+def test_computes_metrics() -> None:
     truth = np.full((2, 4, 3), (135, 207, 235), np.uint8)
     assert metrics.compare(truth, truth) == metrics.Metrics(0.0, math.inf, 0.0, 1.0, 0)
     other = truth.copy()
@@ -164,23 +176,23 @@ def test_metrics() -> None:
     assert found.max_error == pytest.approx(0.2)
     assert (found.geometry_match, found.different) == (7 / 8, 1)
     assert metrics.compare(other, truth, np.zeros((2, 4), np.bool_)).geometry_match == 1
-    with pytest.raises(ValueError, match="expected the same"):
+    with pytest.raises(ValueError, match="expected pictures of the same shape"):
         metrics.compare(truth, truth[:1])
 
 
-def test_pictures(home: Path) -> None:
-    data = dataset.read(home / "datasets" / "1")
-    world = placed(capture.generate("terrain", _GRID, 1))
+def test_writes_pictures(workspace: Path) -> None:
+    data = dataset.read(workspace / "datasets" / "1")
+    world = create_world(capture.generate("terrain", _GRID, 1))
     frame = world.render_frame(*data.matrices(0), _SIZE, _SIZE, Materials(hard=True))
     grey = pictures.depth_picture(frame.depth[0])
     assert grey.max() == 255
     assert (grey[frame.coverage[0, 0].numpy() == 0] == 0).all()
     assert set(np.unique(pictures.normal_picture(frame.normals[0]))) <= {0, 128, 255}
-    pictures.save_png(home / "a.png", frame.rgba)
-    pictures.save_gif(home / "turn.gif", [frame.rgba[0], frame.rgba[0].flip(2)])
-    with Image.open(home / "a.png") as png, Image.open(home / "turn.gif") as gif:
+    pictures.save_png(workspace / "a.png", frame.rgba)
+    pictures.save_gif(workspace / "turn.gif", [frame.rgba[0], frame.rgba[0].flip(2)])
+    with Image.open(workspace / "a.png") as png, Image.open(workspace / "turn.gif") as gif:
         assert (png.mode, png.size) == ("RGBA", (_SIZE, _SIZE))
         assert gif.n_frames == 2
     with pytest.raises(ValueError, match="at least one"):
-        pictures.save_gif(home / "none.gif", [])
-    assert not (home / "none.gif").exists()
+        pictures.save_gif(workspace / "none.gif", [])
+    assert not (workspace / "none.gif").exists()

@@ -1,4 +1,4 @@
-"""The examples: what they draw and learn."""
+"""Tests of the examples: the pictures they draw and the losses they reach."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.mark.parametrize(
     ("target", "rate", "factor"),
-    # The example's own green is brighter and less blue than any mixture of materials in this light: what is left of
-    # the loss is the distance to the nearest colour there is. That of grass, lit from above, can be reached.
+    # No mixture of materials in this light reaches the bright green of the first example: the remaining loss is the
+    # distance to the nearest possible colour. The green of grass lit from above can be reached.
     [((0.5, 0.8, 0.3), 0.01, 2.0), ((0.5, 0.8, 0.3), 0.05, 4.0), ((0.38, 0.80, 0.44), 0.05, 10.0)],
 )
-def test_training(target: tuple[float, float, float], rate: float, factor: float) -> None:
+def test_training_reduces_the_loss(target: tuple[float, float, float], rate: float, factor: float) -> None:
     torch.manual_seed(0)
     world = DifferentiableBlockWorld(device=torch.device("cpu"))
     for x in range(30, 35):
         for z in range(30, 35):
             world.place_block((x, 5, z))
-    # From above, so near that the picture shows nothing but blocks.
+    # The camera is above the blocks and so close that the picture shows only blocks.
     view = create_look_at_matrix(eye=(1.0, 16.0, 1.0), center=(1.0, 12.0, 1.0), up=(0.0, 0.0, -1.0))
     proj = create_perspective_matrix(fov_y_rad=1.047, aspect=1.0)
     optimizer = torch.optim.Adam(world.parameters(), lr=rate)
@@ -53,15 +53,15 @@ def test_training(target: tuple[float, float, float], rate: float, factor: float
 @pytest.mark.parametrize(
     ("name", "size"), [("basic_rendering", (512, 512)), ("training", (256, 512)), ("training_to_green", (256, 512))]
 )
-def test_scripts(name: str, size: tuple[int, int], tmp_path: Path) -> None:
-    """The files of examples/ run as they are, and make the pictures that lie beside them."""
+def test_scripts_reproduce_their_pictures(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """The scripts of examples/ run unchanged and draw the pictures stored beside them."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "made.png"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made, shown = (np.asarray(Image.open(path)) for path in (tmp_path / "made.png", EXAMPLES / f"{name}.png"))
     assert made.shape == shown.shape == (*size, 3)
-    # Another machine may round a learned colour otherwise.
+    # Another machine may round a learned colour differently.
     assert np.abs(made.astype(int) - shown).max() <= 2
     if name == "basic_rendering":
         _check_blocks(made)
@@ -73,11 +73,11 @@ def test_scripts(name: str, size: tuple[int, int], tmp_path: Path) -> None:
 
 
 def _check_blocks(made: np.ndarray) -> None:
-    """Sky, the tops of dirt and grass, the south sides of stone, grass and dirt."""
+    """Check the colours of the sky, the tops of dirt and grass, and the south sides of stone, grass and dirt."""
     colors, counts = np.unique(made.reshape(-1, 3), axis=0, return_counts=True)
     seen = dict(zip(map(tuple, colors.tolist()), counts.tolist(), strict=True))
     assert seen.pop((135, 207, 235)) > 250000
-    # A ten-thousandth of the other materials is mixed in.
+    # The other materials have a weight of about 1/10000.
     expected = [(117, 100, 62), (95, 212, 112), (95, 107, 112), (76, 107, 54), (68, 55, 33)]
     assert len(seen) == len(expected)
     for color, found in zip(sorted(expected), sorted(seen), strict=True):

@@ -11,7 +11,7 @@ trimesh = pytest.importorskip("trimesh", reason="needs trimesh: pip install trim
 
 
 @pytest.mark.parametrize("ending", [".obj", ".glb"])
-def test_export(ending: str, tmp_path: Path) -> None:
+def test_exports_faces_and_colours(ending: str, tmp_path: Path) -> None:
     world = DifferentiableBlockWorld((4, 4, 4))
     world.fill((0, 0, 0), (1, 1, 1), "Sand")
     path = tmp_path / f"world{ending}"
@@ -23,10 +23,10 @@ def test_export(ending: str, tmp_path: Path) -> None:
     assert colors <= {tuple(np.rint(row * 255).astype(int).tolist()) for row in get_material_palette()[6].numpy()}
 
 
-def test_what_cannot_be_exported(tmp_path: Path) -> None:
+def test_rejects_empty_worlds_and_unknown_formats(tmp_path: Path) -> None:
     world = DifferentiableBlockWorld((4, 4, 4))
-    with pytest.raises(ValueError, match="holds no block"):
+    with pytest.raises(ValueError, match="has no blocks"):
         export_mesh(world, tmp_path / "world.glb")
-    with pytest.raises(ValueError, match=r"ends in \.obj or \.glb"):
+    with pytest.raises(ValueError, match=r"ends with \.obj or \.glb"):
         export_mesh(world, tmp_path / "world.stl")
     assert not list(tmp_path.iterdir())

@@ -11,13 +11,13 @@ from nv_diff_render import (
 )
 
 
-def test_names_and_indices() -> None:
+def test_converts_names_and_indices() -> None:
     assert [material_name_to_index(name) for name in MATERIALS] == list(range(8))
     assert [material_index_to_name(index) for index in range(8)] == MATERIALS
     assert (material_name_to_index("Stone"), material_name_to_index("water")) == (3, 7)
 
 
-def test_unknown_names_the_nearest() -> None:
+def test_suggests_the_most_similar_name() -> None:
     with pytest.raises(ValueError, match="unknown material 'Stoen'; did you mean 'Stone'"):
         material_name_to_index("Stoen")
     with pytest.raises(ValueError, match="unknown material index 8: expected 0 to 7"):
@@ -26,7 +26,7 @@ def test_unknown_names_the_nearest() -> None:
         material_index_to_name(-1)
 
 
-def test_palette() -> None:
+def test_returns_palette_and_densities() -> None:
     palette = get_material_palette()
     assert palette.shape == (8, 3, 3)
     assert not palette[0].any()

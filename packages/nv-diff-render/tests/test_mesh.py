@@ -30,10 +30,10 @@ def _blocks(draw: st.DrawFn) -> tuple[tuple[int, int, int], list[tuple[int, int,
 
 @settings(max_examples=200, deadline=None)
 @given(_blocks(), st.booleans())
-def test_faces_are_those_of_the_definition(
+def test_faces_equal_a_loop_over_cells_and_sides(
     world: tuple[tuple[int, int, int], list[tuple[int, int, int]]], check: bool
 ) -> None:
-    """Loops over y, z, x and sides, as the engine's own mesh is made."""
+    """The loop runs over y, z, x and sides, in the order of the engine's mesh."""
     size, positions = world
     filled = set(positions)
     expected = []
@@ -47,7 +47,7 @@ def test_faces_are_those_of_the_definition(
     assert list(zip(found.block.tolist(), found.side.tolist(), strict=True)) == expected
 
 
-def test_mesh_of_one_block() -> None:
+def test_builds_the_mesh_of_one_block() -> None:
     vertices, faces, attributes = build_block_mesh([(32, 5, 32)], torch.eye(8)[3:4] * 100, (64, 48, 64), 2.0)
     assert vertices.shape == (36, 3)
     assert faces.dtype == torch.int32
@@ -70,7 +70,7 @@ def test_triangles_are_counter_clockwise_from_outside() -> None:
     torch.testing.assert_close(normals / normals.norm(dim=1, keepdim=True), attributes["normals"][::3])
 
 
-def test_dense_grid() -> None:
+def test_builds_the_mesh_of_a_dense_grid() -> None:
     materials = torch.zeros(3, 4, 5, dtype=torch.int64)
     materials[1, 2, 3], materials[1, 2, 4] = 7, 6
     vertices, _, attributes = build_mesh_from_grid(materials)
@@ -81,7 +81,7 @@ def test_dense_grid() -> None:
     assert faces.shape == (0, 3)
 
 
-def test_places() -> None:
+def test_converts_positions_to_world() -> None:
     assert get_face_vertex_world((0, 0, 0), (2, 1), (2, 2, 2), 1.0) == (-1, 1, 0)
     assert get_face_vertex_world((0, 0, 0), (1, 1, 1), (3, 2, 2), 1.0) == (-0.5, 1, 0)
     assert is_in_bounds((63, 47, 63))
@@ -98,24 +98,24 @@ def test_places() -> None:
         ([(0, -1, 0)], ValueError, r"positions\[0\] is \(0, -1, 0\)"),
         ([(1, 1, 1), (0, 0, 0), (1, 1, 1)], ValueError, r"positions\[0\] and positions\[2\] are both \(1, 1, 1\)"),
         ([(0.5, 0, 0)], TypeError, "expected integers, found torch.float32"),
-        ([(0, 0)], ValueError, r"expected <N,3>, found \(1, 2\)"),
-        ([(0, 0, 0), (0, 0)], TypeError, "expected integers <N,3>, found list"),
-        (["abc"], TypeError, "expected integers <N,3>"),
+        ([(0, 0)], ValueError, r"expected \[N, 3\], found \[1, 2\]"),
+        ([(0, 0, 0), (0, 0)], TypeError, r"expected integers \[N, 3\], found list"),
+        (["abc"], TypeError, r"expected integers \[N, 3\]"),
     ],
 )
-def test_bad_positions(positions: list[tuple[int, int, int]], kind: type[Exception], message: str) -> None:
+def test_rejects_bad_positions(positions: list[tuple[int, int, int]], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         build_block_mesh(positions, torch.zeros(len(positions), 8), (4, 4, 4))
 
 
-def test_bad_arguments() -> None:
+def test_rejects_bad_arguments() -> None:
     with pytest.raises(ValueError, match="grid_size is"):
         build_block_mesh([], torch.zeros(0, 8), (0, 4, 4))
     with pytest.raises(ValueError, match="world_scale is"):
         build_block_mesh([], torch.zeros(0, 8), (4, 4, 4), world_scale=0)
-    with pytest.raises(ValueError, match=r"material_logits: expected <1,8>, found \(2, 8\)"):
+    with pytest.raises(ValueError, match=r"material_logits: expected \[1, 8\], found \[2, 8\]"):
         build_block_mesh([(0, 0, 0)], torch.zeros(2, 8), (4, 4, 4))
-    with pytest.raises(ValueError, match=r"material_logits: expected <N,8>, found \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"material_logits: expected \[N, 8\], found \[1, 7\]"):
         build_block_mesh([(0, 0, 0)], torch.zeros(1, 7), (4, 4, 4))
     with pytest.raises(ValueError, match=r"materials\[0, 1, 0\] is 8"):
         build_mesh_from_grid(torch.tensor([[[0], [8]]]))
@@ -125,7 +125,7 @@ def test_bad_arguments() -> None:
         material_weights(torch.zeros(1, 8), temperature=0)
 
 
-def test_hard_is_the_largest_logit_with_a_soft_gradient() -> None:
+def test_hard_weights_have_the_gradient_of_soft_weights() -> None:
     torch.manual_seed(0)
     logits = torch.randn(200, 8, dtype=torch.float64, requires_grad=True)
     factors = torch.randn(200, 8, dtype=torch.float64)
@@ -137,12 +137,12 @@ def test_hard_is_the_largest_logit_with_a_soft_gradient() -> None:
     torch.testing.assert_close(gradient, soft)
 
 
-def test_air_can_be_left_out() -> None:
+def test_exclude_air_gives_air_no_weight() -> None:
     weights = material_weights(torch.tensor([[9.0, 0, 0, 0, 0, 0, 0, 0]]), exclude_air=True)
     torch.testing.assert_close(weights, torch.tensor([[0.0, *[1 / 7] * 7]]))
 
 
-def test_gumbel_draws_with_the_probabilities_of_the_softmax() -> None:
+def test_gumbel_samples_have_the_softmax_distribution() -> None:
     logits = torch.log(torch.tensor([0.5, 0.2, 0.1, 0.1, 0.05, 0.05, 1e-9, 1e-9])).expand(20000, 8)
     random = torch.Generator().manual_seed(3)
     drawn = material_weights(logits, hard=True, gumbel=random).mean(0)

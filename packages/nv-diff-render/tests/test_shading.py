@@ -5,8 +5,8 @@ from nv_diff_render import TerrainShader, composite_over_sky
 from nv_diff_render.shading import NORMALS, as_unorm8
 
 
-def test_six_lights() -> None:
-    """The factors that the shader's formula gives, to the digits that were written down for it."""
+def test_side_lights_equal_the_formula_of_the_shader() -> None:
+    """The expected values were computed from the shader's formula and written down with six digits."""
     expected = [
         [0.571123, 0.631347, 0.624286],
         [0.195250, 0.266750, 0.286000],
@@ -18,10 +18,10 @@ def test_six_lights() -> None:
     torch.testing.assert_close(TerrainShader().side_lights(), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
-def test_shade_and_sky() -> None:
+def test_shades_and_composites_over_the_sky() -> None:
     shader = TerrainShader()
     assert (shader.sky() * 255).tolist() == [135, 207, 235]
-    # Snow's top is brighter than a picture can show.
+    # The lit top of snow exceeds 1 and is clamped.
     lit = shader.shade(torch.tensor([[0.92, 0.94, 0.96]]), torch.tensor(NORMALS)[2:3])
     assert lit.tolist() == [[1, 1, 1]]
     coverage = torch.tensor([[[1.0, 0.0]]])
@@ -29,7 +29,7 @@ def test_shade_and_sky() -> None:
     assert (over[:, 0] * 255).T.tolist() == [[0, 0, 0], [135, 207, 235]]
 
 
-def test_unorm8_rounds_and_survives_truncation() -> None:
+def test_unorm8_rounds_to_values_that_survive_truncation() -> None:
     values = torch.linspace(-0.2, 1.2, 100001)
     found = as_unorm8(values)
     assert torch.equal(found, (values.clamp(0, 1) * 255).round() / 255)

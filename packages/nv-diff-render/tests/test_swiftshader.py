@@ -1,4 +1,4 @@
-"""With corners snapped to 1/16 pixel, the pictures are those of Chromium's own WebGPU on the CPU, SwiftShader."""
+"""Tests against SwiftShader, Chromium's WebGPU on the CPU, with corners snapped to 1/16 pixel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparison_scenes import SCENES, ComparisonScene
 from nv_diff_render import metrics, pictures
 from nv_diff_render.backends import TorchBackend
 from nv_diff_render.dataset import Camera
 from nv_diff_render.maps import Map
 from nv_diff_render.materials import MATERIALS
 from nv_diff_render.mesh_builder import block_faces, build_block_mesh
-from nv_diff_render.scene import Materials, Scene
+from nv_diff_render.scene import Materials, RenderOptions, Scene
 from nv_diff_render.utils import view_projection
-from worlds_seen import SIGHTS, Sight
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 pytestmark = [
@@ -47,7 +47,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
-    """A browser on the page that draws, and the folder that the page is served from."""
+    """Yield a browser that has opened the drawing page, and the folder served to the page."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(Path(__file__).with_name("swiftshader.html"), folder / "index.html")
     (folder / "terrain.wgsl").write_text(files("nv_diff_render").joinpath("terrain.wgsl").read_text())
@@ -64,16 +64,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Pat
     server.shutdown()
 
 
-@pytest.mark.parametrize("sight", SIGHTS, ids=lambda sight: f"{sight.world}-{sight.cameras}")
-def test_equals_swiftshader(sight: Sight, browser: tuple[Any, Path]) -> None:
-    found = sight.map
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: f"{scene.world}-{scene.cameras}")
+def test_pixels_equal_swiftshader(scene: ComparisonScene, browser: tuple[Any, Path]) -> None:
+    found = scene.map
     positions = torch.tensor(found.positions)
     logits = torch.nn.functional.one_hot(torch.tensor(found.materials), len(MATERIALS)).float()
-    scene = Scene(block_faces(positions, found.grid), TorchBackend(subpixel_bits=4))
+    renderer = Scene(block_faces(positions, found.grid), TorchBackend(subpixel_bits=4))
     _serve(found, logits, browser[1])
-    for camera in sight.views(2):
-        ours = scene.render(logits, camera.view, camera.projection, (_SIZE, _SIZE), Materials(hard=True))
-        result = metrics.compare(pictures.to_uint8(ours[0, :3]), _drawn(browser[0], camera))
+    for camera in scene.views(2):
+        rendered = renderer.render(
+            logits, RenderOptions(camera.view, camera.projection, _SIZE, _SIZE, Materials(hard=True))
+        )
+        result = metrics.compare(pictures.to_uint8(rendered[0, :3]), _draw_in_browser(browser[0], camera))
         assert result.different <= 15
 
 
@@ -86,10 +88,10 @@ def _serve(found: Map, logits: torch.Tensor, folder: Path) -> None:
     (folder / "mesh.bin").write_bytes(mesh.numpy().tobytes())
 
 
-def _drawn(driver: Any, camera: Camera) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _draw_in_browser(driver: Any, camera: Camera) -> np.ndarray[Any, np.dtype[np.uint8]]:
     matrix = view_projection(camera.view, camera.projection)[0].T.reshape(-1).tolist()
     script = "const done = arguments[3]; draw(arguments[0], arguments[1], arguments[2]).then(done, e => done('!' + e))"
     text = driver.execute_async_script(script, matrix, _SIZE, _SIZE)
     if text.startswith("!"):
-        pytest.skip(f"this Chromium draws nothing with WebGPU: {text[1:]}")
+        pytest.skip(f"needs a Chromium with WebGPU (apt-get install chromium chromium-driver): {text[1:]}")
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(_SIZE, _SIZE, 4)[..., :3]

@@ -1,4 +1,4 @@
-"""The core under nvdiffrast's and WebGPU's rules: snapping, the top-left rule, culling, clipping."""
+"""Tests of the core with the rules of nvdiffrast and WebGPU: snapping, top-left rule, culling, clipping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BY_NAME = pytest.mark.parametrize("convention", EXACT, ids=lambda each: each.nam
 
 
 def clip(points: list[tuple[float, float]], size: tuple[int, int], convention: Convention) -> torch.Tensor:
-    """Clip positions <1,N,4> at the given x, y in pixels, y down from the row of y = row_zero."""
+    """Return clip positions [1, N, 4] at x, y in pixels, where y increases from the row of y = row_zero."""
     height, width = size
     across = torch.tensor([x / width * 2 - 1 for x, _ in points])
     down = torch.tensor([(y / height * 2 - 1) * -convention.row_zero for _, y in points])
@@ -25,7 +25,7 @@ def clip(points: list[tuple[float, float]], size: tuple[int, int], convention: C
 
 
 def covered(points: list[tuple[float, float]], faces: list[list[int]], size: tuple[int, int], convention: Convention):  # type: ignore[no-untyped-def]
-    """How often each pixel is covered by one of the faces, drawn one by one."""
+    """Return how many of the faces, drawn one by one, cover each pixel."""
     either = replace(convention, cull="none")
     return sum(
         (core.rasterize(clip(points, size, convention), torch.tensor([face]).int(), size, either)[0][0] > 0).int()
@@ -36,11 +36,11 @@ def covered(points: list[tuple[float, float]], faces: list[list[int]], size: tup
 @BY_NAME
 @pytest.mark.parametrize("other", [[[0, 1, 2], [0, 2, 3]], [[0, 1, 3], [1, 2, 3]], [[2, 1, 0], [0, 2, 3]]])
 def test_quad_covers_each_pixel_once(convention: Convention, other: list[list[int]]) -> None:
-    """Its diagonal and its outline run through samples."""
+    """The diagonal and the outline run through samples."""
     corners = [(1.5, 1.5), (9.5, 1.5), (9.5, 9.5), (1.5, 9.5)]
     found = covered(corners, other, (12, 12), convention)
     expected = torch.zeros(12, 12, dtype=torch.int32)
-    # Samples on the left and the top edge are in, those on the right and at the bottom are not.
+    # Samples on the left and top edges are covered, samples on the right and bottom edges are not.
     expected[1:9, 1:9] = 1
     assert torch.equal(found, expected)
 
@@ -49,7 +49,7 @@ def test_quad_covers_each_pixel_once(convention: Convention, other: list[list[in
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), step=st.sampled_from([0.5, 0.25, 0.01]))
 def test_fans_cover_each_pixel_once(convention: Convention, seed: int, step: float) -> None:
-    """Triangles around a point, on and off the grid, neither overlap nor leave a gap."""
+    """Triangles around a point, on and off the grid, neither overlap nor leave gaps."""
     random = np.random.default_rng(seed)
     outline = [(0.5, 0.5), (8.0, 0.25), (15.5, 0.5), (15.5, 15.5), (6.0, 15.75), (0.5, 15.5)]
     middle = tuple(np.round(random.uniform(4, 12, 2) / step) * step)
@@ -60,8 +60,8 @@ def test_fans_cover_each_pixel_once(convention: Convention, seed: int, step: flo
 
 
 @BY_NAME
-def test_corners_are_snapped(convention: Convention) -> None:
-    """An edge just above a row of samples covers it only if it is rounded onto it."""
+def test_vertices_are_snapped_to_the_subpixel_grid(convention: Convention) -> None:
+    """An edge just above a row of samples covers the row only if it is rounded to the row."""
     grid = 2.0 ** (convention.subpixel_bits or 0)
     for off, expected in ((0.4 / grid, True), (0.6 / grid, False)):
         corners = [(1.0, 4.5 + off), (11.0, 4.5 + off), (11.0, 8.0), (1.0, 8.0)]
@@ -78,7 +78,7 @@ def test_back_faces_are_not_drawn(convention: Convention) -> None:
         assert bool(ids.any()) is drawn
 
 
-def test_nearest_wins_and_the_first_of_equals() -> None:
+def test_nearest_face_wins_and_lowest_index_breaks_ties() -> None:
     big = [(-3.0, -3.0), (-3.0, 30.0), (30.0, -3.0)]
     vertices = torch.cat([clip(big, (8, 8), WEBGPU)] * 3, dim=1)
     vertices[0, 3:6, 2] = 0.25
@@ -91,7 +91,7 @@ def test_nearest_wins_and_the_first_of_equals() -> None:
 
 @BY_NAME
 def test_clipped_faces_keep_their_barycentrics(convention: Convention) -> None:
-    """A floor that runs through the near plane and behind the eye: where is seen what lies there."""
+    """The barycentrics of a floor that crosses the near plane and the eye plane give the positions of the pixels."""
     convention = replace(convention, cull="none")
     floor = torch.tensor([[-30.0, -1, 20, 20], [30, -1, 20, 20], [0, -1, -25, -20]])[None]
     faces = torch.tensor([[0, 1, 2]]).int()
@@ -101,7 +101,7 @@ def test_clipped_faces_keep_their_barycentrics(convention: Convention) -> None:
     row, column = (ids[0] > 0).nonzero().unbind(1)
     seen = weights[0, row, column] @ floor[0]
     across, down = (column + 0.5) / 50 * 2 - 1, ((row + 0.5) / 40 * 2 - 1) * -convention.row_zero
-    # Corners are moved by up to half a step of the grid, which at the horizon is far in space: on the screen it is not.
+    # Snapping moves corners by up to half a grid step: a large distance in space at the horizon, a small one on screen.
     step = 4 / 40 / 2.0 ** (convention.subpixel_bits or 0)
     assert float((seen[:, 0] / seen[:, 3] - across).abs().max()) < 2 * step
     assert float((seen[:, 1] / seen[:, 3] - down).abs().max()) < 2 * step
@@ -111,8 +111,8 @@ def test_clipped_faces_keep_their_barycentrics(convention: Convention) -> None:
 
 
 @BY_NAME
-def test_cut_faces_keep_their_place_among_the_others(convention: Convention) -> None:
-    """Which settles ties; and each keeps its own barycentrics."""
+def test_clipped_faces_keep_their_order_and_barycentrics(convention: Convention) -> None:
+    """The order of the faces breaks depth ties, and each face keeps its own barycentrics."""
     convention = replace(convention, cull="none")
     floor = [[-30.0, -1, 20, 20], [30, -1, 20, 20], [0, -1, -25, -20]]
     aside = [[-0.9, 0.5, 0.4, 1], [-0.5, 0.5, 0.4, 1], [-0.9, 0.9, 0.4, 1]]
@@ -134,8 +134,8 @@ def test_cut_faces_keep_their_place_among_the_others(convention: Convention) -> 
 @BY_NAME
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_cut_meshes_have_no_seams(convention: Convention, seed: int) -> None:
-    """A plane of many triangles through the near plane covers each pixel of the half below the horizon once."""
+def test_clipped_meshes_have_no_seams(convention: Convention, seed: int) -> None:
+    """A plane of many triangles that crosses the near plane covers each pixel below the horizon once."""
     convention = replace(convention, cull="none")
     random = np.random.default_rng(seed)
     x, z = (axis.ravel() for axis in np.meshgrid(np.linspace(-40, 40, 6), np.linspace(-8, 30, 7)))
@@ -157,16 +157,16 @@ def test_cut_meshes_have_no_seams(convention: Convention, seed: int) -> None:
     assert bool(together[below].all())
 
 
-def test_custom_rasterizer_clips_nothing() -> None:
+def test_custom_rasterizer_does_not_clip() -> None:
     vertices, faces = meshes.sphere(40)
     mesh = clipping.clip(vertices * torch.tensor([1.0, 1, 9, 1]), faces, CUSTOM_RASTERIZER)
-    assert mesh.whole
+    assert mesh.unchanged
     assert mesh.faces is faces
 
 
 @pytest.mark.parametrize(
     "change", [{"fill": "top_left"}, {"subpixel_bits": 4}, {"depth_bits": 25}, {"depth_bits": 0}], ids=str
 )
-def test_bad_conventions(change: dict[str, object]) -> None:
+def test_rejects_invalid_conventions(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Convention: "):
         replace(CUSTOM_RASTERIZER, **change)  # type: ignore[arg-type]

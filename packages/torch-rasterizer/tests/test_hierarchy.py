@@ -1,8 +1,7 @@
-"""The grid hierarchy, held to the original's output and to a slow loop written from its description."""
+"""Tests of the grid hierarchy against the output of custom_rasterizer and a slow reference implementation."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,17 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference_hierarchy as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_rasterizer.hierarchy import build_hierarchy, build_hierarchy_with_feat
 
 HERE = Path(__file__).resolve().parent
-SPEC = importlib.util.spec_from_file_location("hierarchy_loops", HERE / "hierarchy_loops.py")
-loops = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(loops)
-
-
 CASES = sorted((HERE / "golden").glob("hierarchy_*.npz"))
 
 
@@ -29,11 +24,11 @@ def tensors(arrays):
 
 
 def differing(result, expected):
-    """The first difference of two results, None where all integers and floats are equal."""
+    """Return the first difference of two results, or None if all values, dtypes and shapes are equal."""
     if [len(group) for group in result] != [len(group) for group in expected]:
         return f"groups of {[len(g) for g in result]} and {[len(g) for g in expected]}"
-    for group, (ours, theirs) in enumerate(zip(result, expected, strict=True)):
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+    for group, (result_group, expected_group) in enumerate(zip(result, expected, strict=True)):
+        for index, (one, other) in enumerate(zip(result_group, expected_group, strict=True)):
             if one.numpy().dtype != other.dtype or one.shape != other.shape:
                 return f"{group} {index}: {one.dtype} {tuple(one.shape)}, {other.dtype} {other.shape}"
             if not np.array_equal(one.numpy(), other):
@@ -42,7 +37,7 @@ def differing(result, expected):
 
 
 def scene(seed, resolution, *, reach=1.0, grid=None, layers=None, fill=None):
-    """Three random views: positions, normals, features."""
+    """Return positions, normals and features of three random views."""
     random = np.random.default_rng(seed)
     positions, normals, feats = [], [], []
     fill = random.choice([0.05, 0.5, 0.9, 1.0]) if fill is None else fill
@@ -59,7 +54,7 @@ def scene(seed, resolution, *, reach=1.0, grid=None, layers=None, fill=None):
 
 
 def spheres(size):
-    """Two nested spheres as peeled from three sides: many cells share views, layers and parents."""
+    """Return depth-peeled views of two nested spheres, in which many cells share views, layers and parents."""
     line = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
     positions, normals = [], []
     for view, (row_axis, sign, column_axis) in enumerate([(1, 1, 0), (1, 1, 2), (2, -1, 0)]):
@@ -79,21 +74,23 @@ def spheres(size):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_equal_to_the_original(case):
+def test_equals_custom_rasterizer(case):
     data = np.load(case)
     positions, normals = ([data[f"{name}{view}"] for view in range(3)] for name in ("pos", "nrm"))
     result = build_hierarchy(tensors(positions), tensors(normals), int(data["num_level"]), int(data["resolution"]))
     expected = [[data[f"out_{group}_{index}"] for index in range(len(part))] for group, part in enumerate(result)]
     assert sum(name.startswith("out_") for name in data) == sum(map(len, expected))
     assert differing(result, expected) is None
-    assert differing(result, loops.build(positions, normals, int(data["num_level"]), int(data["resolution"]))) is None
+    assert (
+        differing(result, reference.build(positions, normals, int(data["num_level"]), int(data["resolution"]))) is None
+    )
 
 
 @pytest.mark.parametrize(("size", "levels"), [(8, 1), (16, 3), (32, 4), (24, 3), (19, 3), (40, 5)])
-def test_nested_spheres(size, levels):
+def test_equals_reference_for_nested_spheres(size, levels):
     positions, normals = spheres(size)
     result = build_hierarchy(tensors(positions), tensors(normals), levels, size)
-    assert differing(result, loops.build(positions, normals, levels, size)) is None
+    assert differing(result, reference.build(positions, normals, levels, size)) is None
 
 
 @settings(max_examples=150, deadline=None)
@@ -104,46 +101,46 @@ def test_nested_spheres(size, levels):
     grid=st.sampled_from([None, 2, 4]),
     data=st.data(),
 )
-def test_agrees_with_the_loops(seed, resolution, reach, grid, data):
-    """Odd resolutions, points on cell borders, at 1 and beyond, empty views, holes between layers."""
+def test_equals_reference_for_random_views(seed, resolution, reach, grid, data):
+    """The views have odd resolutions, points on cell borders, at 1 and beyond, empty views and holes between layers."""
     levels = data.draw(st.integers(1, resolution.bit_length()))
     positions, normals, feats = scene(seed, resolution, reach=reach, grid=grid)
     result = build_hierarchy_with_feat(tensors(positions), tensors(normals), tensors(feats), levels, resolution)
-    assert differing(result, loops.build(positions, normals, levels, resolution, feats)) is None
+    assert differing(result, reference.build(positions, normals, levels, resolution, feats)) is None
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), resolution=st.sampled_from([2, 4, 8, 16]), levels=st.integers(1, 5))
-def test_agrees_with_the_loops_inside_the_grid(seed, resolution, levels):
-    """Evenly halving resolutions and points inside: what users have, and what takes the short way."""
+def test_equals_reference_inside_a_regular_grid(seed, resolution, levels):
+    """Evenly halving resolutions with all points inside take the fast path, and are what users have."""
     levels = min(levels, resolution.bit_length())
     positions, normals, _ = scene(seed, resolution, reach=0.99, layers=3)
     result = build_hierarchy(tensors(positions), tensors(normals), levels, resolution)
-    assert differing(result, loops.build(positions, normals, levels, resolution)) is None
+    assert differing(result, reference.build(positions, normals, levels, resolution)) is None
 
 
-def test_keys_beyond_32_bits():
+def test_equals_reference_with_keys_beyond_32_bits():
     """At a resolution of 1500 keys wrap around, and some are negative."""
     positions, normals, _ = scene(7, 6, fill=0.7, layers=2)
     result = build_hierarchy(tensors(positions), tensors(normals), 3, 1500)
-    assert differing(result, loops.build(positions, normals, 3, 1500)) is None
+    assert differing(result, reference.build(positions, normals, 3, 1500)) is None
 
 
 @pytest.mark.parametrize("shift", [-0.6, 0.6])
-def test_points_beyond_one_end_of_the_grid(shift):
+def test_equals_reference_with_points_outside_the_grid(shift):
     positions, normals, _ = scene(11, 8, fill=0.9, layers=2)
     for position in positions:
         position[..., :3] = 0.9 * position[..., :3] + np.float32(shift)
     result = build_hierarchy(tensors(positions), tensors(normals), 3, 8)
-    assert differing(result, loops.build(positions, normals, 3, 8)) is None
+    assert differing(result, reference.build(positions, normals, 3, 8)) is None
 
 
-def test_points_at_one_make_cells_of_their_neighbours():
-    """Point 1 has the key of the next row: its parent is not its pixel's, and absent keys are names of cell 0."""
+def test_equals_reference_with_points_at_one():
+    """A point at 1 has the key of the next row: its cell is not the parent of its pixel's cell, and keys are absent."""
     positions, normals, _ = scene(3, 8, grid=1, fill=1.0, layers=2)
     assert any((position == 1).any() for position in positions)
     result = build_hierarchy(tensors(positions), tensors(normals), 3, 8)
-    assert differing(result, loops.build(positions, normals, 3, 8)) is None
+    assert differing(result, reference.build(positions, normals, 3, 8)) is None
 
 
 def test_empty_views_give_empty_levels():
@@ -156,7 +153,7 @@ def test_empty_views_give_empty_levels():
     assert all(t.dtype == torch.int64 for t in neighbours + down + even + odd)
 
 
-def test_strides_and_gradients_do_not_matter():
+def test_accepts_any_strides_and_ignores_gradients():
     positions, normals = spheres(16)
     expected = build_hierarchy(tensors(positions), tensors(normals), 3, 16)
     turned = [torch.from_numpy(p).permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0) for p in positions]
@@ -193,10 +190,22 @@ FLAT = torch.zeros(1, 2, 2)
         ({"view_layer_positions": lambda p: torch.stack([FLAT] * 3)}, TypeError, "a list of three tensors, found Tens"),
         ({"view_layer_positions": lambda p: [FLAT.numpy()] * 3}, TypeError, r"positions\[0\].*found ndarray"),
         ({"view_layer_positions": lambda p: [x.double() for x in p]}, TypeError, r"\[0\].*float32.*float64"),
-        ({"view_layer_positions": lambda p: [FLAT, *p[1:]]}, ValueError, r"\[0\]: expected shape <L,H,W,4>.*\(1, 2"),
-        ({"view_layer_normals": lambda n: [*n[:2], torch.zeros(1, 2, 2, 4)]}, ValueError, r"normals\[2\].*<L,H,W,3>"),
-        ({"view_layer_normals": lambda n: [torch.zeros(9, 2, 2, 3), *n[1:]]}, ValueError, r"normals\[0\].*\(9, 2, 2"),
-        ({"view_layer_feats": lambda f: [*f[:2], f[2][..., :1]]}, ValueError, "view_layer_feats: expected as many"),
+        (
+            {"view_layer_positions": lambda p: [FLAT, *p[1:]]},
+            ValueError,
+            r"\[0\]: expected shape \[L, H, W, 4\].*\[1, 2",
+        ),
+        (
+            {"view_layer_normals": lambda n: [*n[:2], torch.zeros(1, 2, 2, 4)]},
+            ValueError,
+            r"normals\[2\].*[L, H, W, 3]",
+        ),
+        ({"view_layer_normals": lambda n: [torch.zeros(9, 2, 2, 3), *n[1:]]}, ValueError, r"normals\[0\].*\[9, 2, 2"),
+        (
+            {"view_layer_feats": lambda f: [*f[:2], f[2][..., :1]]},
+            ValueError,
+            "view_layer_feats: expected the same number of features",
+        ),
         ({"num_level": 0}, ValueError, "num_level: expected at least 1, found 0"),
         ({"num_level": 4}, ValueError, r"resolution: expected at least 2\*\*\(num_level-1\) for 4 levels.*found 4"),
         ({"num_level": 2.0}, TypeError, "num_level: expected an int, found float"),
@@ -204,13 +213,13 @@ FLAT = torch.zeros(1, 2, 2)
         ({"resolution": True}, TypeError, "resolution: expected an int, found bool"),
     ],
 )
-def test_wrong_arguments(changes, error, words):
+def test_rejects_wrong_arguments(changes, error, words):
     with pytest.raises(error, match=words):
         build_hierarchy_with_feat(**wrong(**changes))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
-def test_points_out_of_reach(value):
+def test_rejects_points_far_outside(value):
     position = torch.full((1, 1, 1, 4), 0.5)
     position[..., 1] = value
     views = [torch.zeros(1, 1, 1, 4), position, torch.zeros(1, 1, 1, 4)]
@@ -221,14 +230,14 @@ def test_points_out_of_reach(value):
     assert len(build_hierarchy(views, normals, 2, 4)[0][0]) == 0
 
 
-def test_the_yardstick_agrees():
-    """The benchmark's C++ loop, a third writing of the same, is equal; the benchmark runs."""
+def test_benchmark_reference_gives_equal_results():
+    """The C++ loop of the benchmark is a third implementation with equal results, and the benchmark runs."""
     script = HERE.parents[2] / "benchmarks" / "hierarchy_time.py"
     if not script.is_file():
-        pytest.skip("the benchmarks are not beside the package")
+        pytest.skip("needs benchmarks/, which is not beside the package here: run in a checkout of the repository")
     command = [sys.executable, str(script), "--size", "32", "--rounds", "1"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if "FileNotFoundError" in done.stderr:
-        pytest.skip("no C++ compiler: install one, or name it in CXX")
+        pytest.skip("needs a C++ compiler: apt-get install g++, or set CXX")
     assert "results are equal" in done.stdout, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""custom_rasterizer's pixels: against its own outputs, a plain loop, and among the modes."""
+"""Tests of custom_rasterizer's pixels against its recorded output, a reference loop, and among the modes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raster_loops as loops
+import reference_rasterizer as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +18,12 @@ RASTERIZERS = {
     "auto": PyTorchRasterizer("cpu"),
     "tiled": create_optimized_rasterizer("tiled", tile_size=37),
     "batched": create_optimized_rasterizer("batched", batch_size=17),
-    "as on MPS": PyTorchRasterizer("cpu", emulate_mps=True),
+    "MPS code path": PyTorchRasterizer("cpu", emulate_mps=True),
 }
 
 
 def mesh(seed: int, kind: str, count: int, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random triangles; kinds of them that are hard in different ways."""
+    """Return random triangles; each kind is difficult in a different way."""
     random = np.random.default_rng(seed)
     vertices = random.uniform(-1.2, 1.2, (3 * count, 4))
     vertices[:, 3] = random.uniform(0.2, 3, 3 * count)
@@ -55,13 +55,13 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one.contiguous().view(torch.int32), other.contiguous().view(torch.int32))
 
 
-def test_cases_are_there() -> None:
+def test_all_recorded_cases_exist() -> None:
     assert len(CASES) == 7
 
 
 @pytest.mark.parametrize("mode", RASTERIZERS)
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_equal_to_the_original(case: Path, mode: str) -> None:
+def test_equals_custom_rasterizer(case: Path, mode: str) -> None:
     data = np.load(case)
     width, height = int(data["width"]), int(data["height"])
     arrays = (torch.from_numpy(data[name]) for name in "VFD")
@@ -82,11 +82,11 @@ KINDS = ("plain", "grid", "pixel centres", "all sizes", "slivers", "negative w")
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     prior=st.booleans(),
 )
-def test_equal_to_a_plain_loop(seed: int, kind: str, count: int, size: tuple[int, int], prior: bool) -> None:
+def test_equals_reference_loop(seed: int, kind: str, count: int, size: tuple[int, int], prior: bool) -> None:
     width, height = size
     vertices, faces = mesh(seed, kind, count, width, height)
     depth = np.random.default_rng(seed).uniform(-1, 1, width * height).astype(np.float32) if prior else None
-    expected, weights, _ = loops.rasterize(vertices.numpy(), faces.numpy(), width, height, depth)
+    expected, weights, _ = reference.rasterize(vertices.numpy(), faces.numpy(), width, height, depth)
     prior_tensor = None if depth is None else torch.from_numpy(depth)
     results = [
         each.rasterize_image(vertices, faces, prior_tensor, width, height, 1e-6, int(prior))
@@ -95,7 +95,7 @@ def test_equal_to_a_plain_loop(seed: int, kind: str, count: int, size: tuple[int
     for ids, barycentric in results[:3]:
         assert np.array_equal(ids.numpy(), expected)
         assert np.array_equal(barycentric.numpy(), weights, equal_nan=True)
-    # Without float64 the last bit of alpha may differ, and with it what hangs on it.
+    # Without float64 the last bit of alpha may differ, which can change pixels on edges.
     assert int((results[3][0] != results[0][0]).sum()) <= 0.01 * width * height + 1
 
 
@@ -105,7 +105,7 @@ def test_equal_to_a_plain_loop(seed: int, kind: str, count: int, size: tuple[int
     tile=st.integers(9, 60),
     batch=st.integers(7, 50),
 )
-def test_modes_agree(seed: int, tile: int, batch: int) -> None:
+def test_all_modes_give_the_same_pixels(seed: int, tile: int, batch: int) -> None:
     vertices, faces = mesh(seed, "plain", 40, 90, 50)
     whole = drawn(RASTERIZERS["auto"], vertices, faces, (90, 50))
     other = PyTorchRasterizer("cpu", tile_size=tile, batch_size=batch)
@@ -114,7 +114,7 @@ def test_modes_agree(seed: int, tile: int, batch: int) -> None:
     assert all(map(torch.equal, whole, large))
 
 
-def test_tiles_of_one_pixel() -> None:
+def test_accepts_tiles_of_one_pixel() -> None:
     vertices, faces = mesh(0, "plain", 5, 6, 4)
     whole = drawn(RASTERIZERS["auto"], vertices, faces, (6, 4))
     assert all(
@@ -124,7 +124,7 @@ def test_tiles_of_one_pixel() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(KINDS[:3]))
-def test_order_of_faces_settles_ties_only(seed: int, kind: str) -> None:
+def test_order_of_faces_only_breaks_ties(seed: int, kind: str) -> None:
     vertices, faces = mesh(seed, kind, 40, 64, 64)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(faces)))
     ids, _ = drawn(RASTERIZERS["auto"], vertices, faces, (64, 64))
@@ -132,16 +132,16 @@ def test_order_of_faces_settles_ties_only(seed: int, kind: str) -> None:
     named = torch.where(moved > 0, order[(moved.long() - 1).clamp(min=0)] + 1, 0)
     for row, column in (named != ids).nonzero().tolist():
         pair = faces[[int(ids[row, column]) - 1, int(named[row, column]) - 1]].numpy()
-        depths = [loops.rasterize(vertices.numpy(), face[None], 64, 64)[2][row, column] for face in pair]
+        depths = [reference.rasterize(vertices.numpy(), face[None], 64, 64)[2][row, column] for face in pair]
         assert depths[0] == depths[1]
-        # Of equals the lowest wins, so in the first order no other can be lower.
+        # The lowest index wins a tie, so that no tied face has a lower index in the first order.
         assert ids[row, column] < named[row, column]
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), right=st.integers(-9, 9), down=st.integers(-9, 9))
-def test_moved_by_pixels(seed: int, right: int, down: int) -> None:
-    """Samples that are not next to an edge stay covered or uncovered, by the same face but for ties."""
+def test_translation_by_pixels_moves_the_picture(seed: int, right: int, down: int) -> None:
+    """Samples that are not next to an edge keep their coverage and their face, except for ties."""
     vertices, faces = mesh(seed, "plain", 1, 65, 65)
     vertices[:, 3] = 1
     vertices[:, :2] *= 0.5
@@ -151,7 +151,7 @@ def test_moved_by_pixels(seed: int, right: int, down: int) -> None:
     before, _ = drawn(RASTERIZERS["auto"], vertices, faces, (65, 65))
     after, _ = drawn(RASTERIZERS["auto"], there, faces, (65, 65))
     expected = torch.roll(before, (down, right), (0, 1))
-    corners = loops.project(there.numpy(), 65, 65)[:, :2].astype(np.float64)
+    corners = reference.project(there.numpy(), 65, 65)[:, :2].astype(np.float64)
     for row, column in (after != expected).nonzero().tolist():
         sample = np.array([column + 0.5, row + 0.5])
         edges = [(corners[i], corners[(i + 1) % 3] - corners[i]) for i in range(3)]
@@ -159,8 +159,8 @@ def test_moved_by_pixels(seed: int, right: int, down: int) -> None:
         assert min(map(abs, aside)) < 1e-3
 
 
-def test_depth_peeling() -> None:
-    """Each layer as prior gives the next one."""
+def test_depth_prior_peels_layers() -> None:
+    """Each layer used as depth prior yields the next layer."""
     layers = []
     for z in (-0.5, 0.2, 0.7):
         layers += [[-1, -1, z, 1], [1, -1, z, 1], [1, 1, z, 1], [-1, 1, z, 1]]
@@ -175,8 +175,8 @@ def test_depth_peeling() -> None:
     assert seen == [[1], [2], [3], [0]]
 
 
-def test_depth_bounds() -> None:
-    """z / w of -1.00001 is drawn, of -1.00003 is not; there is no far end."""
+def test_draws_only_within_the_depth_bounds() -> None:
+    """z / w = -1.00001 is drawn and -1.00003 is not; large depths are drawn up to about 16383."""
     faces = torch.tensor([[0, 1, 2]], dtype=torch.int32)
     for z, covered in ((-1.00001, True), (-1.00003, False), (100.0, True), (16382.0, True), (20000.0, False)):
         vertices = torch.tensor([[-1, -1, z, 1], [3, -1, z, 1], [-1, 3, z, 1]])
@@ -184,16 +184,18 @@ def test_depth_bounds() -> None:
         assert bool((ids == 1).all()) is covered, z
 
 
-@pytest.mark.parametrize("kind", ["no faces", "no vertices", "behind the near end", "aside", "without area"])
-def test_background(kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["no faces", "no vertices", "before the near plane", "beside the screen", "without area"]
+)
+def test_draws_only_background(kind: str) -> None:
     vertices = torch.tensor([[-0.5, -0.5, 0, 1], [0.5, -0.5, 0, 1], [0, 0.5, 0, 1]])
     faces = torch.tensor([[0, 1, 2]], dtype=torch.int32)
     if kind in ("no faces", "no vertices"):
         faces = faces[:0]
         vertices = vertices[: 0 if kind == "no vertices" else None]
-    elif kind == "behind the near end":
+    elif kind == "before the near plane":
         vertices[:, 2] = -2
-    elif kind == "aside":
+    elif kind == "beside the screen":
         vertices[:, 0] += 5
     else:
         faces = torch.tensor([[0, 1, 1]], dtype=torch.int32)
@@ -204,7 +206,7 @@ def test_background(kind: str) -> None:
         assert not barycentric.any()
 
 
-def test_any_strides() -> None:
+def test_accepts_any_strides() -> None:
     vertices, faces = meshes.sphere(500)
     straight = drawn(RASTERIZERS["auto"], vertices, faces, (40, 30))
     wide = torch.zeros(len(vertices), 8)
@@ -213,7 +215,7 @@ def test_any_strides() -> None:
     assert all(map(torch.equal, straight, drawn(RASTERIZERS["auto"], wide[:, ::2], turned, (40, 30))))
 
 
-def test_batch() -> None:
+def test_batch_equals_single_meshes() -> None:
     vertices, faces = meshes.torus(300)
     pair = torch.stack([vertices, vertices * torch.tensor([0.5, 0.5, 1, 1])])
     ids, barycentric = PyTorchRasterizer("cpu").rasterize(pair, faces, (20, 30))
@@ -224,7 +226,7 @@ def test_batch() -> None:
         assert torch.equal(barycentric[one], alone[1])
 
 
-def test_numbers_of_faces_stay_exact() -> None:
+def test_face_ids_above_2_to_the_24_are_exact() -> None:
     buffer = KeyBuffer(2, torch.device("cpu"))
     face = torch.tensor([2**31 - 1, 2**24 + 1])
     buffer.draw(torch.tensor([[0, 1]]), torch.tensor([[7.9, 3.0]]), face)

@@ -1,4 +1,4 @@
-"""RasterizerWrapper: which backend it takes and why, and that each is called as it has to be."""
+"""Tests of RasterizerWrapper: which backend it selects and why, and how it calls the backends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import types
 from pathlib import Path
 
+import fake_nvdiffrast
 import numpy as np
 import pytest
 import torch
@@ -17,17 +18,14 @@ from torch_rasterizer.rasterizer import PyTorchRasterizer
 from torch_rasterizer.wrapper import BackendUnavailableError, RasterizerWrapper
 
 HERE = Path(__file__).resolve().parent
-SPEC = importlib.util.spec_from_file_location("nvdiffrast_stand_in", HERE / "nvdiffrast_stand_in.py")
-stand_in = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(stand_in)
 
 CPU = torch.device("cpu")
 EMPTY = torch.zeros(0)
 
 
 @pytest.fixture(autouse=True)
-def nothing_installed(monkeypatch):
-    """No backend but PyTorch, whatever this environment has."""
+def hide_installed_backends(monkeypatch):
+    """Hide all backends except PyTorch, regardless of what is installed."""
     for name in ("custom_rasterizer", "custom_rasterizer_kernel", "nvdiffrast", "nvdiffrast.torch"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     find = importlib.util.find_spec
@@ -39,14 +37,14 @@ def nothing_installed(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A CUDA device as far as torch is asked about one; tensors stay on the CPU."""
+    """Make torch report one CUDA device; tensors stay on the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
 
 @pytest.fixture
 def original(monkeypatch):
-    """A compiled original, which notes its calls."""
+    """Install a fake compiled custom_rasterizer that records its calls."""
     module = types.ModuleType("custom_rasterizer")
     module.calls = []
 
@@ -61,7 +59,7 @@ def original(monkeypatch):
 
 
 def install(monkeypatch, **attributes):
-    """An nvdiffrast whose torch part has these attributes."""
+    """Install a fake nvdiffrast whose torch module has these attributes."""
     package, part = types.ModuleType("nvdiffrast"), types.ModuleType("nvdiffrast.torch")
     package.__path__, package.torch = [], part
     for name, value in attributes.items():
@@ -72,7 +70,7 @@ def install(monkeypatch, **attributes):
 
 @pytest.fixture
 def nvdiffrast(monkeypatch):
-    install(monkeypatch, rasterize=stand_in.rasterize, RasterizeCudaContext=stand_in.RasterizeCudaContext)
+    install(monkeypatch, rasterize=fake_nvdiffrast.rasterize, RasterizeCudaContext=fake_nvdiffrast.RasterizeCudaContext)
 
 
 def triangle():
@@ -80,37 +78,37 @@ def triangle():
     return pos, torch.tensor([[0, 1, 2]], dtype=torch.int32)
 
 
-def test_auto_takes_pytorch_on_the_cpu():
+def test_auto_selects_pytorch_on_the_cpu():
     raster = RasterizerWrapper(device="cpu")
     assert (raster.mode, raster.device) == ("pytorch_cpu", CPU)
     assert raster.rejected == {
-        "custom_rasterizer": "pytorch comes first; not installed",
-        "nvdiffrast": "pytorch comes first; not installed",
+        "custom_rasterizer": "pytorch is preferred; not installed",
+        "nvdiffrast": "pytorch is preferred; not installed",
     }
     assert repr(raster) == "RasterizerWrapper(mode='pytorch_cpu', device='cpu')"
 
 
-def test_auto_takes_pytorch_though_others_are_there(original, nvdiffrast):
+def test_auto_prefers_pytorch_to_installed_backends(original, nvdiffrast):
     raster = RasterizerWrapper(device="cpu")
     assert raster.mode == "pytorch_cpu"
-    assert raster.rejected == {"custom_rasterizer": "pytorch comes first", "nvdiffrast": "pytorch comes first"}
+    assert raster.rejected == {"custom_rasterizer": "pytorch is preferred", "nvdiffrast": "pytorch is preferred"}
 
 
-def test_no_device_means_the_best_there_is(monkeypatch):
+def test_default_device_is_the_cpu_without_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert RasterizerWrapper().mode == "pytorch_cpu"
 
 
 @pytest.mark.parametrize(("hip", "mode"), [(None, "pytorch_cuda"), ("6.0", "pytorch_rocm")])
-def test_rocm_is_known_by_its_version(monkeypatch, gpu, hip, mode):
+def test_mode_distinguishes_cuda_and_rocm(monkeypatch, gpu, hip, mode):
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr("torch_rasterizer.rasterizer.PyTorchRasterizer", lambda device: None)
     raster = RasterizerWrapper()
     assert (raster.mode, raster.device.type) == (mode, "cuda")
 
 
-def test_mps_is_taken_where_there_is_no_cuda(monkeypatch):
+def test_default_device_is_mps_without_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr("torch_rasterizer.rasterizer.PyTorchRasterizer", lambda device: None)
@@ -118,28 +116,28 @@ def test_mps_is_taken_where_there_is_no_cuda(monkeypatch):
     assert (raster.mode, raster.device.type) == ("pytorch_mps", "mps")
 
 
-def test_auto_goes_on_to_the_next(monkeypatch, original):
+def test_auto_selects_the_next_backend_if_one_fails(monkeypatch, original):
     def broken(device):
         raise wrapper._RejectedError("is broken")
 
     monkeypatch.setitem(wrapper._OPENERS, "pytorch", broken)
     raster = RasterizerWrapper(device="cpu")
     assert raster.mode == "custom_rasterizer"
-    assert raster.rejected == {"pytorch": "is broken", "nvdiffrast": "custom_rasterizer comes first; not installed"}
+    assert raster.rejected == {"pytorch": "is broken", "nvdiffrast": "custom_rasterizer is preferred; not installed"}
 
 
-def test_auto_says_why_nothing_can_be_used(monkeypatch):
+def test_auto_reports_why_no_backend_can_be_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendUnavailableError, match="no backend can rasterize on cuda:") as caught:
         RasterizerWrapper(device="cuda")
     assert list(caught.value.rejected) == ["pytorch", "custom_rasterizer", "nvdiffrast"]
-    assert all("sees no CUDA or ROCm device" in reason for reason in caught.value.rejected.values())
+    assert all("finds no CUDA or ROCm device" in reason for reason in caught.value.rejected.values())
 
 
-def test_a_named_original_is_called_with_what_it_needs(original):
+def test_custom_rasterizer_is_called_with_contiguous_tensors(original):
     raster = RasterizerWrapper(backend="custom_rasterizer", device="cpu")
     assert (raster.mode, raster.device.type) == ("custom_rasterizer", "cpu")
-    assert raster.rejected["pytorch"] == "backend='custom_rasterizer' was asked for"
+    assert raster.rejected["pytorch"] == "backend='custom_rasterizer' was requested"
     pos, tri = triangle()
     turned = pos.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     assert raster.rasterize(turned, tri, (4, 5)) == ("ids", "barycentrics")
@@ -150,19 +148,19 @@ def test_a_named_original_is_called_with_what_it_needs(original):
     assert raster.interpolate(1, 2, 3, 4) == ("interpolated", (1, 2, 3, 4))
 
 
-def test_our_own_drop_in_is_no_original(original):
+def test_package_custom_rasterizer_is_not_a_backend(original):
     original.__torch_rasterizer__ = True
-    with pytest.raises(BackendUnavailableError, match=r"custom_rasterizer: .*drop-in.*use 'pytorch'"):
+    with pytest.raises(BackendUnavailableError, match=r"custom_rasterizer: .*package custom-rasterizer.*use 'pytorch'"):
         RasterizerWrapper(backend="custom_rasterizer", device="cpu")
 
 
-def test_a_module_without_the_calls_is_refused(original):
+def test_rejects_a_module_without_the_functions(original):
     del original.interpolate
-    with pytest.raises(BackendUnavailableError, match="the module custom_rasterizer has no interpolate"):
+    with pytest.raises(BackendUnavailableError, match="the module custom_rasterizer lacks interpolate"):
         RasterizerWrapper(backend="custom_rasterizer", device="cpu")
 
 
-def test_a_broken_module_is_refused_with_its_error(monkeypatch, tmp_path):
+def test_reports_the_import_error_of_a_broken_module(monkeypatch, tmp_path):
     (tmp_path / "custom_rasterizer.py").write_text('raise OSError("libcudart.so.12: cannot open")\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(wrapper, "_is_installed", lambda name: True)
@@ -171,37 +169,39 @@ def test_a_broken_module_is_refused_with_its_error(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["custom_rasterizer", "nvdiffrast"])
-def test_what_is_not_installed_is_said(gpu, backend):
-    message = rf"backend '{backend}' cannot be used on cuda: {backend}: not installed\. backend='auto' takes"
+def test_reports_a_backend_that_is_not_installed(gpu, backend):
+    message = rf"backend '{backend}' cannot be used on cuda: {backend}: not installed\. backend='auto' selects"
     with pytest.raises(BackendUnavailableError, match=message):
         RasterizerWrapper(backend=backend, device="cuda")
 
 
-def test_backends_are_refused_where_they_do_not_run(nvdiffrast, original):
+def test_rejects_backends_on_unsupported_devices(nvdiffrast, original):
     with pytest.raises(BackendUnavailableError, match="nvdiffrast: runs on cuda, not on cpu"):
         RasterizerWrapper(backend="nvdiffrast", device="cpu")
     with pytest.raises(BackendUnavailableError, match="custom_rasterizer: runs on cpu and cuda, not on mps"):
         RasterizerWrapper(backend="custom_rasterizer", device="mps")
 
 
-def test_a_device_beyond_those_there_are(gpu):
-    with pytest.raises(BackendUnavailableError, match="torch sees 1 CUDA or ROCm devices, none with index 3"):
+def test_rejects_a_device_index_that_does_not_exist(gpu):
+    with pytest.raises(BackendUnavailableError, match="torch finds 1 CUDA or ROCm devices, but no index 3"):
         RasterizerWrapper(backend="pytorch", device="cuda:3")
 
 
-def test_no_context_is_a_reason(monkeypatch, gpu):
+def test_reports_a_failed_context(monkeypatch, gpu):
     def context(device):
         raise RuntimeError("no kernel image is available\nfor this device")
 
     install(monkeypatch, RasterizeCudaContext=context)
     monkeypatch.setattr(nvdiffrast_adapter, "PyTorchRasterizer", lambda device: None)
-    with pytest.raises(BackendUnavailableError, match="no context on cuda: RuntimeError: no kernel image is available"):
+    with pytest.raises(
+        BackendUnavailableError, match="cannot create a context on cuda: RuntimeError: no kernel image is"
+    ):
         RasterizerWrapper(backend="nvdiffrast", device="cuda")
 
 
-def test_a_named_nvdiffrast_is_taken(monkeypatch, gpu, nvdiffrast):
+def test_selects_nvdiffrast_by_name(monkeypatch, gpu, nvdiffrast):
     monkeypatch.setattr(nvdiffrast_adapter, "PyTorchRasterizer", lambda device: None)
-    monkeypatch.setattr(nvdiffrast_adapter, "check_rasterize", lambda *arguments: None)  # The tensors are not there.
+    monkeypatch.setattr(nvdiffrast_adapter, "check_rasterize", lambda *arguments: None)  # The tensors are on the CPU.
     raster = RasterizerWrapper(backend="nvdiffrast", device="cuda:0")
     assert (raster.mode, str(raster.device)) == ("nvdiffrast", "cuda:0")
     ids, barycentric = raster.rasterize(*triangle(), (6, 7))
@@ -210,31 +210,31 @@ def test_a_named_nvdiffrast_is_taken(monkeypatch, gpu, nvdiffrast):
 
 
 @pytest.mark.parametrize("backend", ["opengl", "", None])
-def test_unknown_backends(backend):
+def test_rejects_unknown_backends(backend):
     with pytest.raises(ValueError, match=r"backend: expected one of 'auto', 'pytorch', .*, found"):
         RasterizerWrapper(backend=backend)
 
 
 @pytest.mark.parametrize("device", ["quantum", object()])
-def test_unknown_devices(device):
+def test_rejects_unknown_devices(device):
     with pytest.raises(ValueError, match=r"device: expected a torch\.device or its name, found"):
         RasterizerWrapper(device=device)
 
 
-def test_pytorch_draws_through_the_wrapper():
+def test_wrapper_gives_the_result_of_pytorch_rasterizer():
     pos, tri = triangle()
     raster = RasterizerWrapper(backend="pytorch", device="cpu")
     ids, barycentric = raster.rasterize(pos, tri, (8, 9))
-    beside_ids, beside = PyTorchRasterizer(CPU).rasterize_image(pos[0], tri, EMPTY, 9, 8, 1e-6, 0)
-    assert torch.equal(ids, beside_ids)
-    assert torch.equal(barycentric, beside)
+    expected_ids, expected = PyTorchRasterizer(CPU).rasterize_image(pos[0], tri, EMPTY, 9, 8, 1e-6, 0)
+    assert torch.equal(ids, expected_ids)
+    assert torch.equal(barycentric, expected)
     assert 0 < int((ids == 1).sum()) < 72
     colours = torch.eye(3)[None]
     drawn = raster.interpolate(colours, ids, barycentric, tri)
     assert torch.allclose(drawn[0], barycentric)
 
 
-def test_the_depth_prior_reaches_the_backend():
+def test_depth_prior_reaches_the_backend():
     pos, tri = triangle()
     raster = RasterizerWrapper(device="cpu")
     behind, _ = raster.rasterize(pos, tri, (8, 8), clamp_depth=torch.full((64,), -0.5), use_depth_prior=1)
@@ -243,11 +243,11 @@ def test_the_depth_prior_reaches_the_backend():
     assert not hidden.any()
 
 
-# The adapter, drawing with the stand-in.
+# Tests of the adapter with the fake nvdiffrast.
 
 
-def soup(seed, faces=40):
-    """Triangles in front of the camera, no two coplanar, with perspective."""
+def random_triangles(seed, faces=40):
+    """Return triangles in front of the camera, no two of them coplanar, with perspective."""
     random = np.random.default_rng(seed)
     ndc = random.uniform([-1.1, -1.1, -0.9], [1.1, 1.1, 0.9], (faces * 3, 3))
     w = random.uniform(0.5, 3, (faces * 3, 1))
@@ -257,19 +257,19 @@ def soup(seed, faces=40):
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 37), (16, 16), (5, 3)])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_same_samples_are_hit(seed, height, width):
-    pos, tri = soup(seed)
-    ids, barycentric = NvdiffrastRasterizer(stand_in, CPU).rasterize(pos, tri, (height, width), EMPTY, 0)
-    beside_ids, beside = PyTorchRasterizer(CPU).rasterize_image(pos[0], tri, EMPTY, width, height, 1e-6, 0)
-    same = ids == beside_ids
-    # The two interpolate and quantize depth in other precisions: pixels where triangles cross may differ.
+def test_adapter_covers_the_same_samples_as_pytorch(seed, height, width):
+    pos, tri = random_triangles(seed)
+    ids, barycentric = NvdiffrastRasterizer(fake_nvdiffrast, CPU).rasterize(pos, tri, (height, width), EMPTY, 0)
+    expected_ids, expected = PyTorchRasterizer(CPU).rasterize_image(pos[0], tri, EMPTY, width, height, 1e-6, 0)
+    same = ids == expected_ids
+    # The two compute depth with different precision: pixels where triangles intersect may differ.
     assert int((~same).sum()) <= max(1, height * width // 200)
     assert ids[same].any()
-    assert float((barycentric - beside)[same].abs().max()) < 2e-4
+    assert float((barycentric - expected)[same].abs().max()) < 2e-4
 
 
-def test_pixel_centres_are_the_ends_of_the_range():
-    """NDC -1 and +1 are samples of the first and the last pixel, not the outer edges of those."""
+def test_ndc_limits_are_the_centres_of_border_pixels():
+    """NDC -1 and +1 are the centres of the first and the last pixel, not their outer edges."""
     pos = torch.tensor([[-1.0, -1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0], [2.0, -4.0, 0.5, 2.0]])
     scaled = onto_samples(pos, 5, 8)
     x = (scaled[:, 0] / scaled[:, 3] + 1) / 2 * 8 - 0.5
@@ -279,15 +279,15 @@ def test_pixel_centres_are_the_ends_of_the_range():
     assert torch.equal(scaled[:, 2:], pos[:, 2:])
 
 
-def test_background_has_no_barycentrics():
+def test_barycentrics_are_zero_in_the_background():
     pos, tri = triangle()
-    ids, barycentric = NvdiffrastRasterizer(stand_in, CPU).rasterize(pos, tri, (9, 9), EMPTY, 0)
+    ids, barycentric = NvdiffrastRasterizer(fake_nvdiffrast, CPU).rasterize(pos, tri, (9, 9), EMPTY, 0)
     assert (ids == 0).any()
     assert not barycentric[ids == 0].any()
     assert torch.allclose(barycentric[ids > 0].sum(-1), torch.ones(1))
 
 
-def test_large_ids_are_exact():
+def test_decodes_ids_above_2_to_the_24():
     ids = [0, 1, 2**24 - 1, 2**24, 2**24 + 1, 2**24 + 12345, 2**25 + 7, 2**29 + 3]
     bits = [struct.unpack("f", struct.pack("i", 0x4A800000 + i))[0] if i > 2**24 else float(i) for i in ids]
     channel = torch.tensor(bits, dtype=torch.float32).reshape(2, 4)
@@ -295,13 +295,13 @@ def test_large_ids_are_exact():
     assert face_ids(channel.t()).t().tolist() == [ids[:4], ids[4:]]
 
 
-def test_gradients_pass_through_the_barycentrics():
+def test_adapter_barycentrics_have_gradients():
     def rasterize(context, pos, tri, resolution, grad_db):
         drawn = torch.zeros(1, *resolution, 4)
         drawn[..., 3] = 1
         return drawn + pos.mean() * torch.tensor([1.0, 1.0, 0.0, 0.0]), None
 
-    module = types.SimpleNamespace(rasterize=rasterize, RasterizeCudaContext=stand_in.RasterizeCudaContext)
+    module = types.SimpleNamespace(rasterize=rasterize, RasterizeCudaContext=fake_nvdiffrast.RasterizeCudaContext)
     pos, tri = triangle()
     pos.requires_grad_()
     _, barycentric = NvdiffrastRasterizer(module, CPU).rasterize(pos, tri, (2, 2), EMPTY, 0)
@@ -309,8 +309,8 @@ def test_gradients_pass_through_the_barycentrics():
     assert float(pos.grad.abs().sum()) > 0
 
 
-def test_an_active_depth_prior_is_refused():
-    raster = NvdiffrastRasterizer(stand_in, CPU)
+def test_adapter_rejects_an_active_depth_prior():
+    raster = NvdiffrastRasterizer(fake_nvdiffrast, CPU)
     with pytest.raises(ValueError, match="use_depth_prior: nvdiffrast has no depth prior"):
         raster.rasterize(*triangle(), (6, 7), torch.zeros(42), 1)
     assert raster.rasterize(*triangle(), (6, 7), torch.zeros(0), 1)[0].any()
@@ -320,36 +320,36 @@ def test_an_active_depth_prior_is_refused():
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"pos": torch.zeros(3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found <3,4>"),
-        ({"pos": torch.zeros(2, 3, 4)}, ValueError, r"pos: expected shape <1,N,4>, found <2,3,4>"),
+        ({"pos": torch.zeros(3, 4)}, ValueError, r"pos: expected shape \[1, N, 4\], found \[3, 4\]"),
+        ({"pos": torch.zeros(2, 3, 4)}, ValueError, r"pos: expected shape \[1, N, 4\], found \[2, 3, 4\]"),
         ({"pos": torch.zeros(1, 3, 4).double()}, TypeError, r"pos: expected torch\.float32, found torch\.float64"),
-        ({"pos": np.zeros((1, 3, 4))}, TypeError, r"pos: expected a torch\.float32 tensor <1,N,4>, found ndarray"),
+        ({"pos": np.zeros((1, 3, 4))}, TypeError, r"pos: expected a torch\.float32 tensor \[1, N, 4\], found ndarray"),
         ({"pos": torch.zeros(1, 3, 4, device="meta")}, ValueError, "pos: expected a tensor on cpu, found one on meta"),
         ({"tri": torch.zeros(1, 3).long()}, TypeError, r"tri: expected torch\.int32, found torch\.int64"),
-        ({"tri": torch.zeros(3).int()}, ValueError, r"tri: expected shape <M,3>, found <3>"),
+        ({"tri": torch.zeros(3).int()}, ValueError, r"tri: expected shape \[M, 3\], found \[3\]"),
         ({"tri": torch.tensor([[0, 1, 3]]).int()}, ValueError, "tri: expected indices 0 to 2, found 3"),
         ({"tri": torch.tensor([[0, -1, 2]]).int()}, ValueError, "tri: expected indices 0 to 2, found -1"),
         ({"resolution": (0, 4)}, ValueError, "height: expected at least 1 pixel, found 0"),
         ({"resolution": (4,)}, ValueError, r"resolution: expected height and width, found \(4,\)"),
     ],
 )
-def test_other_backends_get_no_wrong_arguments(original, changes, error, words):
+def test_compiled_backends_get_checked_arguments(original, changes, error, words):
     pos, tri = triangle()
     arguments = {"pos": pos, "tri": tri, "resolution": (4, 4), "clamp_depth": EMPTY, "use_depth_prior": 0, **changes}
     for raster in (
         RasterizerWrapper(backend="custom_rasterizer", device="cpu"),
-        NvdiffrastRasterizer(stand_in, CPU),
+        NvdiffrastRasterizer(fake_nvdiffrast, CPU),
     ):
         with pytest.raises(error, match=words):
             raster.rasterize(**arguments)
     assert not original.calls
 
 
-def test_no_triangles_are_background():
+def test_adapter_draws_background_without_triangles():
     def rasterize(*arguments, **options):
         raise RuntimeError("tri must have shape [>0, 3]")
 
-    module = types.SimpleNamespace(rasterize=rasterize, RasterizeCudaContext=stand_in.RasterizeCudaContext)
+    module = types.SimpleNamespace(rasterize=rasterize, RasterizeCudaContext=fake_nvdiffrast.RasterizeCudaContext)
     raster = NvdiffrastRasterizer(module, CPU)
     ids, barycentric = raster.rasterize(triangle()[0], torch.zeros(0, 3, dtype=torch.int32), (3, 4), EMPTY, 0)
     assert (tuple(ids.shape), ids.dtype, tuple(barycentric.shape)) == ((3, 4), torch.int32, (3, 4, 3))
@@ -358,12 +358,12 @@ def test_no_triangles_are_background():
 
 
 @pytest.mark.parametrize("name", ["raster_sphere_ortho", "raster_sphere_persp"])
-def test_the_adapter_agrees_with_the_original(name):
+def test_adapter_agrees_with_custom_rasterizer(name):
     file = HERE / "golden" / f"{name}.npz"
     data = np.load(file)
     pos, tri = torch.from_numpy(data["V"])[None], torch.from_numpy(data["F"])
     size = int(data["height"]), int(data["width"])
-    ids, barycentric = NvdiffrastRasterizer(stand_in, CPU).rasterize(pos, tri, size, EMPTY, 0)
+    ids, barycentric = NvdiffrastRasterizer(fake_nvdiffrast, CPU).rasterize(pos, tri, size, EMPTY, 0)
     same = ids.numpy() == data["findices"]
     assert (~same).mean() < 0.01
     assert np.abs(barycentric.numpy() - data["barycentric"])[same].max() < 1e-3

@@ -1,16 +1,16 @@
-"""custom_rasterizer without anything compiled: the names, arguments and results of Hunyuan3D's own module.
+"""Hunyuan3D's module custom_rasterizer without compiled code, with the same names, arguments and results.
 
-``import custom_rasterizer as cr; cr.rasterize(...); cr.interpolate(...)`` work unchanged, on every device that torch
-has. A compiled original that is also installed is not shadowed: importing this package then says so.
+``import custom_rasterizer as cr; cr.rasterize(...); cr.interpolate(...)`` works unchanged, on every torch device.
+Importing this package raises ImportError if a compiled original is installed as well.
 """
 
-from custom_rasterizer import _original
+from custom_rasterizer import _compiled_original
 
-_original.refuse_to_shadow()
+_compiled_original.refuse_to_shadow()
 
-from custom_rasterizer.render import interpolate, rasterize  # noqa: E402 - only once nothing is shadowed
+from custom_rasterizer.render import interpolate, rasterize  # noqa: E402 - after the check
 
 __version__ = "0.1.0"
-# By this torch_rasterizer.RasterizerWrapper tells it from the original.
+# torch_rasterizer.RasterizerWrapper recognizes this package by this attribute.
 __torch_rasterizer__ = True
 __all__ = ["interpolate", "rasterize"]

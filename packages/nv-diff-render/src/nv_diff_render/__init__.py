@@ -1,4 +1,4 @@
-"""A differentiable renderer of block worlds whose picture equals WebGPU's."""
+"""A differentiable renderer of block worlds whose pictures equal those of WebGPU."""
 
 from nv_diff_render.camera import (
     create_look_at_matrix,

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from nv_diff_render.camera import load_camera_matrices_from_metadata
-from nv_diff_render.files import read_json, write_whole
+from nv_diff_render.files import read_json, write_atomic
 
 METADATA = "metadata.json"
 VERSION = "1.0"
@@ -27,7 +27,7 @@ Picture = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Camera:
-    """What a view was drawn with: matrices <4,4>, and what they were made from."""
+    """The camera of a view: matrices [4, 4] and the parameters of the projection."""
 
     view: torch.Tensor
     projection: torch.Tensor
@@ -38,7 +38,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that was read; ``size`` is height and width, ``views`` the metadata of each view."""
+    """A dataset; ``size`` is height and width, ``views`` the metadata of each view."""
 
     folder: Path
     size: tuple[int, int]
@@ -46,53 +46,55 @@ class Dataset:
     capture_id: str
 
     def matrices(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """View and projection <4,4>.
+        """Return view and projection [4, 4].
 
         Raises:
-            ValueError: there is no such view, or its matrices are malformed.
+            ValueError: if the view does not exist or its matrices are malformed.
         """
         return _matrices(self.folder / METADATA, self.views, index)
 
     def picture(self, index: int) -> Picture:
-        """The picture uint8 <H,W,3> that WebGPU drew.
+        """Return the picture uint8 [H, W, 3] that WebGPU drew.
 
         Raises:
-            ValueError: there is none, or it is not of the dataset's size.
+            ValueError: if the picture is missing or does not have the size of the dataset.
         """
         view = self.views[index]
         place = f"{self.folder / METADATA}: views[{index}]"
-        source = _embedded(view, place) if view.get("rgbBase64") else self._file(view, place)
+        source = _decode_embedded(view, place) if view.get("rgbBase64") else self._picture_path(view, place)
         try:
             with Image.open(source) as image:
                 found = np.asarray(image.convert("RGB"))
         except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"{place}: its picture cannot be read: {error}") from error
+            raise ValueError(f"{place}: cannot read the picture: {error}") from error
         if found.shape[:2] != self.size:
-            raise ValueError(f"{place}: its picture has {found.shape[:2]} pixels (h, w), not {self.size}")
+            raise ValueError(
+                f"{place}: the picture has the size {found.shape[:2]} (height, width), expected {self.size}"
+            )
         return found
 
-    def _file(self, view: Mapping[str, Any], place: str) -> Path:
+    def _picture_path(self, view: Mapping[str, Any], place: str) -> Path:
         path = view.get("rgbPath")
         if not isinstance(path, str) or not path:
-            raise ValueError(f"{place}: it has neither rgbPath nor rgbBase64")
+            raise ValueError(f"{place}: expected rgbPath or rgbBase64, found neither")
         found = (self.folder / path).resolve()
         if not found.is_relative_to(self.folder.resolve()):
-            raise ValueError(f"{place}.rgbPath: {path!r} leads out of the dataset's folder")
+            raise ValueError(f"{place}.rgbPath: {path!r} is outside the folder of the dataset")
         return found
 
 
 def read(folder: Path) -> Dataset:
-    """Read a dataset's metadata.
+    """Read the metadata of a dataset.
 
     Raises:
-        ValueError: it is malformed; the message names the place.
-        OSError: it is not there.
+        ValueError: if the metadata is malformed; the message names the place.
+        OSError: if the file is missing.
     """
     path = folder / METADATA
     data = read_json(path)
     size = data.get("imageSize")
     if not isinstance(size, Mapping):
-        raise ValueError(f"{path}: imageSize: expected an object of width and height, found {size!r}")
+        raise ValueError(f"{path}: imageSize: expected an object with width and height, found {size!r}")
     for side in ("height", "width"):
         if not isinstance(size.get(side), int) or size[side] < 1:
             raise ValueError(f"{path}: imageSize.{side}: expected an integer >= 1, found {size.get(side)!r}")
@@ -107,20 +109,20 @@ def read(folder: Path) -> Dataset:
 def write(
     folder: Path, cameras: Sequence[Camera], pictures: Sequence[Picture], *, capture_id: str, captured_at: str
 ) -> None:
-    """Write a dataset: first the pictures, the metadata last, so that what has metadata is whole.
+    """Write a dataset. The metadata is written last, so that a dataset with metadata is complete.
 
     Args:
         folder: datasets/ID.
-        cameras: of every view.
-        pictures: uint8 <H,W,4> or <H,W,3> of every view.
-        capture_id: ties it to its map.
+        cameras: one camera per view.
+        pictures: uint8 [H, W, 4] or [H, W, 3], one picture per view.
+        capture_id: links the dataset to its map.
         captured_at: time in ISO 8601.
     """
     views = []
     for index, (camera, picture) in enumerate(zip(cameras, pictures, strict=True)):
         name = f"images/{index:03}_view_{index + 1:03}.png"
-        write_whole(folder / name, png(picture[..., :3]))
-        views.append(_view(camera, index, name, picture.shape[:2], captured_at))
+        write_atomic(folder / name, png(picture[..., :3]))
+        views.append(_view_metadata(camera, index, name, picture.shape[:2], captured_at))
     height, width = pictures[0].shape[:2]
     content = {
         "formatVersion": VERSION,
@@ -130,17 +132,17 @@ def write(
         "captureId": capture_id,
         "views": views,
     }
-    write_whole(folder / METADATA, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomic(folder / METADATA, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def png(picture: Picture) -> bytes:
-    """A picture uint8 <H,W,3> as PNG."""
+    """Return a picture uint8 [H, W, 3] as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _view(camera: Camera, index: int, name: str, size: tuple[int, ...], captured_at: str) -> dict[str, Any]:
+def _view_metadata(camera: Camera, index: int, name: str, size: tuple[int, ...], captured_at: str) -> dict[str, Any]:
     rotation = camera.view[:3, :3].double()
     right, up, back = rotation
     product = (camera.projection.double() @ camera.view.double()).float()
@@ -178,7 +180,7 @@ def _matrices(path: Path, views: Sequence[Mapping[str, Any]], index: int) -> tup
         raise ValueError(str(error).replace("metadata:", f"{path}:", 1)) from error
 
 
-def _embedded(view: Mapping[str, Any], place: str) -> io.BytesIO:
+def _decode_embedded(view: Mapping[str, Any], place: str) -> io.BytesIO:
     text = str(view["rgbBase64"])
     try:
         return io.BytesIO(base64.b64decode(text.partition(",")[2] or text, validate=True))

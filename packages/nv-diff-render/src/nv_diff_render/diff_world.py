@@ -1,4 +1,4 @@
-"""DifferentiableBlockWorld: blocks that can be placed and taken away, and whose materials can be learned."""
+"""DifferentiableBlockWorld: an editable set of blocks with learnable materials."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import nn
 from nv_diff_render.grid import Position, Positions
 from nv_diff_render.materials import AIR, MATERIALS, material_index
 from nv_diff_render.mesh_builder import grid_blocks
-from nv_diff_render.renderer import DifferentiableBlockRenderer, picture_size
-from nv_diff_render.scene import Frame, Materials, Scene
+from nv_diff_render.renderer import DifferentiableBlockRenderer
+from nv_diff_render.scene import Frame, Materials, RenderOptions, Scene
 
 _M = len(MATERIALS)
 
 
 class BlockLogits(nn.Parameter):
-    """The logits <M> of one block: a row of the world's table, whose memory and gradient it shares.
+    """The logits [M] of one block: a row of the world's table, sharing its memory and gradient.
 
-    Optimizers and readers may use it as any parameter. What torch.autograd.grad is asked for must be the table,
-    ``world.logits``: that is what pictures are made from.
+    It can be used like any parameter in optimizers. torch.autograd.grad must be called with the table ``world.logits``,
+    from which pictures are computed.
     """
 
     _table: nn.Parameter
@@ -30,7 +30,7 @@ class BlockLogits(nn.Parameter):
 
     @property
     def grad(self) -> torch.Tensor | None:
-        """The block's row of the table's gradient, None if there is none."""
+        """Return the block's row of the table's gradient, or None if the table has no gradient."""
         return None if self._table.grad is None else self._table.grad[self._row]
 
     @grad.setter
@@ -43,10 +43,10 @@ class BlockLogits(nn.Parameter):
 
 
 class DifferentiableBlockWorld(nn.Module):
-    """A grid of blocks; ``parameters()`` is one table of material logits <N,M>, a row a block.
+    """A grid of blocks; ``parameters()`` is one table of material logits [N, M] with one row per block.
 
-    Make an optimizer after the blocks are placed: placing or removing one changes the table's size and drops its
-    gradient, while values of blocks that stay are kept.
+    Create the optimizer after placing the blocks: placing or removing a block resizes the table and drops its gradient.
+    The logits of the other blocks are kept.
 
     Args:
         grid_size, world_scale, device, backend: see DifferentiableBlockRenderer.
@@ -62,7 +62,7 @@ class DifferentiableBlockWorld(nn.Module):
         super().__init__()
         self.renderer = DifferentiableBlockRenderer(grid_size, world_scale, device, backend)
         self.logits = nn.Parameter(torch.zeros((0, _M), device=self.renderer.device))
-        # More rows than blocks, so that placing one by one is not quadratic.
+        # Spare rows keep placing blocks one by one from taking quadratic time.
         self._rows = self.logits.data
         self._index: dict[Position, int] = {}
         self._views: weakref.WeakValueDictionary[Position, BlockLogits] = weakref.WeakValueDictionary()
@@ -70,7 +70,7 @@ class DifferentiableBlockWorld(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the blocks are."""
+        """The device of the blocks."""
         return self.renderer.device
 
     @property
@@ -80,12 +80,12 @@ class DifferentiableBlockWorld(nn.Module):
 
     @property
     def world_scale(self) -> float:
-        """The length of a cell's edge."""
+        """The edge length of a cell in world units."""
         return self.renderer.grid.world_scale
 
     @property
     def blocks(self) -> list[tuple[Position, BlockLogits]]:
-        """Every block's position and logits, in the order of the table."""
+        """The position and logits of every block, in the order of the table."""
         return [(position, self._view(position)) for position in self._index]
 
     def __len__(self) -> int:
@@ -104,19 +104,21 @@ class DifferentiableBlockWorld(nn.Module):
         logits: torch.Tensor | None = None,
         bias_strength: float = 10.0,
     ) -> BlockLogits:
-        """Place a block, or change the one that is there; returns its logits <M>.
+        """Place a block, or change an existing one. Return its logits [M].
 
         Args:
-            position: its cell.
-            material: by name or index: the logits are 0, and ``bias_strength`` at it.
-            logits: instead of a material; without either they are drawn from a normal distribution, 0.1 wide.
+            position: the cell.
+            material: name or index; sets the logits to 0, and to ``bias_strength`` for this material.
+            logits: [M], instead of a material. Without material and logits, they are drawn from a normal distribution
+            with
+                standard deviation 0.1.
             bias_strength: see material.
 
         Raises:
-            TypeError, ValueError: the position is outside the grid, there is no such material, or logits are not <M>.
+            TypeError, ValueError: if the position is outside the grid, the material is unknown, or logits are not [M].
         """
         if logits is not None and logits.shape != (_M,):
-            raise ValueError(f"logits: expected <{_M}>, found {tuple(logits.shape)}")
+            raise ValueError(f"logits: expected [{_M}], found {list(logits.shape)}")
         self.place_blocks([position], material, None if logits is None else logits[None], bias_strength)
         return self._view(_position(position))
 
@@ -127,19 +129,19 @@ class DifferentiableBlockWorld(nn.Module):
         logits: torch.Tensor | None = None,
         bias_strength: float = 10.0,
     ) -> None:
-        """Place N blocks at once, or change those that are there.
+        """Place N blocks at once, or change existing ones.
 
         Args:
             positions: N cells.
-            material: of all, or the materials' indices int <N>.
-            logits: <N,M>, instead of materials.
+            material: one material for all blocks, or indices int [N].
+            logits: [N, M], instead of materials.
             bias_strength: see place_block.
 
         Raises:
-            TypeError, ValueError: see place_block; nothing is placed then.
+            TypeError, ValueError: see place_block; no block is placed in this case.
         """
         checked = self.renderer.grid.positions(positions, self.device)
-        values = self._values(len(checked), material, logits, bias_strength)
+        values = self._initial_logits(len(checked), material, logits, bias_strength)
         places: list[Position] = [(x, y, z) for x, y, z in checked.tolist()]
         before = len(self)
         for place in places:
@@ -153,7 +155,7 @@ class DifferentiableBlockWorld(nn.Module):
         """Place blocks in all cells from ``lower`` to ``upper``, both included.
 
         Raises:
-            ValueError: a cell is outside the grid, there is no such material, or upper is below lower.
+            ValueError: if a cell is outside the grid, the material is unknown, or upper is below lower.
         """
         if any(low > high for low, high in zip(lower, upper, strict=True)):
             raise ValueError(f"upper {tuple(upper)} is below lower {tuple(lower)}")
@@ -161,7 +163,7 @@ class DifferentiableBlockWorld(nn.Module):
         self.place_blocks(torch.cartesian_prod(*axes), material)
 
     def remove_block(self, position: Position) -> bool:
-        """Take a block away; False if there is none."""
+        """Remove a block. Return False if the cell is empty."""
         place = _position(position)
         if place not in self._index:
             return False
@@ -173,40 +175,41 @@ class DifferentiableBlockWorld(nn.Module):
         return True
 
     def clear(self) -> None:
-        """Take all blocks away."""
+        """Remove all blocks."""
         self._index.clear()
         self._views.clear()
         self._resize()
 
     def get_block(self, position: Position) -> BlockLogits | None:
-        """The logits <M> of the block at ``position``, None if there is none."""
+        """Return the logits [M] of the block at ``position``, or None if the cell is empty."""
         place = _position(position)
         return self._view(place) if place in self._index else None
 
     def get_positions(self) -> list[Position]:
-        """The positions of all blocks, in the order of the table."""
+        """Return the positions of all blocks, in the order of the table."""
         return list(self._index)
 
     def get_material_logits(self) -> torch.Tensor:
-        """The table <N,M>."""
+        """Return the table [N, M]."""
         return self.logits
 
     def to_grid(self) -> torch.Tensor:
-        """The likeliest material of every cell, int64 <X,Y,Z>; 0, Air, where no block is."""
+        """Return the most likely material of every cell, int64 [X, Y, Z]; empty cells are 0 (Air)."""
         grid = torch.full(self.grid_size, AIR, device=self.device)
         if len(self):
             grid[tuple(self._positions().unbind(1))] = self.logits.detach().argmax(dim=1)
         return grid
 
     def from_grid(self, materials: torch.Tensor, bias_strength: float = 10.0) -> None:
-        """Replace all blocks by those of a dense grid of material indices, int <X,Y,Z>, 0 is Air.
+        """Replace all blocks by those of a dense grid of material indices, int [X, Y, Z]; 0 is Air.
 
         Raises:
-            TypeError, ValueError: it is no such grid of this world's size; nothing changes then.
+            TypeError, ValueError: if the grid does not hold material indices or has another size; the world stays
+            unchanged.
         """
         positions, logits, size = grid_blocks(materials.to(self.device), bias_strength)
         if size != self.grid_size:
-            raise ValueError(f"materials: expected <{','.join(map(str, self.grid_size))}>, found {size}")
+            raise ValueError(f"materials: expected {list(self.grid_size)}, found {list(size)}")
         self.clear()
         self.place_blocks(positions, logits=logits)
 
@@ -223,10 +226,10 @@ class DifferentiableBlockWorld(nn.Module):
         gumbel: torch.Generator | None = None,
         quantize: bool = True,
     ) -> torch.Tensor:
-        """The pictures <B,4,H,W> of the world; see DifferentiableBlockRenderer.render."""
+        """Return the pictures [B, 4, H, W] of the world; see DifferentiableBlockRenderer.render for the arguments."""
         materials = Materials(temperature, hard_materials, exclude_air, gumbel)
-        size = picture_size(img_h, img_w)
-        return self.scene.render(self.logits, camera_view, camera_proj, size, materials, quantize=quantize)
+        options = RenderOptions(camera_view, camera_proj, img_h, img_w, materials, quantize)
+        return self.scene.render(self.logits, options)
 
     def render_frame(
         self,
@@ -236,19 +239,19 @@ class DifferentiableBlockWorld(nn.Module):
         img_w: int,
         materials: Materials | None = None,
     ) -> Frame:
-        """The pictures with depth, normals and block ids."""
-        size = picture_size(img_h, img_w)
-        return self.scene.frame(self.logits, camera_view, camera_proj, size, materials or Materials())
+        """Return the pictures with depth, normals and block ids."""
+        options = RenderOptions(camera_view, camera_proj, img_h, img_w, materials or Materials())
+        return self.scene.frame(self.logits, options)
 
     @property
     def scene(self) -> Scene:
-        """What does not depend on materials; made anew after a block was placed or taken away."""
+        """The faces and their visibility, without materials; rebuilt after a block is placed or removed."""
         if self._scene is None:
             self._scene = self.renderer.scene(self._positions())
         return self._scene
 
     def state_dict_blocks(self) -> dict[str, Any]:
-        """What the world is: {positions, logits <N,M>, grid_size, world_scale}."""
+        """Return the state of the world: {positions, logits [N, M], grid_size, world_scale}."""
         return {
             "positions": self.get_positions(),
             "logits": self.logits.detach().clone(),
@@ -257,37 +260,39 @@ class DifferentiableBlockWorld(nn.Module):
         }
 
     def load_state_dict_blocks(self, state: Mapping[str, Any]) -> None:
-        """Replace all blocks by those of ``state``, which state_dict_blocks made.
+        """Replace all blocks by those of ``state``, a result of state_dict_blocks.
 
         Raises:
-            ValueError: something is missing, or it is of a world of another size; nothing changes then.
+            ValueError: if a key is missing or the state has another grid; the world stays unchanged.
         """
         missing = {"positions", "logits", "grid_size", "world_scale"} - state.keys()
         if missing:
             raise ValueError(f"the state lacks {', '.join(sorted(missing))}")
-        made_for = (tuple(state["grid_size"]), float(state["world_scale"]))
-        if made_for != (self.grid_size, self.world_scale):
-            raise ValueError(f"the state is of a world of {made_for}, this one is {(self.grid_size, self.world_scale)}")
+        state_grid = (tuple(state["grid_size"]), float(state["world_scale"]))
+        if state_grid != (self.grid_size, self.world_scale):
+            raise ValueError(
+                f"the state has grid size and scale {state_grid}, expected {(self.grid_size, self.world_scale)}"
+            )
         checked = self.renderer.grid.positions(state["positions"], self.device)
-        values = self._values(len(checked), None, state["logits"], 0.0)
+        values = self._initial_logits(len(checked), None, state["logits"], 0.0)
         self.clear()
         self.place_blocks(checked, logits=values)
 
-    def _values(
+    def _initial_logits(
         self, count: int, material: str | int | torch.Tensor | None, logits: torch.Tensor | None, bias: float
     ) -> torch.Tensor:
         if logits is not None:
             if material is not None:
-                raise ValueError("material and logits are both given: expected one of them")
+                raise ValueError("expected material or logits, found both")
             if logits.shape != (count, _M):
-                raise ValueError(f"logits: expected <{count},{_M}>, found {tuple(logits.shape)}")
+                raise ValueError(f"logits: expected [{count}, {_M}], found {list(logits.shape)}")
             return logits.detach().to(self.logits)
         if material is None:
             return torch.randn((count, _M), device=self.device) * 0.1
         if isinstance(material, torch.Tensor):
             known = [material_index(index) for index in material.tolist()]
             if len(known) != count:
-                raise ValueError(f"material: expected <{count}>, found {tuple(material.shape)}")
+                raise ValueError(f"material: expected [{count}], found {list(material.shape)}")
         else:
             known = [material_index(material)] * count
         values = torch.zeros((count, _M), device=self.device)
@@ -297,7 +302,7 @@ class DifferentiableBlockWorld(nn.Module):
         return torch.tensor(list(self._index), device=self.device, dtype=torch.int64).reshape(-1, 3)
 
     def _resize(self) -> None:
-        """Give the table as many rows as there are blocks."""
+        """Give the table one row per block."""
         count = len(self)
         if count > len(self._rows):
             grown = self._rows.new_zeros((max(count, 2 * len(self._rows)), _M))
@@ -307,16 +312,16 @@ class DifferentiableBlockWorld(nn.Module):
         self.logits.grad = None
         self.logits.data = self._rows[:count]
         for place, view in self._views.items():
-            self._point(view, place)
+            self._attach(view, place)
 
     def _view(self, place: Position) -> BlockLogits:
         if place not in self._views:
             view = BlockLogits(self.logits.data[self._index[place]])
-            self._point(view, place)
+            self._attach(view, place)
             self._views[place] = view
         return self._views[place]
 
-    def _point(self, view: BlockLogits, place: Position) -> None:
+    def _attach(self, view: BlockLogits, place: Position) -> None:
         row = self._index[place]
         view.data = self.logits.data[row]
         view._table, view._row = self.logits, row

@@ -1,4 +1,4 @@
-"""A world as a mesh for other programs: OBJ and GLB, by trimesh."""
+"""Export of a world as a mesh in OBJ or GLB format, with trimesh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nv_diff_render.diff_world import DifferentiableBlockWorld
-from nv_diff_render.files import write_whole
+from nv_diff_render.files import write_atomic
 from nv_diff_render.materials import MATERIALS
 from nv_diff_render.mesh_builder import SLOTS, TRIANGLES, block_colors, material_weights
 
@@ -17,28 +17,28 @@ _FORMATS = (".obj", ".glb")
 
 
 def export_mesh(world: DifferentiableBlockWorld, path: Path | str) -> None:
-    """Write the faces that can be seen, each block in the colours of its likeliest material, without light.
+    """Write the visible faces, each block in the unlit colours of its most likely material.
 
     Args:
-        world: at least one block.
-        path: its ending says the format, .obj or .glb; colours are those of the corners.
+        world: a world with at least one block.
+        path: the output file; its suffix selects the format, .obj or .glb. Colours are stored per vertex.
 
     Raises:
-        ValueError: the world is empty, or the ending is another one.
-        ImportError: trimesh is not installed.
+        ValueError: if the world is empty or the suffix is not supported.
+        ImportError: if trimesh is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"{path}: expected a name that ends in {' or '.join(_FORMATS)}")
+        raise ValueError(f"{path}: expected a name that ends with {' or '.join(_FORMATS)}")
     if not len(world):
-        raise ValueError("the world holds no block: there is nothing to export")
+        raise ValueError("the world has no blocks: place at least one before the export")
     content: str | bytes = _mesh(world).export(file_type=path.suffix.lower()[1:])
-    write_whole(path, content.encode() if isinstance(content, str) else content)
+    write_atomic(path, content.encode() if isinstance(content, str) else content)
 
 
 def _mesh(world: DifferentiableBlockWorld) -> Any:
     try:
-        import trimesh  # noqa: PLC0415 - only who exports needs it
+        import trimesh  # noqa: PLC0415 - trimesh is optional
     except ImportError as error:
         raise ImportError("exporting needs trimesh: pip install 'nv-diff-render[export]'") from error
     faces = world.scene.faces

@@ -1,4 +1,4 @@
-"""Files that are read with their place in every error, and that are written whole or not at all."""
+"""Read JSON with the place in every error, and write files atomically."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A file's JSON object.
+    """Return the JSON object in a file.
 
     Raises:
-        ValueError: it holds none; the message names the line and column.
-        OSError: it cannot be read.
+        ValueError: if the file does not contain a JSON object; the message names line and column.
+        OSError: if the file cannot be read.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -27,12 +27,12 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file through a temporary file, so that it is either complete or unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The grid of cells that blocks stand in, and where it lies in the world.
+"""The grid of cells that hold blocks, and its place in the world.
 
-A grid has <X, Y, Z> cells, y up; it is centred on the world's x and z axes and stands on y = 0. A cell's edge is
-``world_scale`` world units long. The order of cells is y, then z, then x, the last the fastest.
+A grid has [X, Y, Z] cells with y up. It is centred on the x and z axes of the world and stands on y = 0. A cell's edge
+is ``world_scale`` world units long. Cells are ordered by y, then z, then x.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Positions: TypeAlias = "Sequence[Position] | torch.Tensor"
 
 @dataclass(frozen=True)
 class Grid:
-    """The number of cells along x, y and z, and the length of a cell's edge in world units."""
+    """The number of cells along x, y and z, and the edge length of a cell in world units."""
 
     size: Position = (64, 48, 64)
     world_scale: float = 2.0
@@ -31,10 +31,10 @@ class Grid:
 
     @classmethod
     def of(cls, size: Sequence[int], world_scale: float = 2.0) -> Grid:
-        """A grid of a size given as any three numbers.
+        """Return a grid with a size given as any sequence of three integers.
 
         Raises:
-            ValueError: they are not three positive integers, or the scale is not positive.
+            ValueError: if the size is not three positive integers, or the scale is not positive.
         """
         found: Any = tuple(size)
         return cls(found, world_scale)
@@ -45,13 +45,13 @@ class Grid:
         return -self.size[0] / 2, 0.0, -self.size[2] / 2
 
     def positions(self, positions: Positions, device: torch.device | str | None = None) -> torch.Tensor:
-        """The positions as int64 <N,3>, all inside and no two the same.
+        """Return the positions as int64 [N, 3] after checking that they are inside the grid and distinct.
 
         Raises:
-            TypeError: they are no integers.
-            ValueError: they are not <N,3>, or one is outside or there twice; it is named.
+            TypeError: if they are not integers.
+            ValueError: if they are not [N, 3], or one is outside or occurs twice; the message names it.
         """
-        found = _integers(positions, device)
+        found = _as_integers(positions, device)
         outside = ((found < 0) | (found >= found.new_tensor(self.size))).any(dim=1)
         if bool(outside.any()):
             at = int(outside.nonzero()[0])
@@ -67,24 +67,24 @@ class Grid:
         return found
 
     def cells(self, positions: torch.Tensor) -> torch.Tensor:
-        """The number of each position's cell, int64 <N>."""
+        """Return the number of each position's cell, int64 [N]."""
         x, y, z = positions.unbind(1)
         return (y * self.size[2] + z) * self.size[0] + x
 
     def is_in_bounds(self, position: Position) -> bool:
-        """Whether a cell of that position exists."""
+        """Return whether the grid has a cell at the position."""
         return all(0 <= at < count for at, count in zip(position, self.size, strict=True))
 
 
-def _integers(positions: Positions, device: torch.device | str | None) -> torch.Tensor:
+def _as_integers(positions: Positions, device: torch.device | str | None) -> torch.Tensor:
     try:
         found = torch.as_tensor(positions, device=device)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"positions: expected integers <N,3>, found {type(positions).__name__}: {error}") from error
+        raise TypeError(f"positions: expected integers [N, 3], found {type(positions).__name__}: {error}") from error
     if not found.numel():
         return torch.zeros((0, 3), dtype=torch.int64, device=found.device)
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise TypeError(f"positions: expected integers, found {found.dtype}")
     if found.ndim != 2 or found.shape[1] != 3:
-        raise ValueError(f"positions: expected <N,3>, found {tuple(found.shape)}")
+        raise ValueError(f"positions: expected [N, 3], found {list(found.shape)}")
     return found.long()

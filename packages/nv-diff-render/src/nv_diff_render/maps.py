@@ -1,4 +1,4 @@
-"""map.json: a world's blocks, as the editor exports them and as it reads them back."""
+"""map.json: the blocks of a world in the format of the editor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nv_diff_render.files import read_json, write_whole
+from nv_diff_render.files import read_json, write_atomic
 from nv_diff_render.grid import Grid, Position
 from nv_diff_render.materials import AIR, material_index, material_index_to_name
 
 
 @dataclass(frozen=True)
 class Map:
-    """A world: its grid, its blocks' positions and material indices, and the id of its capture."""
+    """A world: its grid, the positions and material indices of its blocks, and the id of its capture."""
 
     grid: Grid
     positions: list[Position]
@@ -24,11 +24,11 @@ class Map:
 
 
 def load_map(path: Path | str) -> Map:
-    """Read a map.json; blocks of Air are left out.
+    """Read a map.json; blocks of Air are skipped.
 
     Raises:
-        ValueError: it is not one; the message names the place.
-        OSError: it cannot be read.
+        ValueError: if the file is malformed; the message names the place.
+        OSError: if the file cannot be read.
     """
     data = read_json(Path(path))
     place = str(path)
@@ -43,13 +43,14 @@ def load_map(path: Path | str) -> Map:
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     blocks = [
-        _block(block, grid, f"{place}: blocks[{at}]") for at, block in enumerate(_get(data, "blocks", list, place))
+        _parse_block(block, grid, f"{place}: blocks[{at}]")
+        for at, block in enumerate(_get(data, "blocks", list, place))
     ]
-    return _without_air(grid, blocks, str(data.get("captureId", "")), place)
+    return _make_map(grid, blocks, str(data.get("captureId", "")), place)
 
 
 def save_map(path: Path | str, found: Map) -> None:
-    """Write a map.json, whole or not at all."""
+    """Write a map.json atomically."""
     x, y, z = found.grid.size
     blocks = [
         {"position": list(position), "blockType": material_index_to_name(material)}
@@ -63,10 +64,10 @@ def save_map(path: Path | str, found: Map) -> None:
         "blocks": blocks,
         "customBlocks": [],
     }
-    write_whole(Path(path), (json.dumps(content) + "\n").encode())
+    write_atomic(Path(path), (json.dumps(content) + "\n").encode())
 
 
-def _block(block: object, grid: Grid, place: str) -> tuple[Position, int]:
+def _parse_block(block: object, grid: Grid, place: str) -> tuple[Position, int]:
     if not isinstance(block, Mapping):
         raise ValueError(f"{place}: expected an object, found {type(block).__name__}")
     position = block.get("position")
@@ -86,11 +87,13 @@ def _block(block: object, grid: Grid, place: str) -> tuple[Position, int]:
         raise ValueError(f"{place}.blockType: {error}") from error
 
 
-def _without_air(grid: Grid, blocks: list[tuple[Position, int]], capture_id: str, place: str) -> Map:
+def _make_map(grid: Grid, blocks: list[tuple[Position, int]], capture_id: str, place: str) -> Map:
     seen: dict[Position, int] = {}
     for at, (position, _) in enumerate(blocks):
         if position in seen:
-            raise ValueError(f"{place}: blocks[{at}].position: {position} is that of blocks[{seen[position]}] too")
+            raise ValueError(
+                f"{place}: blocks[{at}].position: {position} is also the position of blocks[{seen[position]}]"
+            )
         seen[position] = at
     kept = [block for block in blocks if block[1] != AIR]
     return Map(grid, [position for position, _ in kept], [material for _, material in kept], capture_id)

@@ -1,4 +1,4 @@
-"""The materials: names, colours of a block's top, bottom and sides, densities. The figures are in materials.json."""
+"""The materials: names, colours of a block's top, bottom and sides, and densities, read from materials.json."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _DATA = json.loads(files(__package__).joinpath("materials.json").read_text(encod
 
 MATERIALS: list[str] = _DATA["names"]
 AIR = 0
-# Which of a material's three colours a face takes.
+# Indices of a material's three colours.
 TOP, BOTTOM, SIDE = range(3)
 
 
 def material_name_to_index(name: str) -> int:
-    """The index of a material, e.g. 3 for "Stone"; case matters not.
+    """Return the index of a material, e.g. 3 for "Stone"; upper and lower case are equivalent.
 
     Raises:
-        ValueError: there is no such material; the message names the nearest one.
+        ValueError: if the material is unknown; the message names the most similar one.
     """
     folded = {known.casefold(): index for index, known in enumerate(MATERIALS)}
     if name.casefold() in folded:
@@ -31,10 +31,10 @@ def material_name_to_index(name: str) -> int:
 
 
 def material_index_to_name(index: int) -> str:
-    """The name of a material, e.g. "Stone" for 3.
+    """Return the name of a material, e.g. "Stone" for 3.
 
     Raises:
-        ValueError: there is no material of that index.
+        ValueError: if no material has this index.
     """
     if not 0 <= index < len(MATERIALS):
         raise ValueError(f"unknown material index {index}: expected 0 to {len(MATERIALS) - 1}")
@@ -42,10 +42,10 @@ def material_index_to_name(index: int) -> str:
 
 
 def material_index(material: str | int) -> int:
-    """The index of a material given by name or index.
+    """Return the index of a material given by name or index.
 
     Raises:
-        ValueError: there is no such material.
+        ValueError: if the material is unknown.
     """
     if isinstance(material, str):
         return material_name_to_index(material)
@@ -54,12 +54,12 @@ def material_index(material: str | int) -> int:
 
 
 def get_material_palette(device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Colours in [0, 1], <M,3,3>: material, face (top, bottom, side), RGB. Air is black."""
+    """Return colours in [0, 1], [M, 3, 3]: material, face (top, bottom, side), RGB. Air is black."""
     return torch.tensor(_DATA["palette"], device=device, dtype=dtype)
 
 
 def get_material_densities(
     device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Densities <M> for volumetric renderers, in 1 / world unit; this package does not use them."""
+    """Return densities [M] for volumetric renderers, in 1 / world unit; this package does not use them."""
     return torch.tensor(_DATA["densities"], device=device, dtype=dtype)

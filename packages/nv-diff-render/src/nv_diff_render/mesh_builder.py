@@ -1,4 +1,4 @@
-"""Blocks to triangles: the faces that are not hidden by a neighbour, in the order of the WebGPU engine's mesh."""
+"""Conversion of blocks to triangles: the faces without a neighbour block, in the order of the WebGPU engine's mesh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nv_diff_render.grid import Grid, Positions
 from nv_diff_render.materials import AIR, BOTTOM, MATERIALS, SIDE, TOP, get_material_palette
 from nv_diff_render.shading import NORMALS
 
-# East (+x), west, top (+y), bottom, south (+z), north: four corners each, counter-clockwise seen from outside.
+# East (+x), west, top (+y), bottom, south (+z), north: four corners each, counter-clockwise from outside.
 CORNERS = (
     ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)),
     ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
@@ -27,17 +27,17 @@ _UVS = (
     ((0, 1), (1, 1), (1, 0), (0, 0)),
     ((1, 1), (1, 0), (0, 0), (0, 1)),
 )
-# Which of a material's colours each side takes.
+# The colour slot of each side.
 SLOTS = (SIDE, SIDE, TOP, BOTTOM, SIDE, SIDE)
-# The two triangles of a face.
+# Corner indices of the two triangles of a face.
 TRIANGLES = (0, 1, 2, 0, 2, 3)
 
 
 @dataclass(frozen=True)
 class BlockFaces:
-    """The faces that can be seen, in order: y, z, x of their block, then east, west, top, bottom, south, north.
+    """The exposed faces, ordered by y, z, x of their block, then east, west, top, bottom, south, north.
 
-    ``block`` int64 <F> is the index of the block among the positions <N,3>, ``side`` int64 <F> in 0 to 5.
+    ``block`` int64 [F] is the index of the block in the positions [N, 3], ``side`` int64 [F] is 0 to 5.
     """
 
     grid: Grid
@@ -49,21 +49,24 @@ class BlockFaces:
         return len(self.block)
 
     def corners(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
-        """World positions float32 <F,4,3> of the corners, of all faces or of the ``chosen`` ones (int64 <C>)."""
+        """Return world positions float32 [F, 4, 3] of the corners of all faces or of ``chosen`` faces int64 [C]."""
         block, side = (self.block, self.side) if chosen is None else (self.block[chosen], self.side[chosen])
         device = self.positions.device
         table = torch.tensor(CORNERS, dtype=torch.float32, device=device)
         at = self.positions.float() + torch.tensor(self.grid.origin, device=device)
-        # Whole and half numbers, so that adding is exact whatever the order; the product is rounded once.
+        # Multiples of 1/2: the additions are exact, and only the product is rounded.
         return (at[block][:, None] + table[side]).mul_(self.grid.world_scale)
 
 
 def block_faces(positions: torch.Tensor, grid: Grid, *, neighbor_check: bool = True) -> BlockFaces:
-    """The faces of blocks at ``positions`` (int64 <N,3>, checked) whose neighbour cell is empty, or all of them."""
+    """Return the faces of blocks at ``positions`` (int64 [N, 3], checked).
+
+    neighbor_check: omit faces next to another block.
+    """
     if not len(positions):
         none = positions.new_zeros(0)
         return BlockFaces(grid, positions, none, none)
-    # With a border of empty cells every cell has six neighbours, at constant distances.
+    # A border of empty cells gives every cell six neighbours at constant offsets.
     width, layer = grid.size[0] + 2, (grid.size[0] + 2) * (grid.size[2] + 2)
     x, y, z = (positions + 1).unbind(1)
     cell = y * layer + z * width + x
@@ -79,7 +82,7 @@ def block_faces(positions: torch.Tensor, grid: Grid, *, neighbor_check: bool = T
 
 
 def _open_sides(filled: torch.Tensor, width: int, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cells <C> that can be seen, in order, and a bit for each of their sides that has no neighbour, uint8 <C>."""
+    """Return the exposed cells [C] in order, and a bit mask of their sides without a neighbour, uint8 [C]."""
     empty = 1 - filled
     inner = slice(layer, len(filled) - layer)
     sides = torch.zeros_like(filled)
@@ -103,21 +106,22 @@ def material_weights(
     exclude_air: bool = False,
     gumbel: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """How much of every material a block shows, <N,M>, rows that sum to 1: softmax(logits / temperature).
+    """Return the weight of every material in every block, [N, M]; rows sum to 1: softmax(logits / temperature).
 
     Args:
-        logits: <N,M>.
-        temperature: the lower, the nearer to the one largest logit.
-        hard: that one alone, with the gradient of the soft weights (straight-through).
-        exclude_air: Air gets no weight.
-        gumbel: adds Gumbel noise from this generator, so that materials are drawn with the probabilities of the
-            softmax (Jang et al. 2017, arXiv:1611.01144).
+        logits: [N, M].
+        temperature: lower values move the weights towards the largest logit.
+        hard: give all weight to the largest logit, with the gradient of the soft weights (straight-through).
+        exclude_air: give Air no weight.
+        gumbel: generator of Gumbel noise that is added to the logits, so that hard materials are samples of the softmax
+            distribution (Jang et al. 2017, arXiv:1611.01144).
 
     Raises:
-        ValueError: the logits are not <N,M>, or the temperature is not positive.
+        TypeError: if the logits are not floating point.
+        ValueError: if the logits are not [N, M], or the temperature is not positive.
     """
     if logits.ndim != 2 or logits.shape[1] != len(MATERIALS):
-        raise ValueError(f"material_logits: expected <N,{len(MATERIALS)}>, found {tuple(logits.shape)}")
+        raise ValueError(f"material_logits: expected [N, {len(MATERIALS)}], found {list(logits.shape)}")
     if not logits.is_floating_point():
         raise TypeError(f"material_logits: expected floating point, found {logits.dtype}")
     if not temperature > 0:
@@ -135,7 +139,7 @@ def material_weights(
 
 
 def block_colors(weights: torch.Tensor) -> torch.Tensor:
-    """The colours <N,3,3> of blocks' tops, bottoms and sides, before any light, for ``weights`` <N,M>."""
+    """Return the unlit colours [N, 3, 3] of the tops, bottoms and sides of blocks with ``weights`` [N, M]."""
     palette = get_material_palette(weights.device, weights.dtype)
     return (weights @ palette.reshape(len(palette), 9)).reshape(-1, 3, 3)
 
@@ -149,21 +153,22 @@ def build_block_mesh(
     temperature: float = 1.0,
     hard_assignment: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """The triangles of a world of blocks, not indexed, like the WebGPU engine's vertex buffer.
+    """Return the triangles of blocks without vertex sharing, like the vertex buffer of the WebGPU engine.
 
     Args:
         positions: N cells (x, y, z).
-        material_logits: <N,M>.
+        material_logits: [N, M].
         grid_size, world_scale: see Grid.
-        neighbor_check: leave out faces between two blocks.
+        neighbor_check: omit faces between two blocks.
         temperature, hard_assignment: see material_weights.
 
     Returns:
-        vertices <V,3> in the world, six a face; faces int32 <V/3,3>; and per vertex: normals <V,3>, colors <V,3> (with
-        the gradient to the logits, before any light), uvs <V,2>, material_weights <V,M>.
+        vertices [V, 3] in the world, six per face; faces int32 [V/3, 3]; and attributes per vertex: normals [V, 3],
+        unlit colors [V, 3], differentiable with respect to the logits, uvs [V, 2], material_weights [V, M].
 
     Raises:
-        TypeError, ValueError: see Grid.positions and material_weights; or there are not as many logits as positions.
+        TypeError, ValueError: see Grid.positions and material_weights; also if the number of logits and positions
+        differ.
     """
     grid = Grid.of(grid_size, world_scale)
     checked = grid.positions(positions, material_logits.device)
@@ -186,7 +191,7 @@ def build_block_mesh(
 def build_mesh_from_grid(
     materials: torch.Tensor, world_scale: float = 2.0, neighbor_check: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """The mesh of a dense grid of material indices, int <X,Y,Z>, 0 is Air; returns what build_block_mesh returns."""
+    """Return the mesh of a dense grid of material indices, int [X, Y, Z], 0 is Air; see build_block_mesh."""
     positions, logits, size = grid_blocks(materials)
     return build_block_mesh(positions, logits, size, world_scale, neighbor_check, hard_assignment=True)
 
@@ -194,13 +199,13 @@ def build_mesh_from_grid(
 def grid_blocks(
     materials: torch.Tensor, bias_strength: float = 10.0
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int, int]]:
-    """The positions <N,3> and logits <N,M> of the blocks of a dense grid <X,Y,Z>, and its size.
+    """Return the positions [N, 3] and logits [N, M] of the blocks of a dense grid [X, Y, Z], and its size.
 
     Raises:
-        TypeError, ValueError: it is not a grid of material indices.
+        TypeError, ValueError: if the grid does not hold material indices.
     """
     if materials.ndim != 3:
-        raise ValueError(f"materials: expected <X,Y,Z>, found {tuple(materials.shape)}")
+        raise ValueError(f"materials: expected [X, Y, Z], found {list(materials.shape)}")
     if materials.is_floating_point() or materials.is_complex():
         raise TypeError(f"materials: expected material indices (integers), found {materials.dtype}")
     known = (materials >= 0) & (materials < len(MATERIALS))
@@ -216,7 +221,7 @@ def grid_blocks(
 
 
 def check_count(positions: torch.Tensor, logits: torch.Tensor) -> None:
-    """Raise ValueError unless there is one row of logits for every position."""
+    """Raise ValueError unless every position has one row of logits."""
     if logits.ndim != 2 or len(logits) != len(positions):
-        expected = f"<{len(positions)},{len(MATERIALS)}>"
-        raise ValueError(f"material_logits: expected {expected}, found {tuple(logits.shape)}")
+        expected = [len(positions), len(MATERIALS)]
+        raise ValueError(f"material_logits: expected {expected}, found {list(logits.shape)}")

@@ -1,4 +1,4 @@
-"""How alike two pictures are."""
+"""Comparison of two pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy.typing as npt
 
 from nv_diff_render.shading import SKY
 
-# What a picture must reach to count as equal.
+# Limits of the validation; see Metrics.good.
 MAX_MSE, MIN_PSNR, MIN_GEOMETRY = 0.001, 40.0, 0.99
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of values in [0, 1]: mean squared error, 10 log10(1 / MSE) in dB, largest difference; the share of pixels where
-    both have a block or both the sky; and how many pixels differ at all.
+    """The result of a comparison of values in [0, 1].
+
+    mse: mean squared error. psnr: 10 log10(1 / mse) in dB. max_error: largest difference. geometry_match: the fraction
+    of pixels where both pictures show a block or both show the sky. different: the number of pixels with any
+    difference.
     """
 
     mse: float
@@ -28,19 +31,20 @@ class Metrics:
 
     @property
     def good(self) -> bool:
-        """Whether it reaches the bars."""
+        """Whether the picture passes the validation."""
         return self.mse < MAX_MSE and self.psnr > MIN_PSNR and self.geometry_match > MIN_GEOMETRY
 
 
 def compare(
     picture: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], coverage: npt.NDArray[np.bool_] | None = None
 ) -> Metrics:
-    """Compare pictures uint8 <H,W,3>; ``coverage`` <H,W> tells where the first has blocks, else its colours do.
+    """Compare pictures uint8 [H, W, 3].
 
-    A picture has no coverage of its own: what has exactly the sky's colour counts as sky.
+    ``coverage`` [H, W] marks the pixels of the first picture that show blocks. Without it, and for ``truth``, every
+    pixel that does not have exactly the colour of the sky counts as a block.
     """
     if picture.shape != truth.shape:
-        raise ValueError(f"the pictures have {picture.shape} and {truth.shape}: expected the same")
+        raise ValueError(f"expected pictures of the same shape, found {list(picture.shape)} and {list(truth.shape)}")
     difference = np.abs(picture.astype(np.float64) - truth) / 255
     mse = float((difference**2).mean())
     if coverage is None:

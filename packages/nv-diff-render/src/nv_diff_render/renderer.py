@@ -9,23 +9,24 @@ import torch
 from nv_diff_render import backends
 from nv_diff_render.grid import Grid, Position, Positions
 from nv_diff_render.mesh_builder import block_faces, check_count, grid_blocks
-from nv_diff_render.scene import Frame, Materials, Scene
+from nv_diff_render.scene import Frame, Materials, RenderOptions, Scene
 
-# How many sets of positions are kept with their faces and what cameras saw of them.
+# The number of scenes in the cache.
 _SCENES = 4
 
 
 class DifferentiableBlockRenderer:
-    """Renders blocks exactly as WebGPU does, with gradients to what they are made of.
+    """Renders blocks with the pixels of WebGPU and with gradients to their materials.
 
     Args:
         grid_size: the number of cells along x, y and z.
-        world_scale: the length of a cell's edge.
-        device: where everything is computed, the CPU unless told otherwise.
-        backend: "auto" or "torch", which is exact, or "nvdiffrast", faster and off by a pixel along some edges.
+        world_scale: the edge length of a cell in world units.
+        device: the device of the computation, by default the CPU.
+        backend: "auto" or "torch", which is exact, or "nvdiffrast", which is faster and differs on some edges.
 
     Raises:
-        ValueError: the grid is empty, or the backend cannot be had.
+        ValueError: if the grid is empty, or the backend is unknown or does not run on the device.
+        ImportError: if nvdiffrast is selected but cannot be imported.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class DifferentiableBlockRenderer:
         return self._backend.name
 
     def scene(self, positions: Positions, neighbor_check: bool = True) -> Scene:
-        """What does not depend on materials, for blocks at these positions; that of the last ones is kept.
+        """Return the scene of blocks at these positions, which does not depend on materials; recent scenes are cached.
 
         Raises:
             TypeError, ValueError: see Grid.positions.
@@ -79,30 +80,31 @@ class DifferentiableBlockRenderer:
         gumbel: torch.Generator | None = None,
         quantize: bool = True,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The pictures <B,4,H,W> of cameras <4,4> (then B is 1) or <B,4,4>: RGB over the sky, and coverage.
+        """Return the pictures [B, 4, H, W] of cameras [4, 4] (B is 1) or [B, 4, 4]: RGB over the sky, and coverage.
 
         Args:
-            positions: N cells (x, y, z), as tuples or int <N,3>.
-            material_logits: <N,M>.
+            positions: N cells (x, y, z), as tuples or int [N, 3].
+            material_logits: [N, M].
             camera_view, camera_proj: see nv_diff_render.camera.
-            img_h, img_w: in pixels.
+            img_h, img_w: size in pixels.
             temperature, hard_materials, exclude_air, gumbel: see mesh_builder.material_weights.
-            neighbor_check: leave out faces between two blocks.
-            return_depth, return_normals: also return {"depth": <B,1,H,W>, "normals": <B,3,H,W>}, what of it is asked
-                for; see scene.Frame.
-            quantize: round to k/255 as a target of eight bits does; the gradient passes through.
+            neighbor_check: omit faces between two blocks.
+            return_depth, return_normals: also return a dict with the requested entries of {"depth": [B, 1, H, W],
+                "normals": [B, 3, H, W]}; see scene.Frame.
+            quantize: round to k/255, as a target with eight bits does; the gradient is that of the identity.
 
         Raises:
-            TypeError, ValueError: an argument is not what is said here; it is named, with what was found.
+            TypeError, ValueError: if an argument does not match; the message names it and the value found.
         """
         scene = self.scene(positions, neighbor_check)
-        logits, size = self._checked(scene, material_logits), picture_size(img_h, img_w)
+        self._check_logits(scene, material_logits)
         materials = Materials(temperature, hard_materials, exclude_air, gumbel)
+        options = RenderOptions(camera_view, camera_proj, img_h, img_w, materials, quantize)
         if not (return_depth or return_normals):
-            return scene.render(logits, camera_view, camera_proj, size, materials, quantize=quantize)
-        frame = scene.frame(logits, camera_view, camera_proj, size, materials, quantize=quantize)
-        wanted = {"depth": return_depth, "normals": return_normals}
-        return frame.rgba, {name: getattr(frame, name) for name, asked in wanted.items() if asked}
+            return scene.render(material_logits, options)
+        frame = scene.frame(material_logits, options)
+        requested = {"depth": return_depth, "normals": return_normals}
+        return frame.rgba, {name: getattr(frame, name) for name, wanted in requested.items() if wanted}
 
     def render_frame(
         self,
@@ -114,10 +116,11 @@ class DifferentiableBlockRenderer:
         img_w: int,
         materials: Materials | None = None,
     ) -> Frame:
-        """The pictures with depth, normals and block ids; arguments as those of ``render``."""
+        """Return the pictures with depth, normals and block ids; see ``render`` for the arguments."""
         scene = self.scene(positions)
-        logits, size = self._checked(scene, material_logits), picture_size(img_h, img_w)
-        return scene.frame(logits, camera_view, camera_proj, size, materials or Materials())
+        self._check_logits(scene, material_logits)
+        options = RenderOptions(camera_view, camera_proj, img_h, img_w, materials or Materials())
+        return scene.frame(material_logits, options)
 
     def render_from_grid(
         self,
@@ -127,32 +130,19 @@ class DifferentiableBlockRenderer:
         img_h: int,
         img_w: int,
     ) -> torch.Tensor:
-        """The pictures <B,4,H,W> of a dense grid of material indices int <X,Y,Z>, 0 is Air.
+        """Return the pictures [B, 4, H, W] of a dense grid of material indices int [X, Y, Z]; 0 is Air.
 
         Raises:
-            TypeError, ValueError: the grid is not one of material indices of this renderer's size.
+            TypeError, ValueError: if the grid does not hold material indices or has another size than this renderer's
+            grid.
         """
         positions, logits, size = grid_blocks(materials.to(self.device))
         if size != self.grid.size:
-            raise ValueError(f"materials: expected <{','.join(map(str, self.grid.size))}>, found {size}")
-        pictures = self.render(positions, logits, camera_view, camera_proj, img_h, img_w, hard_materials=True)
-        assert isinstance(pictures, torch.Tensor)
-        return pictures
+            raise ValueError(f"materials: expected {list(self.grid.size)}, found {list(size)}")
+        options = RenderOptions(camera_view, camera_proj, img_h, img_w, Materials(hard=True))
+        return self.scene(positions).render(logits, options)
 
-    def _checked(self, scene: Scene, logits: torch.Tensor) -> torch.Tensor:
+    def _check_logits(self, scene: Scene, logits: torch.Tensor) -> None:
         check_count(scene.faces.positions, logits)
         if logits.device.type != self.device.type:
-            raise ValueError(f"material_logits: expected on {self.device}, found on {logits.device}")
-        return logits
-
-
-def picture_size(img_h: int, img_w: int) -> tuple[int, int]:
-    """Height and width.
-
-    Raises:
-        ValueError: one of them is not a positive integer.
-    """
-    for name, value in (("img_h", img_h), ("img_w", img_w)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}: expected an integer >= 1")
-    return img_h, img_w
+            raise ValueError(f"material_logits: expected a tensor on {self.device}, found one on {logits.device}")

@@ -1,7 +1,7 @@
-"""Blocks that stay where they are: their faces, which of them each camera sees, and their picture for any materials.
+"""A scene of fixed blocks: their faces, the faces that each camera sees, and pictures for any materials.
 
-Neither the faces nor what a camera sees depend on materials, so both are kept; what is left of a step of learning is to
-mix colours for the faces in sight and to hand them to pixels.
+Faces and visibility do not depend on materials and are cached. A training step therefore only mixes the colours of the
+visible faces and gathers them to pixels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from nv_diff_render.mesh_builder import SLOTS, TRIANGLES, BlockFaces, block_colo
 from nv_diff_render.shading import NORMALS, TerrainShader, as_unorm8
 from nv_diff_render.utils import view_projection, world_to_clip
 
-# How many cameras' visibility is kept.
+# The number of camera sets in the visibility cache.
 _CAMERAS = 64
 
 
 @dataclass(frozen=True)
 class Materials:
-    """How logits become the weights of materials; see mesh_builder.material_weights."""
+    """The conversion of logits to material weights; see mesh_builder.material_weights."""
 
     temperature: float = 1.0
     hard: bool = False
@@ -32,12 +32,40 @@ class Materials:
 
 
 @dataclass(frozen=True)
-class Visibility:
-    """What cameras see of a scene.
+class RenderOptions:
+    """Cameras, picture size and colours of a picture.
 
-    ``chosen`` int64 <C>: the faces that any pixel shows. ``pixel`` int64 <B,H,W>: which of them, C for the sky.
-    ``depth`` float32 <B,H,W>: as WebGPU's depth buffer, 0 (near) to 1, 1 for the sky. ``blocks`` int64 <U>: the blocks
-    of those faces, each once; ``block`` int64 <C>: which of them a face belongs to.
+    view, projection: matrices [4, 4] or [B, 4, 4]. img_h, img_w: size in pixels. quantize: round colours to k/255.
+
+    Raises:
+        ValueError: if the height or width is not a positive integer.
+    """
+
+    view: torch.Tensor
+    projection: torch.Tensor
+    img_h: int
+    img_w: int
+    materials: Materials = Materials()
+    quantize: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("img_h", self.img_h), ("img_w", self.img_w)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}: expected an integer >= 1")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.img_h, self.img_w
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """The part of a scene that cameras see.
+
+    ``chosen`` int64 [C]: the visible faces. ``pixel`` int64 [B, H, W]: the index into ``chosen`` that a pixel shows, C
+    for the sky. ``depth`` float32 [B, H, W]: as in the depth buffer of WebGPU, 0 (near) to 1; 1 for the sky. ``blocks``
+    int64 [U]: the distinct blocks of these faces. ``block`` int64 [C]: the index into ``blocks`` of each face.
     """
 
     chosen: torch.Tensor
@@ -51,8 +79,8 @@ class Visibility:
 class Frame:
     """Pictures of B cameras, row 0 at the top.
 
-    ``rgba`` <B,4,H,W>: colour over the sky, and coverage, 0 for the sky. ``depth`` <B,1,H,W>: see Visibility.
-    ``normals`` <B,3,H,W>: 0 for the sky. ``block_ids`` int64 <B,H,W>: indices of positions, -1 for the sky.
+    ``rgba`` [B, 4, H, W]: colour over the sky, and coverage, 0 for the sky. ``depth`` [B, 1, H, W]: see Visibility.
+    ``normals`` [B, 3, H, W]: 0 for the sky. ``block_ids`` int64 [B, H, W]: indices of positions, -1 for the sky.
     """
 
     rgba: torch.Tensor
@@ -62,80 +90,62 @@ class Frame:
 
     @property
     def coverage(self) -> torch.Tensor:
-        """1 where a block is, 0 where the sky is, <B,1,H,W>."""
+        """1 for blocks and 0 for the sky, [B, 1, H, W]."""
         return self.rgba[:, 3:].detach()
 
 
 class Scene:
-    """Pictures of ``faces``, as ``backend`` rasterizes them."""
+    """The faces of blocks, rasterized by ``backend``."""
 
     def __init__(self, faces: BlockFaces, backend: Backend) -> None:
         self.faces = faces
         self.backend = backend
-        self._seen: OrderedDict[tuple[bytes, tuple[int, int]], Visibility] = OrderedDict()
+        self._visibilities: OrderedDict[tuple[bytes, tuple[int, int]], Visibility] = OrderedDict()
 
-    def render(
-        self,
-        logits: torch.Tensor,
-        view: torch.Tensor,
-        projection: torch.Tensor,
-        size: tuple[int, int],
-        materials: Materials,
-        *,
-        quantize: bool = True,
-    ) -> torch.Tensor:
-        """The pictures <B,4,H,W> of cameras <4,4> or <B,4,4>, ``size`` is height and width; see Frame."""
+    def render(self, logits: torch.Tensor, options: RenderOptions) -> torch.Tensor:
+        """Return the pictures [B, 4, H, W]; see Frame.rgba."""
         check_count(self.faces.positions, logits)
-        seen = self.visibility(view, projection, size)
+        visible = self.visibility(options)
         device, dtype = logits.device, logits.dtype
-        side = self.faces.side[seen.chosen]
+        side = self.faces.side[visible.chosen]
         shader = TerrainShader(device, dtype)
         slot = torch.tensor(SLOTS, device=device)[side]
-        colors = block_colors(self._weights(logits, seen.blocks, materials))[seen.block, slot]
-        lit = as_unorm8(colors * shader.side_lights()[side], quantize=quantize)
+        colors = block_colors(self._weights(logits, visible.blocks, options.materials))[visible.block, slot]
+        lit = as_unorm8(colors * shader.side_lights()[side], quantize=options.quantize)
         table = torch.cat([lit, shader.sky()[None]]).T
-        rgb = _to_pixels(table, seen.pixel)
-        covered = (seen.pixel < len(seen.chosen)).to(dtype)
+        rgb = _gather_colors(table, visible.pixel)
+        covered = (visible.pixel < len(visible.chosen)).to(dtype)
         return torch.cat([rgb, covered[:, None]], dim=1)
 
-    def frame(
-        self,
-        logits: torch.Tensor,
-        view: torch.Tensor,
-        projection: torch.Tensor,
-        size: tuple[int, int],
-        materials: Materials,
-        *,
-        quantize: bool = True,
-    ) -> Frame:
-        """The pictures, and what else there is to know of every pixel."""
-        rgba = self.render(logits, view, projection, size, materials, quantize=quantize)
-        seen = self.visibility(view, projection, size)
-        normals = torch.tensor(NORMALS, device=logits.device)[self.faces.side[seen.chosen]]
-        block = torch.cat([self.faces.block[seen.chosen], seen.chosen.new_tensor([-1])])
+    def frame(self, logits: torch.Tensor, options: RenderOptions) -> Frame:
+        """Return the pictures with depth, normals and block ids."""
+        rgba = self.render(logits, options)
+        visible = self.visibility(options)
+        normals = torch.tensor(NORMALS, device=logits.device)[self.faces.side[visible.chosen]]
+        block = torch.cat([self.faces.block[visible.chosen], visible.chosen.new_tensor([-1])])
         normals = torch.cat([normals, normals.new_zeros(1, 3)])
-        return Frame(rgba, seen.depth[:, None], normals[seen.pixel].permute(0, 3, 1, 2), block[seen.pixel])
+        return Frame(rgba, visible.depth[:, None], normals[visible.pixel].permute(0, 3, 1, 2), block[visible.pixel])
 
-    def visibility(self, view: torch.Tensor, projection: torch.Tensor, size: tuple[int, int]) -> Visibility:
-        """What cameras see; that of the last cameras is kept."""
-        matrices = view_projection(view, projection)
-        key = (matrices.cpu().numpy().tobytes(), size)
-        if key not in self._seen:
-            self._seen[key] = self._look(matrices, size)
-            while len(self._seen) > _CAMERAS:
-                self._seen.popitem(last=False)
-        self._seen.move_to_end(key)
-        return self._seen[key]
+    def visibility(self, options: RenderOptions) -> Visibility:
+        """Return the part of the scene that the cameras see; results for recent cameras are cached."""
+        matrices = view_projection(options.view, options.projection)
+        key = (matrices.cpu().numpy().tobytes(), options.size)
+        if key not in self._visibilities:
+            self._visibilities[key] = self._find_visible(matrices, options.size)
+            while len(self._visibilities) > _CAMERAS:
+                self._visibilities.popitem(last=False)
+        self._visibilities.move_to_end(key)
+        return self._visibilities[key]
 
     def _weights(self, logits: torch.Tensor, blocks: torch.Tensor, materials: Materials) -> torch.Tensor:
         options: dict[str, Any] = vars(materials)
         if materials.gumbel is not None:
-            # Drawn for all blocks, so that what a block is does not depend on which others are in sight.
+            # Sample all blocks, so that the material of a block does not depend on which other blocks are visible.
             return material_weights(logits, **options)[blocks]
         return material_weights(logits[blocks], **options)
 
-    def _look(self, matrices: torch.Tensor, size: tuple[int, int]) -> Visibility:
-        """Rasterize for every camera the faces that are turned towards it."""
+    def _find_visible(self, matrices: torch.Tensor, size: tuple[int, int]) -> Visibility:
+        """Return the faces that the cameras see, after rasterizing the faces that point towards each of them."""
         device = self.faces.block.device
         pictures = [self._rasterize(matrix, size) for matrix in matrices.to(device)]
         shown = torch.stack([face for face, _ in pictures])
@@ -149,8 +159,8 @@ class Scene:
         return Visibility(chosen, row[shown], depth, blocks, block)
 
     def _rasterize(self, matrix: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The faces int64 <H,W> that a camera sees, their count for the sky, and the depths float32 <H,W>."""
-        near = self._facing(matrix)
+        """Return the visible faces int64 [H, W], len(faces) for the sky, and the depths float32 [H, W]."""
+        near = self._faces_towards(matrix)
         if not len(near):
             sky = torch.full(size, len(self.faces), device=near.device)
             return sky, torch.ones(size, device=near.device)
@@ -161,14 +171,14 @@ class Scene:
         face = torch.div(ids[0].long() - 1, 2, rounding_mode="floor")
         return torch.where(face >= 0, near[face.clamp(min=0)], len(self.faces)), depth[0]
 
-    def _facing(self, matrix: torch.Tensor) -> torch.Tensor:
-        """The faces int64 <F'> whose outside the camera may see; which corners are in the picture is not asked."""
-        # Where all lines of sight meet, as (x, y, z, w); at infinity, w = 0, for an orthographic camera.
+    def _faces_towards(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Return the faces int64 [F'] whose front points towards the camera, inside or outside the picture."""
+        # The centre of projection as (x, y, z, w); w is 0 for an orthographic camera.
         eye = torch.linalg.inv(matrix.double()) @ matrix.new_tensor([0, 0, -1, 0], dtype=torch.float64)
         side = self.faces.side
         normal = torch.tensor(NORMALS, dtype=torch.float64, device=side.device)
         origin = torch.tensor(self.faces.grid.origin, dtype=torch.float64, device=side.device)
-        # A side's plane is one coordinate of its block: that of the block, or one more.
+        # The plane of a side is at one coordinate of its block, or one cell further.
         axis = torch.tensor([0, 0, 1, 1, 2, 2], device=side.device)
         lower = (self.faces.positions + origin) * self.faces.grid.world_scale
         at = lower[self.faces.block, axis[side]] + (side % 2 == 0) * self.faces.grid.world_scale
@@ -176,14 +186,14 @@ class Scene:
         return (toward > -1e-6 * float(eye.abs().max())).nonzero().squeeze(1)
 
 
-def _to_pixels(table: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:
-    """Colours <3,C> to the pixels <B,H,W> that show them: <B,3,H,W>."""
+def _gather_colors(table: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:
+    """Return the colours [3, C] of the table at the pixels [B, H, W], [B, 3, H, W]."""
     result: torch.Tensor = _Gather.apply(table, pixel)
     return result
 
 
 class _Gather(torch.autograd.Function):
-    """Indexing whose gradient is summed channel by channel, several times as fast as what torch derives."""
+    """Indexing with a gradient that is summed per channel, several times faster than the derivative of torch."""
 
     @staticmethod
     def forward(context: Any, table: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""The light on a block's face, as the WebGPU shader computes it: a sun, and a sky brighter above than below.
+"""The light on a block's face, as the WebGPU shader computes it: a sun, and a sky that is brighter above than below.
 
-light = 0.55 mix(horizon, sky, clamp(n.y / 2 + 1/2, 0, 1)) + max(n . L, 0) sun, and a pixel is colour * light, clamped
-to [0, 1] and rounded to eight bits. Normals lie along axes, so there are only six lights.
+light = 0.55 mix(horizon, sky, clamp(n.y / 2 + 1/2, 0, 1)) + max(n . L, 0) sun. A pixel is colour * light, clamped to
+[0, 1] and rounded to eight bits. Normals are parallel to the axes, so there are only six different lights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-# Of the faces east, west, top, bottom, south, north.
+# Normals of the faces east, west, top, bottom, south, north.
 NORMALS = ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.0, -1.0))
 SUN_DIRECTION = (0.4, 0.85, 0.5)
 SUN = (1.0, 0.97, 0.9)
@@ -20,18 +20,18 @@ AMBIENT = 0.55
 
 
 class TerrainShader:
-    """Shades colours by normals.
+    """Shades colours according to normals.
 
     Args:
-        device: where its constants lie.
-        dtype: of its constants, and of what it returns.
+        device: the device of the constants.
+        dtype: the dtype of the constants and of the results.
     """
 
     def __init__(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.device, self.dtype = device, dtype
 
     def light(self, normals: torch.Tensor) -> torch.Tensor:
-        """The light <...,3> that falls on surfaces of unit normals <...,3>."""
+        """Return the light [..., 3] on surfaces with unit normals [..., 3]."""
         n = normals.double()
         toward = torch.tensor(SUN_DIRECTION, dtype=torch.float64, device=n.device)
         up = (0.5 * n[..., 1:2] + 0.5).clamp(0, 1)
@@ -41,28 +41,28 @@ class TerrainShader:
         return (ambient + direct).to(device=self.device, dtype=self.dtype)
 
     def side_lights(self) -> torch.Tensor:
-        """The light <6,3> on the six sides of a block."""
+        """Return the light [6, 3] on the six sides of a block."""
         return self.light(torch.tensor(NORMALS, dtype=torch.float64, device=self.device))
 
     def shade(self, colors: torch.Tensor, normals: torch.Tensor, *, quantize: bool = True) -> torch.Tensor:
-        """Lit colours <...,3> in [0, 1]; the gradient passes through clamping and rounding."""
+        """Return lit colours [..., 3] in [0, 1]; the gradient passes through clamping and rounding unchanged."""
         return as_unorm8(colors * self.light(normals), quantize=quantize)
 
     def sky(self) -> torch.Tensor:
-        """The colour <3> of the sky."""
+        """Return the colour [3] of the sky."""
         return as_unorm8(torch.tensor(SKY, device=self.device, dtype=self.dtype))
 
 
 def composite_over_sky(rgb: torch.Tensor, coverage: torch.Tensor, sky: torch.Tensor) -> torch.Tensor:
-    """``rgb`` <...,3,H,W> where ``coverage`` <...,1,H,W> is 1, the colour ``sky`` <3> where it is 0."""
+    """Blend ``rgb`` [..., 3, H, W] over the colour ``sky`` [3]; ``coverage`` [..., 1, H, W] is the weight of rgb."""
     return rgb * coverage + sky[:, None, None] * (1 - coverage)
 
 
 def as_unorm8(values: torch.Tensor, *, quantize: bool = True) -> torch.Tensor:
-    """What a target of eight bits keeps of ``values``: clamped to [0, 1] and, unless told otherwise, rounded to k/255.
+    """Return ``values`` clamped to [0, 1] and, with ``quantize``, rounded to k/255 as a target with eight bits does.
 
-    The gradient is that of the identity: a clamped colour can still be learned. Times 255 and truncated, as pictures
-    are often written, the result gives k.
+    The gradient is that of the identity, so that clamped colours can still be learned. Multiplying a result by 255 and
+    truncating it, as many picture writers do, gives k.
     """
     result: torch.Tensor = _Unorm8.apply(values, quantize)
     return result

@@ -1,4 +1,4 @@
-// Lights the faces of blocks; what shading.py computes on the CPU.
+// Shades the faces of blocks; shading.py computes the same on the CPU.
 
 struct Camera {
   viewProjection: mat4x4<f32>,

@@ -1,7 +1,7 @@
-"""Draws blocks with a real WebGPU implementation (wgpu), to have something to be compared with.
+"""Draw blocks with a WebGPU implementation (wgpu), as a reference for comparisons.
 
-wgpu needs a Vulkan, Metal or Direct3D driver; a machine without a GPU can have Mesa's lavapipe (Debian:
-mesa-vulkan-drivers libvulkan1).
+wgpu needs a Vulkan, Metal or Direct3D driver. On a machine without a GPU, Mesa's lavapipe is sufficient (Debian
+packages mesa-vulkan-drivers and libvulkan1).
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from nv_diff_render.utils import view_projection
 _COLOR, _DEPTH = "rgba8unorm", "depth24plus"
 # Position, normal and colour, three float32 each.
 _STRIDE = 36
-# WebGPU wants rows of a texture that is read back to begin at multiples of this.
+# Row alignment in bytes that WebGPU requires for reading textures back.
 _ROW = 256
 
 
 class WebGpuRenderer:
-    """Draws one mesh from many cameras.
+    """Draws one mesh with many cameras.
 
     Args:
-        vertices, attributes: what mesh_builder.build_block_mesh returns, of hard materials.
+        vertices, attributes: the results of mesh_builder.build_block_mesh with hard materials.
 
     Raises:
-        ImportError: wgpu is not installed, or finds no graphics driver.
+        ImportError: if wgpu is not installed or finds no graphics driver.
     """
 
     def __init__(self, vertices: torch.Tensor, attributes: dict[str, torch.Tensor]) -> None:
-        self._wgpu = _wgpu()
-        self._device = _adapter(self._wgpu).request_device_sync()
+        self._wgpu = _import_wgpu()
+        self._device = _choose_adapter(self._wgpu).request_device_sync()
         columns = [vertices, attributes["normals"], attributes["colors"]]
         data = torch.cat([column.detach().float().cpu() for column in columns], dim=1).numpy()
         self._count = len(data)
         usage = self._wgpu.BufferUsage
-        # A buffer must not be empty.
+        # WebGPU does not allow empty vertex buffers.
         content = data.tobytes() or bytes(_STRIDE)
         self._vertices = self._device.create_buffer_with_data(data=content, usage=usage.VERTEX)
         self._camera = self._device.create_buffer(size=64, usage=usage.UNIFORM | usage.COPY_DST)
@@ -53,12 +53,12 @@ class WebGpuRenderer:
 
     @property
     def adapter(self) -> str:
-        """What draws, e.g. "llvmpipe (LLVM 15.0.6, 256 bits), Vulkan"."""
+        """The name of the adapter, e.g. "llvmpipe (LLVM 15.0.6, 256 bits), Vulkan"."""
         info = self._device.adapter.info
         return f"{info['device']}, {info['backend_type']}"
 
     def draw(self, view: torch.Tensor, projection: torch.Tensor, img_h: int, img_w: int) -> npt.NDArray[np.uint8]:
-        """The picture uint8 <H,W,4> of a camera, whose matrices are <4,4>."""
+        """Return the picture uint8 [H, W, 4] of a camera with matrices [4, 4]."""
         matrix = view_projection(view, projection)[0]
         self._device.queue.write_buffer(self._camera, 0, matrix.T.contiguous().numpy().tobytes())
         target = self._texture(_COLOR, img_h, img_w)
@@ -109,20 +109,20 @@ class WebGpuRenderer:
         )
 
 
-def _wgpu() -> Any:
-    # Mesa's lavapipe loads LLVM, and triton, which torch imports on some occasion, crashes when loaded after it.
+def _import_wgpu() -> Any:
+    # Mesa's lavapipe loads LLVM, and triton crashes if torch imports it afterwards.
     with contextlib.suppress(ImportError):
         importlib.import_module("triton")
     try:
-        import wgpu  # noqa: PLC0415 - only who compares needs it
+        import wgpu  # noqa: PLC0415 - wgpu is optional
     except ImportError as error:
         raise ImportError("drawing with WebGPU needs wgpu: pip install 'nv-diff-render[webgpu]'") from error
     return wgpu
 
 
-def _adapter(wgpu: Any) -> Any:
-    """A GPU if there is one, else what the CPU emulates; never OpenGL, which is no WebGPU."""
+def _choose_adapter(wgpu: Any) -> Any:
+    """Return a GPU if available, else a software adapter; OpenGL is excluded because it does not implement WebGPU."""
     found = [each for each in wgpu.gpu.enumerate_adapters_sync() if each.info["backend_type"] != "OpenGL"]
     if not found:
-        raise ImportError("wgpu finds no graphics driver: apt install mesa-vulkan-drivers libvulkan1 gives one")
+        raise ImportError("wgpu finds no graphics driver: apt-get install mesa-vulkan-drivers libvulkan1 installs one")
     return min(found, key=lambda each: each.info["adapter_type"] == "CPU")

@@ -1,4 +1,4 @@
-"""Worlds made by rule, to try and to compare renderers on: material indices int64 <X,Y,Z>, 0 is Air."""
+"""Generated worlds and cameras for tests and comparisons: material indices int64 [X, Y, Z], 0 is Air."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Size = Position
 
 
 def flat(size: Size, seed: int) -> torch.Tensor:
-    """A meadow of three layers with a few huts of planks on it."""
+    """Return a meadow of three layers with a few huts of planks."""
     world = torch.zeros(size, dtype=torch.int64)
     world[:, 0], world[:, 1], world[:, 2] = index("Stone"), index("Dirt"), index("Grass")
     random = torch.Generator().manual_seed(seed)
@@ -28,7 +28,7 @@ def flat(size: Size, seed: int) -> torch.Tensor:
 
 
 def terrain(size: Size, seed: int) -> torch.Tensor:
-    """Hills from waves: stone, dirt and grass, sand at the shore, snow on top, water in the valleys."""
+    """Return hills of stone, dirt and grass with sand at the shore, snow on top and water in the valleys."""
     random = torch.Generator().manual_seed(seed)
     x, z = torch.meshgrid(torch.arange(size[0]), torch.arange(size[2]), indexing="ij")
     height = torch.zeros(size[0], size[2])
@@ -47,7 +47,7 @@ def terrain(size: Size, seed: int) -> torch.Tensor:
 
 
 def sparse(size: Size, seed: int) -> torch.Tensor:
-    """One cell in fifty holds a block of any material."""
+    """Return a world with a block of a random material in every fiftieth cell, at random places."""
     random = torch.Generator().manual_seed(seed)
     materials = torch.randint(1, 8, size, generator=random)
     return torch.where(torch.rand(size, generator=random) < 0.02, materials, index("Air"))
@@ -57,14 +57,14 @@ WORLDS: dict[str, Callable[[Size, int], torch.Tensor]] = {"flat": flat, "terrain
 
 
 def around(size: Size, world_scale: float, count: int) -> torch.Tensor:
-    """View matrices <count,4,4> on a circle over a world of that size."""
+    """Return view matrices [count, 4, 4] on a circle over a world of this size."""
     extent = max(size[0], size[2]) * world_scale
     center = (0.0, size[1] * world_scale * 0.3, 0.0)
     return create_orbit_views(center, 0.75 * extent, 0.35 * extent, count, start_rad=0.3)
 
 
 def inside(size: Size, world_scale: float, count: int) -> torch.Tensor:
-    """View matrices <count,4,4> from within a world of that size, near its ground: blocks touch the camera."""
+    """Return view matrices [count, 4, 4] from inside a world of this size, near the ground and next to blocks."""
     height = size[1] * world_scale * 0.36
     turns = (2 * math.pi * turn / count + 0.2 for turn in range(count))
     eye = (0.3, height, 0.4)

@@ -1,4 +1,4 @@
-"""Rasterization in plain PyTorch: custom_rasterizer's pixels on CPU, CUDA, ROCm and MPS, with nothing to compile."""
+"""Rasterization in plain PyTorch, without compiled code: the pixels of custom_rasterizer on CPU, CUDA, ROCm and MPS."""
 
 from torch_rasterizer.hierarchy import build_hierarchy, build_hierarchy_with_feat
 from torch_rasterizer.rasterizer import PyTorchRasterizer, create_optimized_rasterizer, rasterize_large_mesh

@@ -1,4 +1,4 @@
-"""What distinguishes one rasterizer's pixels from another's, as data."""
+"""The rules in which rasterizers differ, as data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Literal
 class Convention:
     """The rules that decide which pixels a triangle covers and which triangle a pixel shows.
 
-    viewport: 'pixel_centres' puts NDC -1 and +1 on the centres of the first and the last pixel; 'pixel_edges' puts them
-    on the outer edges of those pixels, as OpenGL, Vulkan and WebGPU do.
-    row_zero: the NDC y that row 0 of the image is nearest to, -1 or +1.
-    subpixel_bits: vertices are rounded to 1/2**bits pixel; None keeps them as they are.
-    fill: 'inclusive' covers every sample whose three barycentrics are in [0, 1]; 'top_left' gives a sample on an edge
-    to one of the two triangles that share the edge.
-    depth_scale, depth_offset: depth = z / w * scale + offset; depth_bits: it is compared as trunc(depth * 2**bits).
-    Samples of negative depth are not drawn.
-    clip: 'none'; 'depth' cuts triangles where depth is 0 and 1, which also removes what is behind the eye; 'frustum'
-    cuts them at the four sides as well.
+    viewport: 'pixel_centres' maps NDC -1 and +1 to the centres of the first and the last pixel; 'pixel_edges' maps them
+    to the outer edges of these pixels, as OpenGL, Vulkan and WebGPU do.
+    row_zero: the NDC y at row 0 of the image, -1 or +1.
+    subpixel_bits: vertices are rounded to multiples of 1/2**bits pixel; None disables rounding.
+    fill: 'inclusive' covers every sample whose three barycentrics are in [0, 1]; 'top_left' gives a sample on a shared
+    edge to exactly one of the two triangles.
+    depth_scale, depth_offset: depth = z / w * scale + offset. Samples with negative depth are not drawn.
+    depth_bits: depths are compared as trunc(depth * 2**bits).
+    clip: 'none'; 'depth' clips at depth 0 and 1, which also removes everything behind the eye; 'frustum' also clips at
+    the four sides.
     cull: 'back' drops triangles that are clockwise in NDC with y up.
-    Among samples of equal depth the triangle of the lowest index wins.
+    Among samples of equal depth the triangle with the lowest index wins.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Convention:
     def __post_init__(self) -> None:
         if (self.fill == "top_left") != (self.subpixel_bits is not None):
             raise ValueError(
-                "Convention: fill='top_left' and subpixel_bits go together, since only a grid makes edges exact: "
+                "Convention: fill='top_left' and subpixel_bits require each other, as edges are exact only on a grid: "
                 f"found fill={self.fill!r}, subpixel_bits={self.subpixel_bits}"
             )
         if not 1 <= self.depth_bits <= 24:
@@ -52,7 +52,7 @@ class Convention:
 
 CUSTOM_RASTERIZER = Convention("custom_rasterizer", "pixel_centres", -1, None, "inclusive", 0.49999, 0.5, 18)
 NVDIFFRAST = Convention("nvdiffrast", "pixel_edges", -1, 4, "top_left", 0.5, 0.5, 24, "depth")
-#: Vulkan's and Direct3D's GPUs, and Mesa's lavapipe.
+#: GPUs with Vulkan or Direct3D, and Mesa's lavapipe.
 WEBGPU = Convention("webgpu", "pixel_edges", 1, 8, "top_left", 1.0, 0.0, 24, "depth", "back")
-#: Chromium's WebGPU on the CPU.
+#: WebGPU of Chromium on the CPU.
 SWIFTSHADER = Convention("swiftshader", "pixel_edges", 1, 4, "top_left", 1.0, 0.0, 24, "frustum", "back")

@@ -1,36 +1,37 @@
-"""The rasterizer: clip, project, cut into spans, take the depth minimum, resolve."""
+"""The rasterizer core: clip, project, split into spans, take the depth minimum, resolve barycentrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
 
 import torch
 
 from torch_rasterizer import clipping, fragments, resolve, screen, triangles
 from torch_rasterizer.convention import Convention
-from torch_rasterizer.depth import EXACT, DepthBuffer, KeyBuffer, PairBuffer
+from torch_rasterizer.depth import FLOAT32_EXACT, DepthBuffer, KeyBuffer, PairBuffer
 from torch_rasterizer.triangles import Window
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds memory: the side of a tile of the screen in pixels, and how many triangles are set up at a time.
+    """Limits of the memory in use; they do not change the result.
 
-    pairs: whether the depth buffer is of two float32 a pixel, and no float64 is used, as on devices that have none;
-    None: by the device. compile: whether torch.compile is used.
+    tile_size: side of a screen tile in pixels. batch_size: triangles that are set up at a time. None: no limit.
+    without_float64: use a depth buffer of two float32 per pixel and no float64, for devices without float64; None
+    decides by the device.
     """
 
-    tile: int | None = None
-    batch: int | None = None
-    pairs: bool | None = None
-    compile: bool = False
+    tile_size: int | None = None
+    batch_size: int | None = None
+    without_float64: bool | None = None
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Faces + 1 int32 <H,W>, 0 for none; barycentrics <H,W,3> and depth <H,W> (if asked for), 0 where there is none."""
+    """Ids int32 [H, W] (face + 1, 0 for background), barycentrics [H, W, 3], depth [H, W] or None; 0 in the
+    background.
+    """
 
     ids: torch.Tensor
     barycentrics: torch.Tensor
@@ -44,17 +45,18 @@ def rasterize(
     convention: Convention,
     limits: Limits = Limits(),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw each of a batch of meshes that share their faces.
+    """Draw a batch of meshes that share their faces.
 
     Args:
-        positions: clip-space positions float <B,N,4>.
-        faces: int32 <M,3>, all within 0 <= index < N.
+        positions: clip-space positions float [B, N, 4].
+        faces: int32 [M, 3], every index in 0 <= index < N.
         size: height and width.
-        convention: whose pixels.
-        limits: what bounds memory; the result does not depend on it.
+        convention: the rules of coverage and depth.
+        limits: limits of the memory in use.
 
     Returns:
-        Faces + 1 int32 <B,H,W>, 0 for none; barycentrics <B,H,W,3>, differentiable by positions; depth <B,H,W>.
+        Face + 1 int32 [B, H, W], 0 for background; barycentrics [B, H, W, 3], differentiable with respect to positions;
+        depth [B, H, W].
     """
     pictures = [draw(each, faces, size, convention, limits, with_depth=True) for each in positions]
     depths = [picture.depth for picture in pictures if picture.depth is not None]
@@ -75,37 +77,43 @@ def draw(
     *,
     with_depth: bool = False,
 ) -> Picture:
-    """As rasterize, for one mesh <N,4>.
+    """Draw one mesh with positions [N, 4]; otherwise as rasterize.
 
-    threshold: float <H*W>: samples of less depth are not drawn; None: less than 0.
+    threshold: float [H*W]; samples with a smaller depth are not drawn. None stands for 0.
     """
     if positions.device.type == "mps" and convention.exact:
-        # Exact coverage takes float64, which MPS does not have.
+        # Exact coverage needs float64, which MPS lacks.
         least = None if threshold is None else threshold.cpu()
         picture = draw(positions.cpu(), faces.cpu(), size, convention, limits, least, with_depth=with_depth)
         depth = None if picture.depth is None else picture.depth.to(positions.device)
         return Picture(picture.ids.to(positions.device), picture.barycentrics.to(positions.device), depth)
     height, width = size
-    pairs = positions.device.type == "mps" if limits.pairs is None else limits.pairs
+    without_float64 = positions.device.type == "mps" if limits.without_float64 is None else limits.without_float64
     mesh = clipping.clip(positions, faces, convention)
-    if pairs and len(mesh.faces) >= EXACT:
-        raise ValueError(f"faces: without int64 minima expected fewer than {EXACT}, found {len(mesh.faces)}")
-    seen = screen.project(mesh.positions, height, width, convention)
-    flat = not seen.w.requires_grad and bool((seen.w == 1).all())
-    surface = resolve.Surface(mesh, seen, convention, not pairs, flat)
+    if without_float64 and len(mesh.faces) >= FLOAT32_EXACT:
+        raise ValueError(
+            f"faces: expected fewer than {FLOAT32_EXACT} on a device without int64 minima, found {len(mesh.faces)}"
+        )
+    projected = screen.project(mesh.positions, height, width, convention)
+    flat = not projected.w.requires_grad and bool((projected.w == 1).all())
+    surface = resolve.Surface(mesh, projected, convention, not without_float64, flat)
     canvas = _Canvas(positions, height, width, with_depth=with_depth)
-    for window in _windows(height, width, limits.tile):
+    for window in _windows(height, width, limits.tile_size):
         with torch.no_grad():
-            chosen = None if limits.tile is None else triangles.touching(surface.screen.detach(), mesh.faces, window)
-            ids = _nearest(surface, chosen, window, _part(threshold, window, width), limits)
-        canvas.put_ids(ids, window, None if mesh.whole else mesh.owner)
+            chosen = (
+                None
+                if limits.tile_size is None
+                else triangles.find_touching(surface.screen.detach(), mesh.faces, window)
+            )
+            ids = _find_nearest(surface, chosen, window, _crop(threshold, window, width), limits)
+        canvas.put_ids(ids, window, None if mesh.unchanged else mesh.owner)
         for shown in resolve.resolve(ids, surface, window, with_depth=with_depth):
             canvas.put(shown, window)
     return canvas.picture()
 
 
 class _Canvas:
-    """Collects windows."""
+    """Assembles the picture from its windows."""
 
     def __init__(self, positions: torch.Tensor, height: int, width: int, *, with_depth: bool) -> None:
         self.size = height, width
@@ -114,7 +122,10 @@ class _Canvas:
         self.depth = positions.new_zeros(height * width) if with_depth else None
 
     def put_ids(self, ids: torch.Tensor, window: Window, owner: torch.Tensor | None) -> None:
-        """Take ids <pixels> of a window; owner: the face that each triangle is a part of, None if it is that itself."""
+        """Store the ids [pixels] of a window.
+
+        owner: the input face that each triangle is a part of; None if the triangles are the input faces.
+        """
         if owner is not None:
             ids = torch.cat([owner.new_zeros(1), owner + 1]).to(torch.int32).index_select(0, ids)
         if ids.numel() == self.ids.numel():
@@ -123,8 +134,8 @@ class _Canvas:
         part = self.ids[window.top : window.bottom, window.left : window.right]
         part.copy_(ids.view(window.height, window.width))
 
-    def put(self, shown: resolve.Shown, window: Window) -> None:
-        """Take what some pixels of a window show."""
+    def put(self, shown: resolve.ShownPixels, window: Window) -> None:
+        """Store the barycentrics and depths of some pixels of a window."""
         pixel, width = shown.pixel, self.size[1]
         if window.width != width:
             row = torch.div(pixel, window.width, rounding_mode="floor")
@@ -139,7 +150,7 @@ class _Canvas:
             self.depth.scatter_(0, pixel, shown.depth)
 
     def picture(self) -> Picture:
-        """All windows together."""
+        """Return the finished picture."""
         depth = None if self.depth is None else self.depth.view(self.size)
         return Picture(self.ids, self.barycentrics.view(*self.size, 3), depth)
 
@@ -151,29 +162,32 @@ def _windows(height: int, width: int, tile: int | None) -> Iterator[Window]:
             yield Window(top, left, min(top + down, height), min(left + across, width))
 
 
-def _part(values: torch.Tensor | None, window: Window, width: int) -> torch.Tensor | None:
-    """Values <H*W> in the window, <pixels>."""
+def _crop(values: torch.Tensor | None, window: Window, width: int) -> torch.Tensor | None:
+    """Return the values [H*W] inside the window as [pixels]."""
     if values is None:
         return None
     return values.view(-1, width)[window.top : window.bottom, window.left : window.right].reshape(-1)
 
 
-def _nearest(
+def _find_nearest(
     surface: resolve.Surface,
     chosen: torch.Tensor | None,
     window: Window,
     threshold: torch.Tensor | None,
     limits: Limits,
 ) -> torch.Tensor:
-    """The triangle + 1 of each pixel of a window, int32 <pixels>; chosen <C> int64: those to draw, None for all."""
+    """Return the triangle + 1 of each pixel of a window, int32 [pixels].
+
+    chosen: int64 [C], the triangles to draw; None draws all.
+    """
     faces = surface.mesh.faces
     cpu = faces.device.type == "cpu"
-    budget = fragments.CACHE if cpu else fragments.DEVICE
+    budget = fragments.CPU_BUDGET if cpu else fragments.GPU_BUDGET
     count = len(faces) if chosen is None else len(chosen)
-    batch = limits.batch or budget.triangles
-    make: type[PairBuffer | KeyBuffer] = KeyBuffer if surface.doubles else PairBuffer
+    batch = limits.batch_size or budget.triangles
+    make: type[PairBuffer | KeyBuffer] = KeyBuffer if surface.has_float64 else PairBuffer
     buffer: DepthBuffer = make(window.height * window.width, faces.device)
-    target = fragments.Target(buffer, window, threshold, partial(_shade(limits), doubles=surface.doubles))
+    target = fragments.Target(buffer, window, threshold, surface.has_float64)
     for first in range(0, count, batch):
         end = min(first + batch, count)
         if chosen is None:
@@ -183,13 +197,3 @@ def _nearest(
         ready = triangles.prepare(surface.screen.detach(), part, window, surface.convention)
         fragments.draw(ready, numbers, target, surface.convention, budget)
     return buffer.ids()
-
-
-def _shade(limits: Limits) -> Callable[..., torch.Tensor]:
-    return _compiled() if limits.compile else fragments.shade
-
-
-@cache
-def _compiled() -> Callable[..., torch.Tensor]:
-    made: Callable[..., torch.Tensor] = torch.compile(fragments.shade, dynamic=True)
-    return made

@@ -1,4 +1,4 @@
-"""Which samples a triangle covers, and the barycentrics there."""
+"""Coverage of samples by triangles, and the barycentrics of the samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class Samples:
-    """Barycentrics of samples, and inside: not negative where the triangle covers them (NaN: not covered)."""
+    """Barycentrics of samples. inside: >= 0 where the triangle covers the sample; a NaN means not covered."""
 
     alpha: torch.Tensor
     beta: torch.Tensor
@@ -26,20 +26,20 @@ def rounded_barycentrics(
     e2y: torch.Tensor,
     inverse: torch.Tensor,
     *,
-    doubles: bool = True,
+    has_float64: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """alpha, beta, gamma at (x0 + dx, y0 + dy), of edges as in triangles.Edges.
+    """Return alpha, beta and gamma at (x0 + dx, y0 + dy) for edges as in triangles.Edges.
 
-    beta = S(v0, p, v2) * inverse and gamma = S(v0, v1, p) * inverse, rounded operation for operation as the original's
-    S(a, b, c) = (cx - ax)(by - ay) - (bx - ax)(cy - ay) is; alpha = 1 - beta - gamma in float64, rounded once.
-    doubles: whether the device has float64.
+    beta = S(v0, p, v2) * inverse and gamma = S(v0, v1, p) * inverse, with every operation rounded in the same order as
+    in custom_rasterizer, where S(a, b, c) = (cx - ax)(by - ay) - (bx - ax)(cy - ay). alpha = 1 - beta - gamma in
+    float64, rounded once. has_float64: whether the device supports float64.
     """
-    # In place where a tensor is new: half the time of a large picture is spent on memory.
+    # New tensors are modified in place: memory traffic takes half the time of a large picture.
     beta = (dx * -e2y).add_(e2x * dy).mul_(inverse)
     gamma = (dx * e1y).sub_(e1x * dy).mul_(inverse)
-    if doubles:
+    if has_float64:
         return torch.rsub(beta.double(), 1.0).sub_(gamma).to(beta.dtype), beta, gamma
-    return _rest(beta, gamma), beta, gamma
+    return _one_minus(beta, gamma), beta, gamma
 
 
 def exact_barycentrics(
@@ -52,13 +52,13 @@ def exact_barycentrics(
     inverse: torch.Tensor,
     area: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As rounded_barycentrics, of triangles on a grid."""
+    """Return alpha, beta and gamma like rounded_barycentrics, for triangles with vertices on the subpixel grid."""
     opposite1, opposite2 = e2x * dy - dx * e2y, dx * e1y - e1x * dy
     return ((area - opposite1) - opposite2) * inverse, opposite1 * inverse, opposite2 * inverse
 
 
-def _rest(beta: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """1 - beta - gamma with the rounding errors of both steps added last (Knuth's TwoSum)."""
+def _one_minus(beta: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """Return 1 - beta - gamma, adding the rounding errors of both subtractions last (Knuth's TwoSum)."""
     first, error = _two_difference(torch.ones_like(beta), beta)
     second, error2 = _two_difference(first, gamma)
     return second + (error + error2)
@@ -70,16 +70,15 @@ def _two_difference(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, tor
     return difference, (a - (difference - shadow)) - (b + shadow)
 
 
-def rounded(dx: torch.Tensor, dy: torch.Tensor, values: list[torch.Tensor], *, doubles: bool) -> Samples:
-    """Every sample whose three rounded barycentrics are in [0, 1]: if none is negative, none is above 1."""
-    alpha, beta, gamma = rounded_barycentrics(dx, dy, *values, doubles=doubles)
+def sample_rounded(dx: torch.Tensor, dy: torch.Tensor, values: list[torch.Tensor], *, has_float64: bool) -> Samples:
+    """Cover every sample whose three rounded barycentrics are in [0, 1]; none exceeds 1 if all are >= 0."""
+    alpha, beta, gamma = rounded_barycentrics(dx, dy, *values, has_float64=has_float64)
     return Samples(alpha, beta, gamma, torch.minimum(torch.minimum(alpha, beta), gamma))
 
 
-def exact(dx: torch.Tensor, dy: torch.Tensor, values: list[torch.Tensor]) -> Samples:
-    """Samples inside or on an owned edge, of triangles on a grid: float64 holds their edge functions exactly.
-
-    values: those of exact_barycentrics, then for each corner how far inside of the edge opposite a sample must be.
+def sample_exact(dx: torch.Tensor, dy: torch.Tensor, values: list[torch.Tensor]) -> Samples:
+    """Cover samples inside the triangle or on an edge it owns, exactly: float64 holds edge functions without
+    rounding.
     """
     e1x, e1y, e2x, e2y, inverse, area, tie0, tie1, tie2 = values
     opposite1, opposite2 = e2x * dy - dx * e2y, dx * e1y - e1x * dy

@@ -1,4 +1,4 @@
-"""Which device is meant, and which is best."""
+"""Selection of torch devices."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 
 
 def best_device() -> torch.device:
-    """CUDA or ROCm, else MPS, else the CPU."""
+    """Return CUDA or ROCm if available, else MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def as_device(device: torch.device | str) -> torch.device:
-    """The device of that name.
+    """Return the device with this name.
 
     Raises:
-        ValueError: it is no name of a device.
+        ValueError: if torch knows no such device.
     """
     try:
         return torch.device(device)

@@ -1,4 +1,4 @@
-"""Attributes of vertices at the pixels."""
+"""Interpolation of vertex attributes at the pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import torch
 def interpolate(
     attributes: torch.Tensor, ids: torch.Tensor, barycentrics: torch.Tensor, faces: torch.Tensor
 ) -> torch.Tensor:
-    """Attributes <N,C> where ids <H,W> (face + 1) are not 0, weighted by barycentrics <H,W,3>: <H,W,C>; 0 elsewhere.
+    """Return the interpolated attributes [H, W, C] of a picture, 0 in the background.
 
-    Differentiable by attributes and by barycentrics.
+    Args:
+        attributes: float [N, C], one row per vertex.
+        ids: [H, W], face + 1, 0 for background.
+        barycentrics: float [H, W, 3].
+        faces: int [M, 3].
+
+    The result is differentiable with respect to attributes and barycentrics.
     """
     pixel = (ids.reshape(-1) != 0).nonzero().squeeze(1)
     face = ids.reshape(-1).index_select(0, pixel).to(torch.int64).sub_(1)

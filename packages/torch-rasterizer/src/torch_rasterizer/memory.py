@@ -1,4 +1,4 @@
-"""How much of the screen fits into the memory there is."""
+"""Choose a tile size that fits into the free memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 
 import torch
 
-#: Bytes a pixel at most while it is drawn, on a device that works on all pixels at once and on one that does not:
-#: the depth buffer, and what barycentrics are computed from.
+#: Maximum bytes per pixel for the depth buffer and the intermediate values, on a device that processes all pixels at
+#: once and on a device that processes them in parts.
 _AT_ONCE, _IN_PARTS = 256, 48
 
 
-def free(device: torch.device) -> int | None:
-    """Bytes that can be taken, None if the device does not tell."""
+def free_bytes(device: torch.device) -> int | None:
+    """Return the free memory in bytes, or None if the device does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
@@ -23,14 +23,17 @@ def free(device: torch.device) -> int | None:
     return None
 
 
-def tile(height: int, width: int, device: torch.device) -> int | None:
-    """The side of tiles that take half of the free memory at most; None if the whole screen does, or if unknown."""
-    there = free(device)
-    if there is None:
+def tile_size(height: int, width: int, device: torch.device) -> int | None:
+    """Return the side of tiles that use at most half of the free memory.
+
+    Return None if the whole screen fits, or if the free memory is unknown.
+    """
+    available = free_bytes(device)
+    if available is None:
         return None
     each = _IN_PARTS if device.type == "cpu" else _AT_ONCE
-    # Ids and barycentrics are of the whole screen in any case.
-    room = max(there // 2 - 16 * height * width, 0) // each
+    # Ids and barycentrics always cover the whole screen.
+    room = max(available // 2 - 16 * height * width, 0) // each
     if height * width <= room:
         return None
     side = 256

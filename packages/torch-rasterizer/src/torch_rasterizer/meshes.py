@@ -1,4 +1,4 @@
-"""Meshes made in code, to try and to measure rasterizers with: clip positions float32 <N,4>, faces int32 <M,3>."""
+"""Generated meshes for tests and benchmarks: clip positions float32 [N, 4], faces int32 [M, 3]."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ Mesh = tuple[torch.Tensor, torch.Tensor]
 
 
 def sphere(faces: int, *, perspective: bool = True, radius: float = 0.9) -> Mesh:
-    """A sphere of about ``faces`` triangles that fills most of the picture.
+    """Return a sphere of about ``faces`` triangles that fills most of the picture.
 
-    In perspective its near half is larger and nearer, w from 2 to 4; without, w is 1. y is down the rows, x along them.
+    With perspective, w is 2 to 4 and the near half appears larger; without perspective, w is 1. x increases with the
+    column, y with the row.
     """
     rings = max(3, round(math.sqrt(faces / 4)))
     around = 2 * rings
-    # Its poles are pairs of points, so that no triangle is degenerate.
+    # Rings of points replace the poles, so that no triangle is degenerate.
     polar = torch.linspace(0.5 / rings, 1 - 0.5 / rings, rings + 1, dtype=torch.float64) * math.pi
     turn = torch.arange(around, dtype=torch.float64) * (2 * math.pi / around)
     theta, phi = (axis.reshape(-1) for axis in torch.meshgrid(polar, turn, indexing="ij"))
@@ -25,7 +26,7 @@ def sphere(faces: int, *, perspective: bool = True, radius: float = 0.9) -> Mesh
 
 
 def torus(faces: int, *, perspective: bool = True) -> Mesh:
-    """A torus of about ``faces`` triangles, tilted towards the viewer."""
+    """Return a torus of about ``faces`` triangles, tilted towards the viewer."""
     around = max(3, round(math.sqrt(faces)))
     rings = max(3, round(faces / (2 * around)))
     big = torch.arange(rings + 1, dtype=torch.float64) * (2 * math.pi / rings)
@@ -39,7 +40,7 @@ def torus(faces: int, *, perspective: bool = True) -> Mesh:
 
 
 def random_triangles(faces: int, size: float, resolution: int, seed: int = 0) -> Mesh:
-    """Triangles of about ``size`` pixels across, anywhere in a picture of resolution x resolution, at any depth."""
+    """Return triangles about ``size`` pixels wide at random places and depths, for a square picture."""
     random = torch.Generator().manual_seed(seed)
     center = torch.rand((faces, 1, 2), generator=random) * 2 - 1
     corners = center + (torch.rand((faces, 3, 2), generator=random) * 2 - 1) * (size / resolution)
@@ -49,7 +50,7 @@ def random_triangles(faces: int, size: float, resolution: int, seed: int = 0) ->
 
 
 def _grid(rings: int, around: int) -> torch.Tensor:
-    """The triangles of rings of ``around`` points, each ring joined to the next."""
+    """Return the triangles between consecutive rings of ``around`` points."""
     ring, at = torch.meshgrid(torch.arange(rings), torch.arange(around), indexing="ij")
     here, beside = ring * around + at, ring * around + (at + 1) % around
     below, across = here + around, beside + around
@@ -58,7 +59,7 @@ def _grid(rings: int, around: int) -> torch.Tensor:
 
 
 def _to_clip(points: torch.Tensor, *, perspective: bool) -> torch.Tensor:
-    """Points in [-1, 1] seen along +z: small z is near. In perspective from a distance of 3."""
+    """Return clip positions of points in [-1, 1] seen along +z; small z is near. The perspective distance is 3."""
     x, y, z = points.unbind(1)
     w = 3 + z if perspective else torch.ones_like(z)
     scale = 3.0 if perspective else 1.0

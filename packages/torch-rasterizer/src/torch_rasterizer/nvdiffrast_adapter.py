@@ -1,7 +1,7 @@
-"""nvdiffrast behind custom_rasterizer's calls: the same sample points, face ids and barycentrics.
+"""nvdiffrast with the interface of custom_rasterizer: the same sample points, face ids and barycentrics.
 
-Not the same everywhere: nvdiffrast clips at the near and the far plane and at w = 0, gives a pixel on an edge to one of
-its two triangles by the top-left rule, and decides depth more finely; it has no depth prior.
+Differences remain: nvdiffrast clips at the near plane, the far plane and w = 0, assigns a pixel on a shared edge to one
+triangle (top-left rule), compares depth with a higher resolution, and has no depth prior.
 """
 
 from __future__ import annotations
@@ -10,34 +10,36 @@ from typing import Any
 
 import torch
 
-from torch_rasterizer.foreign_arguments import check_rasterize
 from torch_rasterizer.rasterizer import PyTorchRasterizer
+from torch_rasterizer.validation import check_rasterize
 
-# Ids above 2^24 are no longer exact as float32: nvdiffrast (0.3.2 and later) returns the float with the bits BASE + id.
+# Ids above 2^24 are not exact in float32: nvdiffrast 0.3.2 and later returns the float with the bits _BASE + id.
 _PLAIN = 2**24
 _BASE = 0x4A800000
 
 
 def face_ids(channel: torch.Tensor) -> torch.Tensor:
-    """The face ids int32 of the fourth channel float32 of nvdiffrast's rasterize, any shape; 0 is background."""
+    """Return the face ids int32 in the fourth channel float32 of nvdiffrast's output; any shape, 0 is background."""
     channel = channel.detach().contiguous()
     encoded = channel.view(torch.int32) - _BASE
     return torch.where(channel > _PLAIN, encoded, channel.clamp(max=_PLAIN).to(torch.int32))
 
 
 def onto_samples(pos: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Clip coordinates <...,4> for nvdiffrast, whose -1 and +1 are the outer edges of the border pixels.
+    """Scale clip coordinates [..., 4] of custom_rasterizer for nvdiffrast.
 
-    custom_rasterizer's are the centres of those pixels: so x shrinks by (width-1)/width, y by (height-1)/height.
+    NDC -1 and +1 are the centres of the border pixels in custom_rasterizer and their outer edges in nvdiffrast.
+    Therefore x is scaled by (width-1)/width and y by (height-1)/height.
     """
     scale = [(width - 1) / width, (height - 1) / height, 1.0, 1.0]
     return pos * pos.new_tensor(scale)
 
 
 class NvdiffrastRasterizer:
-    """rasterize and interpolate as custom_rasterizer has them, drawn by nvdiffrast.
+    """rasterize and interpolate with the interface of custom_rasterizer, drawn by nvdiffrast.
 
-    dr: nvdiffrast.torch; device: where its tensors are. Raises what nvdiffrast raises where it has no context.
+    dr: the module nvdiffrast.torch. device: the device of the tensors.
+    If nvdiffrast cannot create a context, its exception is raised unchanged.
     """
 
     def __init__(self, dr: Any, device: torch.device) -> None:
@@ -54,9 +56,10 @@ class NvdiffrastRasterizer:
         clamp_depth: torch.Tensor,
         use_depth_prior: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """pos float32 <1,N,4>, tri int32 <M,3>, resolution (H, W): face ids int32 <H,W> and barycentrics <H,W,3>.
+        """Return face ids int32 [H, W] (face + 1, 0 for background) and barycentrics [H, W, 3].
 
-        Barycentrics have gradients with respect to pos. Raises ValueError for an active depth prior.
+        pos: float32 [1, N, 4]. tri: int32 [M, 3]. resolution: (H, W). The barycentrics are differentiable with respect
+        to pos. Raise ValueError for an active depth prior.
         """
         check_rasterize(pos, tri, resolution, self._device)
         if use_depth_prior and clamp_depth.numel():
@@ -78,5 +81,5 @@ class NvdiffrastRasterizer:
     def interpolate(
         self, col: torch.Tensor, findices: torch.Tensor, barycentric: torch.Tensor, tri: torch.Tensor
     ) -> torch.Tensor:
-        """As PyTorchRasterizer.interpolate: attributes <1,N,C> at the pixels, <1,H,W,C>."""
+        """Return attributes [1, N, C] at the pixels, [1, H, W, C]; see PyTorchRasterizer.interpolate."""
         return self._torch.interpolate(col, findices, barycentric, tri)

@@ -1,4 +1,4 @@
-"""From clip space to the screen: the viewport, the subpixel grid and the depth of vertices."""
+"""Projection from clip space to the screen: viewport, subpixel grid and depth of vertices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch_rasterizer.convention import Convention
 
 @dataclass(frozen=True)
 class Screen:
-    """Vertices on the screen: x, y in pixels (samples lie at index + 0.5), z the depth, w as in clip space; all <N>."""
+    """Vertices on the screen: x, y in pixels (samples at index + 0.5), z the depth, w as in clip space; each [N]."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -19,14 +19,14 @@ class Screen:
     w: torch.Tensor
 
     def detach(self) -> Screen:
-        """Without gradients."""
+        """Return a copy without gradients."""
         return Screen(self.x.detach(), self.y.detach(), self.z.detach(), self.w.detach())
 
 
 def project(positions: torch.Tensor, height: int, width: int, convention: Convention) -> Screen:
-    """Positions <N,4> float in clip space to the screen, every operation rounded in the order the original has.
+    """Project positions [N, 4] float to the screen, with every operation rounded in the order of custom_rasterizer.
 
-    On a grid x and y become float64, in which edge functions of up to 2**17 pixels are exact.
+    With a subpixel grid x and y are float64, in which edge functions of up to 2**17 pixels are exact.
     """
     x, y, z, w = positions.unbind(-1)
     depth = (z / w) * convention.depth_scale + convention.depth_offset
@@ -45,6 +45,6 @@ def _down(y: torch.Tensor, w: torch.Tensor, height: int, convention: Convention)
 
 
 def _snap(value: torch.Tensor, grid: float) -> torch.Tensor:
-    """To the nearest 1/grid, as float64. Gradients pass as if nothing was rounded."""
+    """Round to the nearest multiple of 1/grid, as float64; the gradient is that of the identity."""
     value = value.double()
     return value + (torch.round(value.detach() * grid) / grid - value.detach())

@@ -1,4 +1,4 @@
-"""Cuts triangles into spans: runs of pixels of one row that the triangle can cover."""
+"""Split triangles into spans: runs of pixels in one row that the triangle can cover."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from torch_rasterizer.triangles import Triangles
 
-#: Spans are cut into pieces of at most this many pixels; those of one width are drawn together.
-PIECE = 16
+#: Maximum width of a piece of a span in pixels. Pieces of equal width are drawn together.
+PIECE_WIDTH = 16
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Runs of at most PIECE pixels of one row: triangle, row int32 and column float <P>, ordered by width.
+    """Runs of at most PIECE_WIDTH pixels in one row: triangle, row int32 and column float, each [P], ordered by width.
 
-    counts[w]: how many are of width w.
+    counts[w]: the number of pieces of width w.
     """
 
     triangle: torch.Tensor
@@ -27,28 +27,28 @@ class Pieces:
 
 
 def repeat(values: torch.Tensor, counts: torch.Tensor, total: int) -> torch.Tensor:
-    """values[i], counts[i] times; total is the sum of counts."""
+    """Return values[i] repeated counts[i] times; total is the sum of counts."""
     if values.device.type == "cpu":
         return torch.from_numpy(np.repeat(values.numpy(), counts.numpy()))
     return torch.repeat_interleave(values, counts, output_size=total)
 
 
 def nonzero(mask: torch.Tensor) -> torch.Tensor:
-    """Indices where the mask <n> is set; NumPy's is several times as fast on the CPU."""
+    """Return the indices where the mask [n] is set; on the CPU NumPy is several times faster than torch."""
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.nonzero().squeeze(1)
 
 
-def _order(keys: torch.Tensor) -> torch.Tensor:
-    """Indices that sort uint8 <n>."""
+def _argsort(keys: torch.Tensor) -> torch.Tensor:
+    """Return the indices that sort uint8 [n], with a stable sort."""
     if keys.device.type == "cpu":
         return torch.from_numpy(np.argsort(keys.numpy(), kind="stable"))
     return torch.argsort(keys, stable=True)
 
 
-def cut(triangles: Triangles, chosen: torch.Tensor, rows: torch.Tensor, total: int) -> Pieces:
-    """Cut the chosen triangles <C> with rows <C> each, total together, into pieces."""
+def cut_into_pieces(triangles: Triangles, chosen: torch.Tensor, rows: torch.Tensor, total: int) -> Pieces:
+    """Split the chosen triangles [C], which have rows [C] rows each and total rows together, into pieces."""
     owner = repeat(chosen.to(torch.int32), rows, total)
     offset = torch.cumsum(rows, 0).sub_(rows).sub_(triangles.first_row.index_select(0, chosen)).to(torch.int32)
     row = torch.arange(total, dtype=torch.int32, device=rows.device).sub_(repeat(offset, rows, total))
@@ -62,19 +62,19 @@ def cut(triangles: Triangles, chosen: torch.Tensor, rows: torch.Tensor, total: i
     right = torch.minimum(right, above3.add_(both))
     first = torch.maximum(left.ceil_(), low)
     length = torch.minimum(right.floor_(), high).sub_(first).add_(1).clamp_(min=0).to(torch.int32)
-    return _pieces(owner, row, first, length)
+    return _make_pieces(owner, row, first, length)
 
 
-def _pieces(owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length: torch.Tensor) -> Pieces:
-    """Spans into pieces, ordered by width."""
-    if len(length) and int(length.max()) > PIECE:
-        long, short = nonzero(length > PIECE), nonzero(length <= PIECE)
+def _make_pieces(owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length: torch.Tensor) -> Pieces:
+    """Split spans into pieces ordered by width."""
+    if len(length) and int(length.max()) > PIECE_WIDTH:
+        long, short = nonzero(length > PIECE_WIDTH), nonzero(length <= PIECE_WIDTH)
         parts = _split(*(t.index_select(0, long) for t in (owner, row, column, length)))
         kept = (t.index_select(0, short) for t in (owner, row, column, length))
         owner, row, column, length = (torch.cat(pair) for pair in zip(kept, parts, strict=True))
     narrow = length.to(torch.uint8)
-    counts = torch.bincount(narrow, minlength=PIECE + 1).tolist()
-    by_width = _order(narrow)[counts[0] :]
+    counts = torch.bincount(narrow, minlength=PIECE_WIDTH + 1).tolist()
+    by_width = _argsort(narrow)[counts[0] :]
     owner, row, column = (t.index_select(0, by_width) for t in (owner, row, column))
     return Pieces(owner, row, column, [0, *counts[1:]])
 
@@ -82,8 +82,11 @@ def _pieces(owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length
 def _split(
     owner: torch.Tensor, row: torch.Tensor, column: torch.Tensor, length: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Spans into pieces of equal width; those of one span may overlap by a few pixels, which changes no minimum."""
-    number = (length + (PIECE - 1)) // PIECE
+    """Split spans into pieces of equal width.
+
+    Pieces of one span may overlap by a few pixels, which does not change the depth minimum.
+    """
+    number = (length + (PIECE_WIDTH - 1)) // PIECE_WIDTH
     total = int(number.sum())
     width = (length + number - 1) // number
     start = torch.cumsum(number, 0).sub_(number).to(torch.int32)

@@ -1,4 +1,4 @@
-"""Per triangle: its edges, its box of pixels, and the lines that bound the spans of pixels it can cover."""
+"""Setup of triangles: edges, pixel boxes, and the lines that bound the spans of pixels they can cover."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch_rasterizer.convention import Convention
 from torch_rasterizer.screen import Screen
 
-#: Beyond this many pixels the loops of the original do not end; such triangles draw nothing.
+#: Triangles that reach beyond this coordinate are not drawn; the loops of custom_rasterizer would not terminate.
 REACH = 2.0**31
 
 
 @dataclass(frozen=True)
 class Window:
-    """The pixels to draw: rows top <= row < bottom, columns left <= column < right."""
+    """The pixels to draw: top <= row < bottom, left <= column < right."""
 
     top: int
     left: int
@@ -24,20 +24,20 @@ class Window:
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """The number of rows."""
         return self.bottom - self.top
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """The number of columns."""
         return self.right - self.left
 
 
 @dataclass(frozen=True)
 class Edges:
-    """What the barycentrics of a sample are made of; each <T> (or one value a fragment).
+    """The edge values from which barycentrics are computed; each [T], or one value per fragment.
 
-    e1 = v1 - v0, e2 = v2 - v0, inverse = 1 / area, area twice the signed one.
+    e1 = v1 - v0, e2 = v2 - v0, area is twice the signed area, inverse = 1 / area.
     """
 
     x0: torch.Tensor
@@ -52,12 +52,13 @@ class Edges:
 
 @dataclass(frozen=True)
 class Triangles:
-    """Triangles of a mesh, ready to be cut into spans; tensors of <T>, or of <R,T> for R values each.
+    """Triangles that are set up for splitting into spans; tensors are [T], or [R, T] for R values per triangle.
 
-    first_row, rows: int32, the rows to visit (0 rows: nothing to draw).
-    bounds <10,T>: y0, then a slope and an offset for the left, the right, and the third line (offset from below, offset
-    from above), then the first and the last column. A line bounds a sample's x - 0.5 by slope * (y - y0) + offset.
-    values <R,T>: x0, y0, the depths of the corners, and what coverage takes.
+    first_row, rows: int32, the rows to visit; 0 rows if there is nothing to draw.
+    bounds [10, T]: y0, then slope and offset of the left line, of the right line, and slope, lower offset and upper
+    offset of the third line, then the first and the last column. A line bounds x - 0.5 of a sample by
+    slope * (y - y0) + offset.
+    values [R, T]: x0, y0, the depths of the corners, and the arguments of the coverage functions.
     """
 
     first_row: torch.Tensor
@@ -67,74 +68,74 @@ class Triangles:
 
 
 def corners(screen: Screen, faces: torch.Tensor) -> list[list[torch.Tensor]]:
-    """x, y and z of the three corners of faces <T,3>."""
+    """Return x, y and z of the three corners of faces [T, 3]."""
     index = faces.T.contiguous()
     return [[component.index_select(0, i) for i in index] for component in (screen.x, screen.y, screen.z)]
 
 
 def edges_of(x: list[torch.Tensor], y: list[torch.Tensor]) -> Edges:
-    """Edges of triangles from their corners; area is S(v0, v1, v2), operation for operation."""
+    """Return the edges of triangles from their corners; the area is S(v0, v1, v2), operation by operation."""
     e1x, e1y, e2x, e2y = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
     area = e2x * e1y - e1x * e2y
     return Edges(x[0], y[0], e1x, e1y, e2x, e2y, area, 1.0 / area)
 
 
 def prepare(screen: Screen, faces: torch.Tensor, window: Window, convention: Convention) -> Triangles:
-    """Set up faces <T,3> int; triangles that can cover nothing in the window get 0 rows."""
+    """Set up faces [T, 3] int; triangles that cannot cover a pixel of the window get 0 rows."""
     x, y, z = corners(screen, faces)
     edges = edges_of(x, y)
-    left, right = _least(x), _greatest(x)
-    top, bottom = _least(y), _greatest(y)
-    lines, pad, odd = _lines(edges, x, y, right - left, bottom - top)
-    # Samples farther outside than the padding are not covered whatever was rounded; and the original itself visits no
-    # rows but those from trunc(top) while < bottom + 1.
-    pad = torch.where(odd, torch.inf, pad)
+    left, right = _minimum(x), _maximum(x)
+    top, bottom = _minimum(y), _maximum(y)
+    lines, pad, unbounded = _bounding_lines(edges, x, y, right - left, bottom - top)
+    # Samples farther outside than the padding are not covered, regardless of rounding. custom_rasterizer visits only
+    # the rows trunc(top) <= row < bottom + 1.
+    pad = torch.where(unbounded, torch.inf, pad)
     first = torch.maximum(torch.ceil(top - pad - 0.5), top.trunc()).clamp_(window.top, window.bottom)
     end = torch.minimum(torch.floor(bottom + pad + 0.5), torch.ceil(bottom) + 1).clamp_(window.top, window.bottom)
-    drawn = (left >= -REACH) & (top >= -REACH) & (right < REACH) & (bottom < REACH) & _turned(edges, convention)
+    drawn = (left >= -REACH) & (top >= -REACH) & (right < REACH) & (bottom < REACH) & _is_drawable(edges, convention)
     drawn &= (right + 1 > window.left) & (left < window.right)
     first_row = first.nan_to_num_(0.0).to(torch.int32)
     rows = end.nan_to_num_(0.0).to(torch.int32).sub_(first_row).clamp_(min=0).mul_(drawn)
     box = left.clamp(window.left, window.right).trunc_(), torch.ceil(right).clamp_(window.left, window.right - 1)
     values = [edges.x0, edges.y0, *z, edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.inverse]
     if convention.exact:
-        values += [edges.area, *_ties(edges, convention)]
+        values += [edges.area, *_edge_thresholds(edges, convention)]
     return Triangles(first_row, rows, torch.stack([edges.y0, *lines, *box]), torch.stack(values))
 
 
-def touching(screen: Screen, faces: torch.Tensor, window: Window) -> torch.Tensor:
-    """Indices int64 of the faces <M,3> whose boxes touch the window."""
+def find_touching(screen: Screen, faces: torch.Tensor, window: Window) -> torch.Tensor:
+    """Return the indices int64 of the faces [M, 3] whose boxes touch the window."""
     index = faces.T.contiguous()
     x, y = ([component.index_select(0, i) for i in index] for component in (screen.x, screen.y))
-    across = (_greatest(x) + 1 > window.left) & (_least(x) < window.right)
-    return (across & (_greatest(y) + 1 > window.top) & (_least(y) < window.bottom)).nonzero().squeeze(1)
+    across = (_maximum(x) + 1 > window.left) & (_minimum(x) < window.right)
+    return (across & (_maximum(y) + 1 > window.top) & (_minimum(y) < window.bottom)).nonzero().squeeze(1)
 
 
-def _least(values: list[torch.Tensor]) -> torch.Tensor:
+def _minimum(values: list[torch.Tensor]) -> torch.Tensor:
     return torch.minimum(torch.minimum(values[0], values[1]), values[2])
 
 
-def _greatest(values: list[torch.Tensor]) -> torch.Tensor:
+def _maximum(values: list[torch.Tensor]) -> torch.Tensor:
     return torch.maximum(torch.maximum(values[0], values[1]), values[2])
 
 
-def _turned(edges: Edges, convention: Convention) -> torch.Tensor:
-    """Whether a triangle has an area (infinite coordinates have none) and faces the way that is drawn."""
+def _is_drawable(edges: Edges, convention: Convention) -> torch.Tensor:
+    """Return whether a triangle has an area and faces the viewer; infinite coordinates have no area."""
     finite = edges.inverse.abs() < torch.inf
     if convention.cull == "none":
         return finite
-    # A positive area is counter-clockwise as seen, with row 0 on top.
+    # With row 0 at the top, a positive area is counter-clockwise on the screen.
     return finite & (edges.inverse * convention.row_zero > 0)
 
 
-def _ties(edges: Edges, convention: Convention) -> list[torch.Tensor]:
-    """How far inside of the edges opposite v0, v1 and v2 a sample must be: 0 of top and left ones, else half a step.
+def _edge_thresholds(edges: Edges, convention: Convention) -> list[torch.Tensor]:
+    """Return the minimum edge function of a sample, for the edges opposite v0, v1 and v2.
 
-    In the units of the edge functions, which are multiples of 1 / 4**bits.
+    It is 0 for top and left edges and half a step for the others; edge functions are multiples of 1 / 4**bits.
     """
     step = 0.5 / 4.0 ** (convention.subpixel_bits or 0)
     e3x, e3y = edges.e2x - edges.e1x, edges.e2y - edges.e1y
-    # A positive area goes round counter-clockwise as seen: left edges go down the rows, top edges to the left.
+    # With a positive area, left edges point down the rows and top edges point to the left.
     sign = torch.where(edges.inverse > 0, 1.0, -1.0)
     found = []
     for dx, dy in ((e3x, e3y), (-edges.e2x, -edges.e2y), (edges.e1x, edges.e1y)):
@@ -144,15 +145,15 @@ def _ties(edges: Edges, convention: Convention) -> list[torch.Tensor]:
     return found
 
 
-def _lines(
+def _bounding_lines(
     edges: Edges, x: list[torch.Tensor], y: list[torch.Tensor], width: torch.Tensor, height: torch.Tensor
 ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-    """The seven rows of Triangles.bounds, the padding in y, and which triangles are beyond these bounds.
+    """Return the seven line rows of Triangles.bounds, the padding in y, and which triangles must stay unbounded.
 
     With u = 2**-24: rounding moves beta = 0 and gamma = 0 by a few u * width from the lines through v0; alpha, which is
-    rounded after them, is wrong by at most 4u * spread / |area|. By |b| >= d / (2 height) for one barycentric b of a
-    sample that is d above or below the triangle the same holds for rows. The factor used is 32u. It says nothing of
-    huge, tiny and denormal numbers: there every sample of the box is tested.
+    rounded after them, has an error of at most 4u * spread / |area|. For a sample at a distance d above or below the
+    triangle, one barycentric b has |b| >= d / (2 height), so that the same bound holds for rows. The code uses 32u. The
+    bound does not hold for huge, tiny and denormal numbers: for these every sample of the box is tested.
     """
     factor = 2.0**-19
     e3x, e3y = edges.e2x - edges.e1x, edges.e2y - edges.e1y
@@ -161,15 +162,15 @@ def _lines(
     margin = near + factor * spread / e3y.abs()
     base = x[0] - 0.5
     negative = edges.inverse < 0
-    # A line from below has x on its right.
+    # A line that bounds x from below is on the left.
     sides = [
-        _side(edges.e2x / edges.e2y, base, near, edges.e2y != 0, (edges.e2y > 0) == negative),
-        _side(edges.e1x / edges.e1y, base, near, edges.e1y != 0, (edges.e1y < 0) == negative),
-        _side(e3x / e3y, base - edges.area / e3y, margin, e3y != 0, (e3y < 0) == negative),
+        _bounding_line(edges.e2x / edges.e2y, base, near, edges.e2y != 0, (edges.e2y > 0) == negative),
+        _bounding_line(edges.e1x / edges.e1y, base, near, edges.e1y != 0, (edges.e1y < 0) == negative),
+        _bounding_line(e3x / e3y, base - edges.area / e3y, margin, e3y != 0, (e3y < 0) == negative),
     ]
     pad = factor * (height * (1 + spread / edges.area.abs()) + y[0].abs() + 2)
-    odd = _beyond(edges, x, y)
-    return _arrange(sides, odd), pad, odd
+    unbounded = _exceeds_error_bounds(edges, x, y)
+    return _order_lines(sides, unbounded), pad, unbounded
 
 
 @dataclass(frozen=True)
@@ -179,28 +180,28 @@ class _Line:
     above: torch.Tensor
 
 
-def _side(
-    slope: torch.Tensor, offset: torch.Tensor, margin: torch.Tensor, there: torch.Tensor, is_below: torch.Tensor
+def _bounding_line(
+    slope: torch.Tensor, offset: torch.Tensor, margin: torch.Tensor, exists: torch.Tensor, is_below: torch.Tensor
 ) -> _Line:
-    """A line that bounds from below or from above, or not at all."""
+    """Return a line that bounds from below or from above, or no bound where the edge is horizontal."""
     return _Line(
-        torch.where(there, slope, 0.0),
-        torch.where(there & is_below, offset - margin, -torch.inf),
-        torch.where(there & ~is_below, offset + margin, torch.inf),
+        torch.where(exists, slope, 0.0),
+        torch.where(exists & is_below, offset - margin, -torch.inf),
+        torch.where(exists & ~is_below, offset + margin, torch.inf),
     )
 
 
-def _arrange(lines: list[_Line], odd: torch.Tensor) -> list[torch.Tensor]:
-    """A left line, a right line, and the third with both its offsets."""
+def _order_lines(lines: list[_Line], unbounded: torch.Tensor) -> list[torch.Tensor]:
+    """Return the rows of a left line, a right line, and a third line with both offsets."""
     a, b, c = lines
     rows = [a.slope, a.below, b.slope, b.above, c.slope, c.below, c.above]
-    # beta and gamma may bound from the same side; then alpha, if it is there, bounds from the other.
+    # beta and gamma may bound from the same side; then alpha, if not horizontal, bounds from the other.
     swap_left = torch.isinf(a.below) & ~torch.isinf(b.below)
     rows[0], rows[1] = torch.where(swap_left, b.slope, a.slope), torch.where(swap_left, b.below, a.below)
     rows[2], rows[3] = torch.where(swap_left, a.slope, b.slope), torch.where(swap_left, a.above, b.above)
     both_left = ~torch.isinf(a.below) & ~torch.isinf(b.below)
     both_right = ~torch.isinf(a.above) & ~torch.isinf(b.above)
-    # Two from the left: the second moves to the third place, the third line is the right one; and the other way round.
+    # With two left lines, the second becomes the third line and the third the right line; likewise on the right.
     third = [torch.where(both_left, b.slope, torch.where(both_right, a.slope, c.slope))]
     third += [torch.where(both_left, b.below, torch.where(both_right, -torch.inf, c.below))]
     third += [torch.where(both_left, torch.inf, torch.where(both_right, a.above, c.above))]
@@ -208,12 +209,12 @@ def _arrange(lines: list[_Line], odd: torch.Tensor) -> list[torch.Tensor]:
     right = [torch.where(both_left, c.slope, rows[2]), torch.where(both_left, c.above, rows[3])]
     found = [*left, *right, *third]
     for row, value in zip(found, (0.0, -torch.inf, 0.0, torch.inf, 0.0, -torch.inf, torch.inf), strict=True):
-        row.masked_fill_(odd, value)
+        row.masked_fill_(unbounded, value)
     return found
 
 
-def _beyond(edges: Edges, x: list[torch.Tensor], y: list[torch.Tensor]) -> torch.Tensor:
-    """Triangles with numbers so large or small that the error bounds of _lines do not hold."""
+def _exceeds_error_bounds(edges: Edges, x: list[torch.Tensor], y: list[torch.Tensor]) -> torch.Tensor:
+    """Return which triangles have coordinates too large or too small for the error bounds of _bounding_lines."""
     largest = torch.stack([t.abs() for t in (*x, *y)]).amax(0)
     sides = torch.stack(
         [edges.e1x, edges.e1y, edges.e2x, edges.e2y, edges.e2x - edges.e1x, edges.e2y - edges.e1y]

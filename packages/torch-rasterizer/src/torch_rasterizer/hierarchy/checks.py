@@ -1,4 +1,4 @@
-"""The arguments of build_hierarchy, checked before anything is computed."""
+"""Checks of the arguments of build_hierarchy, before any computation."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ _LIMIT = 2**31
 
 @dataclass(frozen=True)
 class Arrays:
-    """The three views as arrays: positions float32 <L,H,W,4>, normals <L,H,W,3>, feats <L,H,W,C> or None."""
+    """The three views as arrays: positions float32 [L, H, W, 4], normals [L, H, W, 3], feats [L, H, W, C] or None."""
 
     positions: list[Floats]
     normals: list[Floats]
     feats: list[Floats] | None
 
 
-def checked(
+def to_arrays(
     positions: Sequence[torch.Tensor],
     normals: Sequence[torch.Tensor],
     feats: Sequence[torch.Tensor] | None,
     num_level: int,
     resolution: int,
 ) -> Arrays:
-    """The views as arrays on the CPU. Raises TypeError or ValueError."""
+    """Check the arguments and return the views as arrays on the CPU.
+
+    Raises:
+        TypeError, ValueError: if an argument does not match.
+    """
     _check_levels(num_level, resolution)
-    point_arrays = _three("view_layer_positions", positions, "L,H,W,4")
-    normal_arrays = _three("view_layer_normals", normals, "L,H,W,3", point_arrays)
-    feat_arrays = None if feats is None else _three("view_layer_feats", feats, "L,H,W,C", point_arrays)
+    point_arrays = _view_arrays("view_layer_positions", positions, "[L, H, W, 4]")
+    normal_arrays = _view_arrays("view_layer_normals", normals, "[L, H, W, 3]", point_arrays)
+    feat_arrays = None if feats is None else _view_arrays("view_layer_feats", feats, "[L, H, W, C]", point_arrays)
     if feat_arrays and len({array.shape[3] for array in feat_arrays}) > 1:
-        found = [tuple(array.shape) for array in feat_arrays]
-        raise ValueError(f"view_layer_feats: expected as many features in each view, found shapes {found}")
+        found = ", ".join(str(list(array.shape)) for array in feat_arrays)
+        raise ValueError(f"view_layer_feats: expected the same number of features in each view, found shapes {found}")
     return Arrays(point_arrays, normal_arrays, feat_arrays)
 
 
@@ -51,12 +55,14 @@ def _check_levels(num_level: int, resolution: int) -> None:
         raise ValueError(f"resolution: expected at least 1, found {resolution}")
     if num_level > 31 or resolution >> (num_level - 1) == 0:
         raise ValueError(
-            f"resolution: expected at least 2**(num_level-1) for {num_level} levels, each of half the one before, "
+            f"resolution: expected at least 2**(num_level-1) for {num_level} levels that halve the resolution, "
             f"found {resolution}"
         )
 
 
-def _three(name: str, tensors: Sequence[torch.Tensor], shape: str, like: list[Floats] | None = None) -> list[Floats]:
+def _view_arrays(
+    name: str, tensors: Sequence[torch.Tensor], shape: str, like: list[Floats] | None = None
+) -> list[Floats]:
     if isinstance(tensors, torch.Tensor) or not isinstance(tensors, Sequence):
         raise TypeError(f"{name}: expected a list of three tensors, found {type(tensors).__name__}")
     if len(tensors) != 3:
@@ -73,31 +79,32 @@ def _array(name: str, tensor: torch.Tensor, shape: str, like: tuple[int, ...] | 
     if tensor.dtype != torch.float32:
         raise TypeError(f"{name}: expected torch.float32, found {tensor.dtype}")
     found = tuple(tensor.shape)
-    channels = shape.rsplit(",", 1)[1]
+    channels = shape.strip("[]").rsplit(", ", 1)[1]
     if len(found) != 4 or (channels.isdigit() and found[3] != int(channels)):
-        raise ValueError(f"{name}: expected shape <{shape}>, found {found}")
+        raise ValueError(f"{name}: expected shape {shape}, found {list(found)}")
     if like is not None and found[:3] != like:
-        raise ValueError(f"{name}: expected <L,H,W> {like} as in view_layer_positions, found {found}")
+        raise ValueError(f"{name}: expected [L, H, W] = {list(like)} as in view_layer_positions, found {list(found)}")
     if tensor[..., 0].numel() > MOST_PIXELS:
-        raise ValueError(f"{name}: expected at most 2**30 pixels in a view, found shape {found}")
+        raise ValueError(f"{name}: expected at most 2**30 pixels in a view, found shape {list(found)}")
     array: Floats = np.ascontiguousarray(tensor.detach().cpu().numpy())
     return array
 
 
 def check_points(points: Floats, counts: list[int], resolution: int) -> None:
-    """Check valid points <n,3>, so many of each view.
+    """Check that valid points [n, 3] lie in cells that fit into 32-bit integers; counts: the number of points per view.
 
-    A point whose cell no 32-bit integer holds would be undefined; NaN and infinity are among them.
+    Raises:
+        ValueError: if a point is too far outside the grid, infinite or NaN.
     """
-    if not points.size or _in_reach(points, resolution):
+    if not points.size or _fits_int32(points, resolution):
         return
     for view, part in enumerate(np.split(points, np.cumsum(counts)[:-1])):
-        if part.size and not _in_reach(part, resolution):
+        if part.size and not _fits_int32(part, resolution):
             raise ValueError(
                 f"view_layer_positions[{view}]: expected finite coordinates in [-1,1] where valid, "
                 f"found {float(np.abs(part).max())}"
             )
 
 
-def _in_reach(points: Floats, resolution: int) -> bool:
+def _fits_int32(points: Floats, resolution: int) -> bool:
     return (float(np.abs(points).max()) * 0.5 + 0.5) * resolution < _LIMIT

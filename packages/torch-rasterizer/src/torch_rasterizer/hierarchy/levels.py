@@ -1,4 +1,4 @@
-"""The cells of each level, in the order in which they are first met."""
+"""The cells of each level, in the order of their first occurrence."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LOW = np.int64(0xFFFFFFFF)
 class Numbering:
     """Keys numbered by first occurrence.
 
-    ids int32 <n>: the number of each key; first int64 <m>: where each number first occurs (ascending); sorted_keys and
-    sorted_ids <m>: the distinct keys in order and their numbers.
+    ids int32 [n]: the number of each key. first int64 [m]: where each number first occurs, ascending. sorted_keys and
+    sorted_ids [m]: the distinct keys in ascending order and their numbers.
     """
 
     ids: Ints
@@ -25,8 +25,8 @@ class Numbering:
     sorted_ids: Ints
 
 
-def number(keys: Ints) -> Numbering:
-    """Number int32 keys <n> by first occurrence: one sort of (key, place) packed into 64 bits."""
+def number_keys(keys: Ints) -> Numbering:
+    """Number int32 keys [n] by first occurrence, with one sort of (key, index) packed into 64 bits."""
     packed = keys.astype(np.int64)
     packed <<= 32
     packed |= np.arange(keys.size, dtype=np.int64)
@@ -46,10 +46,10 @@ def number(keys: Ints) -> Numbering:
 
 @dataclass(frozen=True)
 class Level:
-    """One level: cells in their order.
+    """One level of cells, in their order.
 
-    stride: pixels of a view from one cell to the next; keys int32 <N>; views int8 <N>, the view each cell is seen best
-    from; sorted_keys, sorted_ids <N>: the keys in order, to look cells up.
+    stride: distance of adjacent cells in pixels of a view. keys int32 [N]. views int8 [N]: the view that faces each
+    cell best. sorted_keys, sorted_ids [N]: the keys in ascending order and their cells, for lookups.
     """
 
     resolution: int
@@ -60,7 +60,7 @@ class Level:
     sorted_ids: Ints
 
     def find(self, keys: Ints) -> tuple[Ints, Bools]:
-        """The cells int32 <n> of keys, and whether there is such a cell; an absent key reads as cell 0."""
+        """Return the cells int32 [n] of keys, and whether each cell exists; an absent key yields cell 0."""
         if not self.keys.size:
             return np.zeros(keys.shape, np.int32), np.zeros(keys.shape, np.bool_)
         places = np.searchsorted(self.sorted_keys, keys)
@@ -70,23 +70,23 @@ class Level:
 
 
 def finest_level(points: Floats, numbering: Numbering, normals: Floats, resolution: int) -> Level:
-    """The cells of points <n,3> whose keys were numbered; normals <N,3> are those of each cell's first point."""
+    """Return the level of points [n, 3] with numbered keys; normals [N, 3] belong to the first point of each cell."""
     keys = keys_of(points[numbering.first], resolution)
     return Level(resolution, 1, keys, dominant_views(normals), numbering.sorted_keys, numbering.sorted_ids)
 
 
 def dominant_views(normals: Floats) -> Ints:
-    """The view int8 <n> that looks along the largest component of each normal <n,3>, the lowest axis on ties."""
+    """Return the view int8 [n] along the largest component of each normal [n, 3], the lowest axis on ties."""
     x, y, z = (np.abs(normals[:, axis]) for axis in range(3))
     axis = np.where(z > np.maximum(x, y), 2, (y > x).astype(np.int8))
     return ((axis + 1) % 3).astype(np.int8)
 
 
-def coarser(fine: Level) -> tuple[Level, Ints]:
-    """The level of cells twice as large, and the cell int32 <N> of it that each of the fine ones lies in."""
+def coarser_level(fine: Level) -> tuple[Level, Ints]:
+    """Return the level with cells twice as large, and the parent int32 [N] of each fine cell."""
     resolution = fine.resolution // 2
     keys = keys_of(points_in(fine.keys, fine.resolution), resolution)
-    numbering = number(keys)
+    numbering = number_keys(keys)
     count = numbering.first.size
     votes = np.bincount(numbering.ids * 3 + fine.views, minlength=3 * count).reshape(count, 3)
     views = votes.argmax(axis=1).astype(np.int8)

@@ -1,4 +1,4 @@
-"""The pixels of the three views as a walk over them meets them: by row, column, and layers until the first invalid."""
+"""The pixels of the three views in visiting order: by row, column, and layer up to the first invalid layer."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import torch
 from torch_rasterizer.hierarchy.grid import DEPTH_AXIS, Floats, Ints, cells_of, coordinate, keys_of
 from torch_rasterizer.hierarchy.levels import Level
 
-# How a cell's neighbours are chosen among the layers of a pixel, by the pixel its first visit came from.
+# How neighbours of a cell are chosen among the layers of a pixel; the first visit of the cell decides.
 NEAREST, FIRST, LAST = 0, 1, 2
-# A rank is the view, when a pixel is visited, and its place: the latter two of so many bits.
+# A rank packs the view, the time of the visit and the index of the pixel; the latter two have this many bits.
 _BITS = 30
 MOST_PIXELS = 2**_BITS
 
 
 @dataclass(frozen=True)
 class View:
-    """The pixels <n> of one view that a walk visits, and what they see.
+    """The visited pixels [n] of one view.
 
-    shape: layers, height, width; layers, pixels, rows int64 <n>: a pixel is row*width+column; points float32 <n,3>;
-    choice int8 <n>: how a cell of this very view that is first visited here chooses its neighbours; cells int64 <n>: of
-    the level the view is at; keys int32 <n>: of the points at that level's resolution (the cells' own, but for points
-    that no cell holds); ranks int64 <n>: when each pixel is visited, with its place in the lower bits.
+    shape: layers, height, width. layers, pixels (row * width + column), rows: int64 [n]. points: float32 [n, 3].
+    choice int8 [n]: how a cell of this view that is first visited here chooses its neighbours. cells int64 [n]: cells
+    of the current level. keys int32 [n]: the keys of the points at the current level; they are the keys of the cells,
+    except for points that belong to no cell. ranks int64 [n]: the order of the visits, with the pixel index in the
+    lower bits.
     """
 
     shape: tuple[int, int, int]
@@ -38,18 +39,18 @@ class View:
     ranks: Ints
 
 
-def view_of(positions: Floats, places: Ints, cells: Ints, level: Level) -> View:
-    """The view of positions <L,H,W,4>, whose valid pixels, flat, are `places` int64 <n>, in `cells` int32 <n>."""
+def make_view(positions: Floats, places: Ints, cells: Ints, level: Level) -> View:
+    """Return the view of positions [L, H, W, 4] with valid flat pixels ``places`` int64 [n] in ``cells`` int32 [n]."""
     depth, height, width = positions.shape[:3]
-    seen = np.zeros((depth + 1, height * width), np.bool_)
-    seen.reshape(-1)[places] = True
+    visible = np.zeros((depth + 1, height * width), np.bool_)
+    visible.reshape(-1)[places] = True
     for layer in range(1, depth):
-        seen[layer] &= seen[layer - 1]
-    if depth and (kept := seen.reshape(-1)[places]).sum() < places.size:
+        visible[layer] &= visible[layer - 1]
+    if depth and (kept := visible.reshape(-1)[places]).sum() < places.size:
         places, cells = places[kept], cells[kept]
     counts = np.searchsorted(places, np.arange(1, depth + 1) * height * width)
     layers = np.repeat(np.arange(depth), np.diff(counts, prepend=0))
-    goes_on = seen.reshape(-1)[places + height * width]
+    goes_on = visible.reshape(-1)[places + height * width]
     pixels = places - layers * (height * width)
     return View(
         shape=(depth, height, width),
@@ -65,28 +66,30 @@ def view_of(positions: Floats, places: Ints, cells: Ints, level: Level) -> View:
 
 
 def look_up(view: View, level: Level) -> View:
-    """The view at a level, every pixel's point looked up."""
+    """Return the view at another level, looking up the point of every pixel."""
     keys = keys_of(view.points, level.resolution)
     cells, _ = level.find(keys)
     return replace(view, cells=cells.astype(np.int64), keys=keys)
 
 
 def descend(view: View, level: Level, parents: Ints) -> View:
-    """The view at the next coarser level, where every point lies in the parent of the cell it lay in."""
+    """Return the view at the next coarser level, if every point lies in the parent of its cell."""
     cells = parents[view.cells].astype(np.int64)
     return replace(view, cells=cells, keys=level.keys[cells])
 
 
 @dataclass(frozen=True)
 class Visits:
-    """Of each cell its first visit: views int8 <N>, -1 for never; places int64 <N> among the pixels of that view."""
+    """The first visit of each cell: views int8 [N], -1 if never visited; places int64 [N], indices of the view's
+    pixels.
+    """
 
     views: Ints
     places: Ints
 
 
 def first_visits(views: list[View], count: int) -> Visits:
-    """The first visits of `count` cells."""
+    """Return the first visits of ``count`` cells."""
     never = np.iinfo(np.int64).max
     ranks = [view.ranks + (index << 2 * _BITS) for index, view in enumerate(views)]
     cells = np.concatenate([view.cells for view in views])
@@ -98,10 +101,11 @@ def first_visits(views: list[View], count: int) -> Visits:
 
 @dataclass(frozen=True)
 class Images:
-    """What one view's own cells look at, padded all around so that a neighbour outside reads as nothing.
+    """The images of one view's own cells, padded on all sides so that neighbours outside read as -1.
 
-    row: pixels in a padded row; cells int32 <L,rows*row>: the cell of each layer's pixel, -1 for none; depths float32
-    <L,rows*row>: the cell's centre along the view, inf for none; last int32 <rows*row>: the cell of the last layer.
+    row: pixels in a padded row. cells int32 [L, rows*row]: the cell of each layer's pixel, -1 if no cell. depths
+    float32 [L, rows*row]: the cell's centre along the view, inf if no cell. last int32 [rows*row]: the cell of the last
+    layer.
     """
 
     height: int
@@ -114,15 +118,15 @@ class Images:
     last: Ints
 
     def places(self, rows: Ints, columns: Ints) -> Ints:
-        """Where pixels are; those too far outside to have neighbours stay in the border."""
+        """Return flat indices of pixels; pixels too far outside to have neighbours are clamped to the border."""
         rows = np.clip(rows, -self.stride - 1, self.height + self.stride) + self.pad
         rows *= self.row
         rows += np.clip(columns, -self.stride - 1, self.width + self.stride) + self.pad
         return rows
 
 
-def images_of(view: View, axis: int, level: Level) -> Images:
-    """The images of a view that looks along `axis`, at a level."""
+def make_images(view: View, axis: int, level: Level) -> Images:
+    """Return the images at a level of a view that looks along ``axis``."""
     depth, height, width = view.shape
     pad = 2 * level.stride + 1
     row = width + 2 * pad
@@ -144,5 +148,5 @@ def images_of(view: View, axis: int, level: Level) -> Images:
 
 
 def all_images(views: list[View], level: Level) -> list[Images]:
-    """The images of the three views at a level."""
-    return [images_of(view, DEPTH_AXIS[index], level) for index, view in enumerate(views)]
+    """Return the images of the three views at a level."""
+    return [make_images(view, DEPTH_AXIS[index], level) for index, view in enumerate(views)]

@@ -1,5 +1,5 @@
-// The grid hierarchy as a straightforward loop over pixels and cells with a map from keys to cells: the yardstick of
-// hierarchy_time.py, not the product. Table is std::map, or std::unordered_map with -DHASHED.
+// The reference of hierarchy_time.py: the grid hierarchy as a simple loop over pixels and cells with a map from keys to
+// cells. Table is std::map, or std::unordered_map with -DHASHED.
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -192,7 +192,7 @@ struct Hierarchy {
 
 extern "C" {
 
-// positions and normals: three arrays <L,H,W,4> and <L,H,W,3>; shapes: L, H, W of each.
+// positions and normals: three arrays [L, H, W, 4] and [L, H, W, 3]. shapes: L, H, W of each array.
 void* build(const float** positions, const float** normals, const int32_t* shapes, int num_level, int resolution) {
   auto* out = new Hierarchy;
   for (int v = 0; v < 3; ++v)
@@ -207,7 +207,7 @@ void* build(const float** positions, const float** normals, const int32_t* shape
 
 int64_t cells(const void* handle, int level) { return static_cast<const Hierarchy*>(handle)->levels[level].keys.size(); }
 
-// Copies out what build_hierarchy returns of one level; down may be null.
+// Copies the results of one level; down may be null.
 void copy_level(const void* handle, int index, int64_t* neighbours, int64_t* down, int64_t* even, int64_t* odd) {
   const Level& level = static_cast<const Hierarchy*>(handle)->levels[index];
   std::memcpy(neighbours, level.neighbours.data(), level.neighbours.size() * sizeof(Nine));

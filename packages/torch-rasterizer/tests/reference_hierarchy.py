@@ -1,7 +1,7 @@
-"""build_hierarchy as plain loops over dictionaries, written from the description alone: what the tests hold ours to.
+"""A reference implementation of build_hierarchy with plain loops over dictionaries.
 
-Slow on purpose: one pixel, one cell, one neighbour at a time, in the order the description gives. It shares nothing
-with torch_rasterizer.
+It is slow: it processes one pixel, one cell and one neighbour at a time. It was written from the description of the
+algorithm and shares no code with torch_rasterizer.
 """
 
 import numpy as np
@@ -11,18 +11,18 @@ DEPTH_AXIS = (2, 0, 1)
 
 
 def wrap(value):
-    """The value as a 32-bit integer of C holds it."""
+    """Return the value wrapped to a 32-bit signed integer."""
     return (value + 2**31) % 2**32 - 2**31
 
 
 def quotient(a, b):
-    """a / b as C divides: towards zero."""
+    """Return a / b truncated towards zero, as in C."""
     q = abs(a) // abs(b)
     return q if (a >= 0) == (b >= 0) else -q
 
 
 def remainder(a, b):
-    """a % b as C has it: with the sign of a."""
+    """Return a % b with the sign of a, as in C."""
     return a - b * quotient(a, b)
 
 
@@ -56,7 +56,7 @@ class Level:
         self.keys, self.views, self.down = [], [], []
 
     def look_up(self, key):
-        """An absent key becomes a name of cell 0."""
+        """Return the cell of a key; an absent key becomes an additional key of cell 0."""
         return self.index.setdefault(key, 0)
 
 
@@ -216,7 +216,7 @@ class Loops:
                 self.features.append(np.full(self.feats[0].shape[-1], 0.5, np.float32))
 
     def result(self):
-        """The same nesting as build_hierarchy's, as numpy arrays."""
+        """Return the result as numpy arrays, nested as build_hierarchy does."""
         cloud = [np.array(self.points, np.float32).reshape(-1, 3), np.array(self.mask, np.float32)]
         if self.feats is not None:
             cloud.insert(1, np.array(self.features, np.float32).reshape(-1, self.feats[0].shape[-1]))

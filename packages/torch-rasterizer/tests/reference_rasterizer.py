@@ -1,4 +1,4 @@
-"""custom_rasterizer's pixels by a loop over triangles, written from the description: what others are held against."""
+"""A reference implementation of custom_rasterizer's pixels: a loop over triangles, written from the description."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE, HALF = np.float32(1), np.float32(0.5)
 
 
 def project(vertices: Floats, width: int, height: int) -> Floats:
-    """x, y in pixels and the depth, <N,3>."""
+    """Return x and y in pixels and the depth, [N, 3]."""
     x, y, z, w = vertices.T
     with np.errstate(all="ignore"):
         across = ((x / w) * HALF + HALF) * np.float32(width - 1) + HALF
@@ -21,7 +21,7 @@ def project(vertices: Floats, width: int, height: int) -> Floats:
 
 
 def barycentrics(corners: Floats, px: Floats, py: Floats) -> Floats | None:
-    """alpha, beta, gamma at samples, <...,3>; None if there is no area."""
+    """Return alpha, beta and gamma at samples, [..., 3], or None if the triangle has no area."""
 
     def area(a, b, c):  # type: ignore[no-untyped-def]
         return (c[0] - a[0]) * (b[1] - a[1]) - (b[0] - a[0]) * (c[1] - a[1])
@@ -40,7 +40,7 @@ def barycentrics(corners: Floats, px: Floats, py: Floats) -> Floats | None:
 def rasterize(
     vertices: Floats, faces: npt.NDArray[np.int32], width: int, height: int, prior: Floats | None = None
 ) -> tuple[npt.NDArray[np.int32], Floats, Ints]:
-    """Ids <H,W>, barycentrics <H,W,3>, and the quantised depths <H,W>."""
+    """Return ids [H, W], barycentrics [H, W, 3] and quantized depths [H, W]."""
     screen = project(vertices, width, height)
     buffer = np.full((height, width), EMPTY)
     least = np.zeros((height, width), np.float32)

@@ -1,7 +1,8 @@
-"""What nvdiffrast.torch does, as far as the adapter relies on it: OpenGL's viewport, its fill rule, its output.
+"""A fake nvdiffrast.torch with the behaviour that the adapter needs: OpenGL viewport, fill rule and output format.
 
-Slow, in float64, and sharing nothing with torch_rasterizer. Pixel (row, column) samples NDC (column+.5)/W*2-1 and
-(row+.5)/H*2-1; what lies outside -1 <= z/w <= 1 is cut off; of two triangles that share an edge one has its samples.
+It is slow, computes in float64 and shares no code with torch_rasterizer. Pixel (row, column) samples NDC
+(column+.5)/W*2-1 and (row+.5)/H*2-1; samples with z/w outside [-1, 1] are clipped; a sample on an edge that two
+triangles share belongs to one of them.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ class RasterizeCudaContext:
 
 
 def encode(ids):
-    """Ids as the fourth channel holds them."""
+    """Return face ids in the encoding of the fourth output channel."""
     ids = np.asarray(ids, np.int64)
     return np.where(ids > 2**24, (ids + 0x4A800000).astype(np.int32).view(np.float32), ids.astype(np.float32))
 
@@ -29,7 +30,7 @@ def rasterize(context, pos, tri, resolution, *, grad_db):
     drawn, nearest = np.zeros((height, width, 4), np.float32), np.full((height, width), np.inf)
     for index, face in enumerate(tri.numpy()):
         corners = clip[face]
-        # Homogeneous rasterization: barycentrics over w are linear in NDC, and sum to 1/w.
+        # Homogeneous rasterization: barycentrics divided by w are linear in NDC and sum to 1/w.
         matrix = corners[:, [0, 1, 3]].T
         if abs(np.linalg.det(matrix)) < 1e-12:
             continue
@@ -46,7 +47,7 @@ def rasterize(context, pos, tri, resolution, *, grad_db):
 
 
 def _inside(over_w, matrix):
-    """Samples within all three edges; those on an edge are in if it is a top or a left one of the triangle."""
+    """Return the samples inside all three edges; a sample on an edge is inside if it is a top or left edge."""
     facing = np.sign(np.linalg.det(matrix))
     gradients = np.linalg.inv(matrix) * facing
     inside = np.ones(over_w.shape[:2], bool)

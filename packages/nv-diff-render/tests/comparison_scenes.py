@@ -1,4 +1,4 @@
-"""The worlds and cameras that pictures are compared in."""
+"""The worlds and cameras in which pictures are compared."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ SCALE = 2.0
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A world and how its cameras stand."""
+class ComparisonScene:
+    """A generated world and the placement of its cameras."""
 
     world: str
     cameras: str
 
     @property
     def map(self) -> Map:
+        """The blocks of the world."""
         return generate(self.world, GRID, seed=1)
 
     def views(self, count: int = 4) -> list[Camera]:
+        """Return ``count`` cameras."""
         return [camera(view) for view in getattr(worlds, self.cameras)(GRID, SCALE, count)]
 
 
-SIGHTS = (Sight("flat", "around"), Sight("terrain", "around"), Sight("sparse", "around"), Sight("terrain", "inside"))
+SCENES = (
+    ComparisonScene("flat", "around"),
+    ComparisonScene("terrain", "around"),
+    ComparisonScene("sparse", "around"),
+    ComparisonScene("terrain", "inside"),
+)
 
 
-def placed(found: Map) -> DifferentiableBlockWorld:
-    """The world of a map."""
+def create_world(found: Map) -> DifferentiableBlockWorld:
+    """Return the world of a map."""
     world = DifferentiableBlockWorld(found.grid.size, found.grid.world_scale)
     world.place_blocks(found.positions, torch.tensor(found.materials, dtype=torch.int64))
     return world

@@ -1,5 +1,5 @@
-// The yardstick of raster_time.py: the plain loop over triangles and their boxes that anyone would write, with the same
-// pixels as torch_rasterizer. Built with: c++ -O3 -shared -fPIC -ffp-contract=off raster_yardstick.cpp
+// The reference of raster_time.py: a plain loop over triangles and the pixels of their boxes, with the same pixels as
+// torch_rasterizer. Built with: c++ -O3 -shared -fPIC -ffp-contract=off raster_reference.cpp
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -54,7 +54,7 @@ void draw(const Vertex* t, int64_t id, int width, int height, int64_t* zbuffer) 
 
 }  // namespace
 
-// positions <vertices,4>, faces <count,3> -> ids <height,width>, barycentrics <height,width,3>
+// positions [vertices, 4], faces [count, 3] -> ids [height, width], barycentrics [height, width, 3]
 extern "C" void rasterize(const float* positions, const int32_t* faces, int64_t count, int width, int height, int32_t* ids,
                           float* barycentrics) {
     std::vector<int64_t> zbuffer(int64_t(width) * height, kEmpty);
