@@ -13,14 +13,14 @@ from scripts.support import files
 class PipelineError(Exception):
     """A failure that a maintainer can act on.
 
-    ``str(error)`` names the place and the cause; ``mend`` is the next step, a command where there is one.
+    ``str(error)`` names the place and the cause; ``hint`` is the next step, a command where there is one.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, mend: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
-        self.mend = mend
+        self.hint = hint
 
 
 class UsageError(PipelineError):
@@ -123,9 +123,9 @@ class CommandError(PipelineError):
     exit_code = 18
 
     def __init__(
-        self, message: str, *, returncode: int, output: str = "", cause: str = "", mend: str | None = None
+        self, message: str, *, returncode: int, output: str = "", cause: str = "", hint: str | None = None
     ) -> None:
-        super().__init__(message, mend=mend)
+        super().__init__(message, hint=hint)
         self.returncode = returncode
         self.output = output
         self.cause = cause or message
@@ -143,8 +143,8 @@ def run_main(main: Callable[[], int | None], *, uses_cache: bool = False) -> Non
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, CommandError) and error.output:
             print(error.output.rstrip(), file=sys.stderr)
-        if error.mend:
-            print(f"next:  {error.mend}", file=sys.stderr)
+        if error.hint:
+            print(f"next:  {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

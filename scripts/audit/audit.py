@@ -83,7 +83,7 @@ def audit(
         AuditError: the file is not there, or is no wheel of any cell of the matrix.
     """
     if not wheel.is_file():
-        raise AuditError(f"{wheel}: no such file", mend="`nox -s build` makes one")
+        raise AuditError(f"{wheel}: no such file", hint="`nox -s build` makes one")
     interpreter = python or (torch_environment and _interpreter(torch_environment))
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-audit-") as folder:
         try:
@@ -119,7 +119,7 @@ def find_cell(wheel: Wheel) -> Cell:
             return cell
     raise AuditError(
         f"{wheel.path.name}: no cell of the matrix makes a wheel of this name, and its build_info.json names none",
-        mend="`nox -s plan` lists the wheels that there are",
+        hint="`nox -s plan` lists the wheels that there are",
     )
 
 

@@ -99,7 +99,7 @@ def run_gate(wheel: Path, output: Path) -> GpuRecord:
 def _find_cell(wheel: Path, folder: Path) -> Cell:
     """Unpack the wheel into ``folder`` and return its cell."""
     if not wheel.is_file():
-        raise UsageError(f"{wheel}: no such file", mend="build one with `nox -s build`")
+        raise UsageError(f"{wheel}: no such file", hint="build one with `nox -s build`")
     return audit.find_cell(wheel_file.unpack(wheel.absolute(), folder))
 
 
@@ -109,7 +109,7 @@ def _create_environment(cell: Cell, scratch: Path) -> Environment:
         raise UntestedError(f"a wheel for {cell.platform.name}, but this machine is {host_platform()}")
     python, lock = interpreters.find(cell.python), environments.torch_lock(cell)
     if python is None:
-        raise UntestedError(f"CPython {cell.python} is not installed", mend=f"uv python install {cell.python}")
+        raise UntestedError(f"CPython {cell.python} is not installed", hint=f"uv python install {cell.python}")
     folder = environments.create(python, [lock], name="smoke", cache=scratch)
     # The wheel is installed from its file, so no index is necessary.
     environment = Environment(folder, Surroundings("http://127.0.0.1:9/", scratch / "cache"))
@@ -154,7 +154,7 @@ def find_wheels(folder: Path) -> list[Path]:
         if any(_is_for_this_platform(tag.platform) for tag in tags) and interpreters.find(python):
             found.append(wheel)
     if not found:
-        raise UsageError(f"no wheel in {folder} is for this machine", mend="build one with `nox -s build`")
+        raise UsageError(f"no wheel in {folder} is for this machine", hint="build one with `nox -s build`")
     return found
 
 
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _bundle(selected: Sequence[Path], file: Path) -> int:
     if len(selected) != 1:
-        raise UsageError(f"--bundle needs exactly one wheel, not {len(selected)}", mend="name the wheel")
+        raise UsageError(f"--bundle needs exactly one wheel, not {len(selected)}", hint="name the wheel")
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-smoke-") as temporary:
         cell = _find_cell(selected[0], Path(temporary).resolve())
     bundle(selected[0], file)

@@ -128,7 +128,7 @@ def default_cell(planned: Matrix, release: str | None = None) -> tuple[Cell, tup
         raise UsageError(
             f"the matrix has no cell for CPython {python} on {host_platform()}"
             + (f" and release {release}" if release else ""),
-            mend="nox -s plan",
+            hint="nox -s plan",
         )
     passed_over: dict[str, None] = {}
     for cell in _default_torch(candidates):
@@ -136,7 +136,7 @@ def default_cell(planned: Matrix, release: str | None = None) -> tuple[Cell, tup
         if reason is None:
             return cell, tuple(passed_over)
         passed_over[reason] = None
-    raise BuildError(f"no cell can be built here: {'; '.join(passed_over)}", mend="nox -s plan")
+    raise BuildError(f"no cell can be built here: {'; '.join(passed_over)}", hint="nox -s plan")
 
 
 def _python_line() -> str:
@@ -193,7 +193,7 @@ def gather(cell: Cell, options: Options) -> Inputs:
         if python is None:
             raise ToolchainError(
                 f"{cell.id}: no CPython {cell.python} with its headers here",
-                mend=f"install it, e.g. apt-get install python{cell.python} python{cell.python}-dev",
+                hint=f"install it, e.g. apt-get install python{cell.python} python{cell.python}-dev",
             )
     _announce_downloads(cell, python if engine == "host" else None, torch_lock)
     return Inputs(
@@ -300,7 +300,7 @@ def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, o
         console.say(_compiler_said(log.read_text(encoding="utf-8")))
         raise BuildError(
             f"{cell.id}: the build failed; all of its output is in {log.relative_to(ROOT)}",
-            mend=reproducing_command(cell, options),
+            hint=reproducing_command(cell, options),
         ) from error
     return next(output.glob("*.whl"))
 
@@ -415,8 +415,8 @@ def build(cell: Cell, options: Options) -> Result:
             record = _audit(wheel, cell, inputs, options)
     except PipelineError as error:
         console.say(f"error: {error}")
-        if error.mend:
-            console.say(f"next:  {error.mend}")
+        if error.hint:
+            console.say(f"next:  {error.hint}")
         return Result(cell, "failed", type(error).__name__, time.monotonic() - start)
     wrong = [f"{check.name}: {check.detail}" for check in record.checks if check.outcome != "passed"]
     return Result(cell, record.outcome, "; ".join(wrong), time.monotonic() - start, wheel)

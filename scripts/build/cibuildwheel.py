@@ -264,7 +264,7 @@ def _container(inputs: Inputs) -> str:
     if engine is None:
         raise ToolchainError(
             f"the cibuildwheel engine needs containers: {availability()}",
-            mend="start docker or install podman, or build without a container: nox -s build -- --engine host",
+            hint="start docker or install podman, or build without a container: nox -s build -- --engine host",
         )
     uv_cache = _uv_cache(engine, inputs.cache)
     for folder in (inputs.cache, uv_cache):
@@ -279,16 +279,16 @@ def _image(cell: Cell, image: str | None) -> str:
         return chosen
     raise ToolchainError(
         f"{cell.id}: the matrix names no image for {cell.platform.name}, and none was given",
-        mend="add --image NAME; `nox -s image` makes an image and prints its name",
+        hint="add --image NAME; `nox -s image` makes an image and prints its name",
     )
 
 
 def _check(inputs: Inputs) -> None:
     for path, what in ((inputs.cuda_home, "CUDA toolkit"), (inputs.torch_lock, "locked torch requirements")):
         if not path.exists():
-            raise ToolchainError(f"{path}: no {what} there", mend="nox -s lock")
+            raise ToolchainError(f"{path}: no {what} there", hint="nox -s lock")
         if "," in str(path):
-            raise ToolchainError(f"{path}: a container cannot mount a path with a comma", mend="move the folder")
+            raise ToolchainError(f"{path}: a container cannot mount a path with a comma", hint="move the folder")
 
 
 def _call(tree: Path, config: Path, output: Path, *, platform: str, env: Mapping[str, str]) -> None:
@@ -296,7 +296,7 @@ def _call(tree: Path, config: Path, output: Path, *, platform: str, env: Mapping
     try:
         process.call([sys.executable, "-m", "cibuildwheel", *options, "."], cwd=tree, env=env)
     except CommandError as error:
-        raise BuildError(f"cibuildwheel failed: {error}", mend="read its output above") from error
+        raise BuildError(f"cibuildwheel failed: {error}", hint="read its output above") from error
 
 
 def run(
@@ -348,7 +348,7 @@ def _take(made: Path, cell: Cell, destination: Path) -> Path:
     if names != [cell.wheel]:
         raise BuildError(
             f"{cell.id}: expected {cell.wheel}, cibuildwheel made {', '.join(names) or 'nothing'}",
-            mend=f"look at the patched tree: nox -s patch -- {cell.release.version}",
+            hint=f"look at the patched tree: nox -s patch -- {cell.release.version}",
         )
     return (made / cell.wheel).replace(destination / cell.wheel)
 
@@ -372,7 +372,7 @@ def audit_file(wheel: Path, *, allow_partial: bool) -> None:
     record = audit.audit(wheel, allow_partial=allow_partial, finished=False)
     audit.show(record, time.monotonic() - start)
     if record.outcome == "failed":
-        raise AuditError(f"{wheel.name} is not what its cell says", mend="the failed checks above say what differs")
+        raise AuditError(f"{wheel.name} is not what its cell says", hint="the failed checks above say what differs")
 
 
 def main() -> int:

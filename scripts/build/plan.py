@@ -325,13 +325,13 @@ def chunk(entries: Sequence[dict[str, object]], which: str) -> list[dict[str, ob
     """
     part, _, count = which.partition("/")
     if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
-        raise UsageError(f"--chunk {which} is not K/N with 1 <= K <= N", mend="for example --chunk 1/2")
+        raise UsageError(f"--chunk {which} is not K/N with 1 <= K <= N", hint="for example --chunk 1/2")
     k, n = int(part), int(count)
     chosen = list(itertools.islice(entries, len(entries) * (k - 1) // n, len(entries) * k // n))
     if len(chosen) > _MOST_JOBS:
         least = -(-len(entries) // _MOST_JOBS)
         raise UsageError(
-            f"{len(chosen)} jobs are more than GitHub takes ({_MOST_JOBS})", mend=f"--chunk 1/{least} and so on"
+            f"{len(chosen)} jobs are more than GitHub takes ({_MOST_JOBS})", hint=f"--chunk 1/{least} and so on"
         )
     return chosen
 

@@ -68,7 +68,7 @@ def build(package: Package, destination: Path) -> Path:
         if len({*map(file_sha256, made)}) != 1:
             raise BuildError(
                 f"{package.name}: two builds of the same sources differ",
-                mend="find what depends on the folder, the time zone or the order of a set",
+                hint="find what depends on the folder, the time zone or the order of a set",
             )
         _check_licence(made[0], package)
         destination.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _build(package: Package, work: Path, variables: Mapping[str, str]) -> Path:
     try:
         call(command, env={"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), **variables}, quiet=True, umask=0o022)
     except CommandError as error:
-        raise BuildError(f"{package.name}: {error}", mend=f"look at {package.folder / 'pyproject.toml'}") from error
+        raise BuildError(f"{package.name}: {error}", hint=f"look at {package.folder / 'pyproject.toml'}") from error
     made = [path.name for path in out.iterdir()]
     if made != [package.wheel]:
         raise BuildError(f"{package.name}: made {', '.join(made) or 'nothing'} instead of {package.wheel}")
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {package.name: package for package in known()}
     unknown = [name for name in options.names if name not in found]
     if unknown:
-        raise UsageError(f"no package {', '.join(unknown)}", mend=f"choose from: {', '.join(found)}")
+        raise UsageError(f"no package {', '.join(unknown)}", hint=f"choose from: {', '.join(found)}")
     wheels = [build(found[name], options.output) for name in options.names or found]
     rows = [(wheel.name, f"{wheel.stat().st_size / 1e3:.0f} kB", file_sha256(wheel)) for wheel in wheels]
     console.table("built", ("wheel", "size", "sha256"), rows)

@@ -54,7 +54,7 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
         made = list((scratch / "repaired").glob("*.whl"))
         if [path.name for path in made] != [cell.wheel]:
             found = ", ".join(path.name for path in made) or "nothing"
-            raise RepairError(f"repair made {found} instead of {cell.wheel}", mend="is it the wheel of that cell?")
+            raise RepairError(f"repair made {found} instead of {cell.wheel}", hint="is it the wheel of that cell?")
         _flatten(made[0])
         assert_bundled(made[0], cell)
         return _move(made[0], destination)
@@ -72,7 +72,7 @@ def assert_bundled(wheel: Path, cell: Cell) -> None:
         except PipelineError as error:
             problems = [str(error)]
     if problems:
-        raise RepairError(f"{wheel.name}: {'; '.join(problems)}", mend=_POLICY_HINT)
+        raise RepairError(f"{wheel.name}: {'; '.join(problems)}", hint=_POLICY_HINT)
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def _runtime_libraries(library_path: Path, cell: Cell) -> list[Path]:
         if found:
             return found
     raise RepairError(
-        f"no {pattern} in {library_path}", mend=f"name the root of a CUDA {cell.toolkit.cuda} toolkit as library path"
+        f"no {pattern} in {library_path}", hint=f"name the root of a CUDA {cell.toolkit.cuda} toolkit as library path"
     )
 
 
@@ -143,9 +143,9 @@ def _failure(wheel: Path, cell: Cell, tool: str, error: CommandError) -> RepairE
     """Return the error for a failure of ``tool``: every symbol that is too new, else what the tool said last."""
     too_new = [] if cell.platform.name.startswith("win") else _too_new(wheel, cell)
     if too_new:
-        return RepairError(f"{wheel.name}: {'; '.join(too_new)}", mend=_OLDER_SYSTEM.format(cell=cell.id))
+        return RepairError(f"{wheel.name}: {'; '.join(too_new)}", hint=_OLDER_SYSTEM.format(cell=cell.id))
     # delvewheel names a missing DLL in the last line of its traceback.
-    return RepairError(f"{wheel.name}: {tool}: {error.cause}", mend=_POLICY_HINT)
+    return RepairError(f"{wheel.name}: {tool}: {error.cause}", hint=_POLICY_HINT)
 
 
 def _too_new(wheel: Path, cell: Cell) -> list[str]:

@@ -95,7 +95,7 @@ def gather(wheel: Path, folder: Path, scratch: Path) -> Evidence:
         UsageError: there is no such wheel.
     """
     if not wheel.is_file():
-        raise UsageError(f"{wheel}: no such file", mend="`nox -s build` makes one")
+        raise UsageError(f"{wheel}: no such file", hint="`nox -s build` makes one")
     sha256 = file_sha256(wheel)
     record, findings = _record(wheel, sha256, folder)
     about = record.sha256 if record else sha256
@@ -318,7 +318,7 @@ def main() -> int:
         wrong = [part for part in PARTS if any(finding.part == part for finding in findings)]
         raise VerifyError(
             f"{parsed.wheel.name} does not verify: {', '.join(wrong)}",
-            mend="do not use it; build it again from a clean checkout: nox -s build",
+            hint="do not use it; build it again from a clean checkout: nox -s build",
         )
     return 0
 

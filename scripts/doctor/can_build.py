@@ -143,4 +143,4 @@ def _asked(probe: Callable[[], Any], text: str) -> Finding:
 
 
 def _refusal(error: PipelineError) -> Finding:
-    return Finding("failed", str(error), hint=error.mend or "")
+    return Finding("failed", str(error), hint=error.hint or "")

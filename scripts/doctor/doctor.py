@@ -92,7 +92,7 @@ def users_python() -> Path:
     path = os.pathsep.join(one for one in folders if one and not Path(one).resolve().is_relative_to(own))
     found = which("python3", path) or which("python", path)
     if found is None:
-        raise UsageError("no Python is on PATH", mend="name one: nox -s doctor -- --python PATH")
+        raise UsageError("no Python is on PATH", hint="name one: nox -s doctor -- --python PATH")
     return found
 
 
@@ -109,7 +109,7 @@ def of_python(overlay: ModuleType, python: Path, arguments: Sequence[str]) -> An
             data = json.loads(output.read_text(encoding="utf-8"))
             if data["schema"] != overlay.SCHEMA:
                 raise UsageError(
-                    f"the nvdiffrast of {python} has a doctor of another version", mend=f"{python} -m nvdiffrast.doctor"
+                    f"the nvdiffrast of {python} has a doctor of another version", hint=f"{python} -m nvdiffrast.doctor"
                 )
             lines = tuple(overlay.Line(**{**line, "details": tuple(line["details"])}) for line in data["lines"])
             advice = {
@@ -121,7 +121,7 @@ def of_python(overlay: ModuleType, python: Path, arguments: Sequence[str]) -> An
             last = (said.strip().splitlines() or [""])[-1]
             raise UsageError(
                 f"{python} cannot run the doctor: {last}",
-                mend="name a CPython of 3.9 or newer: nox -s doctor -- --python PATH",
+                hint="name a CPython of 3.9 or newer: nox -s doctor -- --python PATH",
             ) from error
 
 

@@ -49,18 +49,18 @@ def load_audit(sha256: str, name: str, size: int, folder: Path, *, allow_partial
         AuditError: the record does not hold together.
         PublishError: there is none, it is about something else, or it does not say passed.
     """
-    mend = "audit it: nox -s audit -- WHEEL"
+    hint = "audit it: nox -s audit -- WHEEL"
     record = audit_record.find(sha256, folder)
     if record is None:
-        raise PublishError(f"{name} has no audit record for its sha256 {sha256} below {folder}", mend=mend)
+        raise PublishError(f"{name} has no audit record for its sha256 {sha256} below {folder}", hint=hint)
     if (record.sha256, record.wheel, record.size) != (sha256, name, size):
-        raise PublishError(f"{name}: its audit record is about {record.wheel} of {record.size} bytes", mend=mend)
+        raise PublishError(f"{name}: its audit record is about {record.wheel} of {record.size} bytes", hint=hint)
     if record.outcome != "passed":
         found = ", ".join(check.name for check in record.checks if check.outcome == record.outcome) or "nothing checked"
-        raise PublishError(f"{name} did not pass its audit, it is {record.outcome}: {found}", mend=mend)
+        raise PublishError(f"{name} did not pass its audit, it is {record.outcome}: {found}", hint=hint)
     if record.partial and not allow_partial:
-        mend = "build it without --arch; a rehearsal may stage it: --allow-partial"
-        raise PublishError(f"{name} is a partial wheel, built for fewer architectures: it is no release", mend=mend)
+        hint = "build it without --arch; a rehearsal may stage it: --allow-partial"
+        raise PublishError(f"{name} is a partial wheel, built for fewer architectures: it is no release", hint=hint)
     return record
 
 
@@ -99,7 +99,7 @@ def _statements(store: Store, record: Record, folder: Path) -> dict[Path, bytes]
         if not source.is_file() or file_sha256(source) != digest:
             raise CatalogError(
                 f"{source}: not there, or not the {kind} that the wheel's record knows",
-                mend="`nox -s verify -- WHEEL` names what is wrong; build the wheel again",
+                hint="`nox -s verify -- WHEEL` names what is wrong; build the wheel again",
             )
         found[target] = source.read_bytes()
     return found
@@ -124,12 +124,12 @@ def _sheet(record: GpuRecord, folder: Path) -> bytes:
     path = gpu.path(record.sha256, folder)
     contradiction = record.contradiction()
     if contradiction:
-        raise CatalogError(f"{path}: {contradiction}", mend=_RUN_AGAIN)
+        raise CatalogError(f"{path}: {contradiction}", hint=_RUN_AGAIN)
     if not record.sheet:
         return b""
     file = gpu.sheet_path(record.sha256, folder)
     if not file.is_file() or gpu.sha256_of(file) != record.sheet:
-        raise CatalogError(f"{file}: not there, or not the contact sheet of its record", mend=_RUN_AGAIN)
+        raise CatalogError(f"{file}: not there, or not the contact sheet of its record", hint=_RUN_AGAIN)
     return file.read_bytes()
 
 
@@ -145,10 +145,10 @@ def judge(store: Store, entry: Entry) -> Entry:
         record = _load(path, _GPU, entry.sha256, entry.name)
         _sheet(record, store.root)
         if record.outcome == "failed" and entry.yanked is None:
-            mend = f"yank it: nox -s publish -- yank {entry.name} --reason REASON"
+            hint = f"yank it: nox -s publish -- yank {entry.name} --reason REASON"
             where = f"{record.device} (driver {record.driver})" if record.device else "a machine without a GPU"
             failed = ", ".join(check.name for check in record.checks if check.state == "failed")
-            raise PublishError(f"{entry.name} failed on {where}: {failed}", mend=mend)
+            raise PublishError(f"{entry.name} failed on {where}: {failed}", hint=hint)
         if record.outcome == "passed":
             return replace(entry, gpu="passed", waiver=None)
     waived = waiver(store, entry)

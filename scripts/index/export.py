@@ -29,7 +29,7 @@ def export(generation: Path, folder: Path) -> None:
             or a file of the pool is missing, a link, or not what its name says.
     """
     if not (generation / CATALOG).is_file():
-        raise CatalogError(f"{generation} holds no index", mend="promote first: nox -s promote")
+        raise CatalogError(f"{generation} holds no index", hint="promote first: nox -s promote")
     generation = generation.resolve()
     catalog = catalogs.read(generation)
     _refuse(folder, catalog)
@@ -47,13 +47,13 @@ def _refuse(folder: Path, catalog: Catalog) -> None:
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CATALOG).is_file()):
-        raise CatalogError(f"{folder} is not an exported index", mend="export to a new or an empty folder")
+        raise CatalogError(f"{folder} is not an exported index", hint="export to a new or an empty folder")
     hashes = {entry.name: entry.sha256 for entry in catalog.files}
     for entry in catalogs.read(folder).files:
         if hashes.get(entry.name) != entry.sha256:
             said = "other bytes under that name" if entry.name in hashes else "no such wheel"
-            mend = "nothing that was published changes or goes away; export to another folder"
-            raise CatalogError(f"{folder} has {entry.name}, this index has {said}", mend=mend)
+            hint = "nothing that was published changes or goes away; export to another folder"
+            raise CatalogError(f"{folder} has {entry.name}, this index has {said}", hint=hint)
 
 
 def _pages(generation: Path) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
             digest.update(chunk)
             copy.write(chunk)
         if digest.hexdigest() != sha256:
-            raise CatalogError(f"{source} is damaged: its sha256 is not {sha256}", mend="restore it from a copy")
+            raise CatalogError(f"{source} is damaged: its sha256 is not {sha256}", hint="restore it from a copy")
 
 
 def _records(entry: File, generation: Path, folder: Path) -> None:

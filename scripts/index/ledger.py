@@ -64,8 +64,8 @@ def append(store: Path, what: str, *, by: str | None = None, **details: Any) -> 
                 os.ftruncate(descriptor, size)
                 raise
     except OSError as error:
-        mend = "mend that and run the same command again"
-        raise PublishError(f"{path}: cannot be written: {error.strerror}", mend=mend) from error
+        hint = "fix that and run the same command again"
+        raise PublishError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error
     return event
 
 
@@ -98,12 +98,12 @@ def person(by: str | None = None) -> str:
     Raises:
         UsageError: there is none, or it is not one line of at most 100 characters.
     """
-    mend = "say who publishes: --by NAME"
+    hint = "say who publishes: --by NAME"
     name = _git("config", "user.name") if by is None else by.strip()
     if not name:
-        raise UsageError("nobody is named, and git knows no user.name", mend=mend)
+        raise UsageError("nobody is named, and git knows no user.name", hint=hint)
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise UsageError(f"not a person's name: {name[:_LONGEST_NAME]!r}", mend=mend)
+        raise UsageError(f"not a person's name: {name[:_LONGEST_NAME]!r}", hint=hint)
     return name
 
 
@@ -129,7 +129,7 @@ def _git(*arguments: str) -> str | None:
 def _exclusive(path: Path) -> Iterator[int]:
     """The ledger, open for appending, and nobody else's meanwhile."""
     if sys.platform == "win32":
-        raise PublishError("a store needs file locks and symbolic links", mend="publish on Linux or macOS")
+        raise PublishError("a store needs file locks and symbolic links", hint="publish on Linux or macOS")
     import fcntl  # noqa: PLC0415 - not on every system
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,5 +174,5 @@ def _event(line: bytes, path: Path, number: int) -> Event:
         what, by, time, commit = (data.pop(key) for key in ("what", "by", "time", "commit"))
         return Event(str(what), str(by), str(time), commit and str(commit), data)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        mend = "restore the ledger from a copy; only its last line may be torn"
-        raise CatalogError(f"{path}:{number}: not an entry of a ledger: {error!r}", mend=mend) from error
+        hint = "restore the ledger from a copy; only its last line may be torn"
+        raise CatalogError(f"{path}:{number}: not an entry of a ledger: {error!r}", hint=hint) from error

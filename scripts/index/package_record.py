@@ -62,17 +62,17 @@ def load(sha256: str, name: str, size: int, folder: Path) -> PackageRecord:
     """
     source = path(sha256, folder)
     if not source.is_file():
-        raise AuditError(f"{name} has no record of its builds for its sha256 {sha256} below {folder}", mend=_MEND)
+        raise AuditError(f"{name} has no record of its builds for its sha256 {sha256} below {folder}", hint=_MEND)
     try:
         record = _ADAPTER.validate_json(source.read_bytes())
     except (OSError, ValidationError) as error:
-        raise AuditError(f"{source}: not a record: {error}", mend=_MEND) from error
+        raise AuditError(f"{source}: not a record: {error}", hint=_MEND) from error
     if record.schema != SCHEMA:
-        raise AuditError(f"{source}: a record of schema {record.schema}, not {SCHEMA}", mend=_MEND)
+        raise AuditError(f"{source}: a record of schema {record.schema}, not {SCHEMA}", hint=_MEND)
     if (record.sha256, record.wheel, record.size) != (sha256, name, size):
-        raise AuditError(f"{source}: is about another wheel, {record.wheel} of {record.size} bytes", mend=_MEND)
+        raise AuditError(f"{source}: is about another wheel, {record.wheel} of {record.size} bytes", hint=_MEND)
     if record.builds < BUILDS:
-        raise AuditError(f"{source}: tells of {record.builds} builds, which show nothing reproducible", mend=_MEND)
+        raise AuditError(f"{source}: tells of {record.builds} builds, which show nothing reproducible", hint=_MEND)
     return record
 
 

@@ -51,8 +51,8 @@ def make(path: Path, folder: Path, uploaded: str, projects: Collection[str]) -> 
             entry = _entry(wheel, metadata, uploaded)
         wheel_entry.check(entry, path.name)
     except (PipelineError, ValueError) as error:
-        mend = (error.mend if isinstance(error, PipelineError) else "") or _MEND
-        raise PublishError(f"{path.name} cannot be staged: {error}", mend=mend) from error
+        hint = (error.hint if isinstance(error, PipelineError) else "") or _MEND
+        raise PublishError(f"{path.name} cannot be staged: {error}", hint=hint) from error
     return Candidate(path, record, entry, metadata)
 
 
@@ -71,7 +71,7 @@ def check_needs(packages: Collection[PureWheel], projects: Collection[str]) -> N
             named = ", ".join(sorted(lacking))
             raise PublishError(
                 f"{package.name} cannot be staged: it needs {named}, of which the index has nothing",
-                mend=f"stage it as well: nox -s packages -- {' '.join(sorted(lacking))}",
+                hint=f"stage it as well: nox -s packages -- {' '.join(sorted(lacking))}",
             )
 
 

@@ -64,7 +64,7 @@ def make(store: Store, catalog: Catalog, site: Site) -> Path:
             site.generate(catalog, generation, page=root_page, previous=_previous(store))
     difference = compare(catalog, generation)
     if not difference.none:
-        raise CatalogError(f"{generation} is not what it must be: {difference}", mend=f"remove {generation}, run again")
+        raise CatalogError(f"{generation} is not what it must be: {difference}", hint=f"remove {generation}, run again")
     return generation
 
 

@@ -78,7 +78,7 @@ class Store:
         if any(self.generation(link) for link in LINKS):
             raise PublishError(
                 f"{self.root} is a store of releases; what is no release does not go into it",
-                mend="rehearse in a store of its own: --store FOLDER",
+                hint="rehearse in a store of its own: --store FOLDER",
             )
         with writing(self.root):
             (self.root / "rehearsal").write_text("For rehearsals only: what is in here is no release.\n")
@@ -108,8 +108,8 @@ class Store:
             file.seek(0)
             other = file.read().strip() or "another process"
             if time.monotonic() >= end:
-                mend = "wait until that has ended, then run the same command again (--wait SECONDS waits longer)"
-                raise PublishError(f"{self.root} is being changed by {other}", mend=mend)
+                hint = "wait until that has ended, then run the same command again (--wait SECONDS waits longer)"
+                raise PublishError(f"{self.root} is being changed by {other}", hint=hint)
             if not told:
                 console.say(f"{self.root} is being changed by {other}; waiting")
                 told = True
@@ -138,8 +138,8 @@ class Store:
         target = path.readlink().as_posix()
         folder = self.root / target
         if not _TARGET.fullmatch(target) or folder.is_symlink() or not folder.is_dir():
-            mend = f"point it at one of {self.generations} again; the ledger tells which was promoted last"
-            raise CatalogError(f"{path} points at {target!r}, which is no generation of this store", mend=mend)
+            hint = f"point it at one of {self.generations} again; the ledger tells which was promoted last"
+            raise CatalogError(f"{path} points at {target!r}, which is no generation of this store", hint=hint)
         return folder
 
     def catalog(self, link: Link) -> Catalog:
@@ -152,7 +152,7 @@ class Store:
         if folder is None:
             return Catalog()
         if not (folder / catalogs.CATALOG).is_file():
-            raise CatalogError(f"{folder} has no {catalogs.CATALOG}", mend="stage again, with a store that is whole")
+            raise CatalogError(f"{folder} has no {catalogs.CATALOG}", hint="stage again, with a store that is whole")
         catalog = catalogs.read(folder)
         for entry in catalog.files:
             wheel_entry.check(entry, str(folder / catalogs.CATALOG))
@@ -202,9 +202,9 @@ class Store:
         _only_files(path.parent)
         for needed in (path, path.with_name(f"{name}.metadata")):
             if not needed.is_file():
-                raise CatalogError(f"{needed} is missing", mend=f"put {name} back: the sha256 of its bytes is {sha256}")
+                raise CatalogError(f"{needed} is missing", hint=f"put {name} back: the sha256 of its bytes is {sha256}")
         if file_sha256(path) != sha256:
-            raise CatalogError(f"{path} is damaged: its sha256 is not {sha256}", mend="restore it from a copy")
+            raise CatalogError(f"{path} is damaged: its sha256 is not {sha256}", hint="restore it from a copy")
 
     def check_pool(self, catalog: Catalog) -> None:
         """Refuse a pool that holds anything but regular files, or lacks an entry of the catalog; sizes are looked at.
@@ -219,7 +219,7 @@ class Store:
         for entry in catalog.files:
             path = self.path(entry)
             if not path.is_file() or path.stat().st_size != entry.size:
-                raise CatalogError(f"{path} is missing or not of {entry.size} bytes", mend="restore it from a copy")
+                raise CatalogError(f"{path} is missing or not of {entry.size} bytes", hint="restore it from a copy")
 
     def path(self, entry: File) -> Path:
         """Where the pool has a wheel."""
@@ -232,8 +232,8 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "make room (or mend that) and run the same command again; the index is as it was"
-        raise PublishError(f"{place}: cannot be written: {error.strerror or error}", mend=mend) from error
+        hint = "make room (or fix that) and run the same command again; the index is as it was"
+        raise PublishError(f"{place}: cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def sync(path: Path) -> None:
@@ -247,7 +247,7 @@ def sync(path: Path) -> None:
 
 def _locked(file: IO[str]) -> bool:
     if sys.platform == "win32":
-        raise PublishError("a store needs file locks and symbolic links", mend="publish on Linux or macOS")
+        raise PublishError("a store needs file locks and symbolic links", hint="publish on Linux or macOS")
     import fcntl  # noqa: PLC0415 - not on every system
 
     try:
@@ -272,10 +272,10 @@ def _copy(source: Path, target: Path) -> str:
 
 def _only_files(folder: Path) -> None:
     """Refuse a folder of the pool that is a link, or holds anything but regular files."""
-    mend = "remove it; the pool holds regular files alone"
+    hint = "remove it; the pool holds regular files alone"
     if folder.is_symlink() or not folder.is_dir():
-        raise CatalogError(f"{folder} is not a folder of its own", mend=mend)
+        raise CatalogError(f"{folder} is not a folder of its own", hint=hint)
     with os.scandir(folder) as found:
         for path in found:
             if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
-                raise CatalogError(f"{path.path} is a link or no regular file", mend=mend)
+                raise CatalogError(f"{path.path} is a link or no regular file", hint=hint)

@@ -65,7 +65,7 @@ def make(path: Path, record: Record, uploaded: str) -> Candidate:
     Raises:
         PublishError: it is no wheel of nvdiffrast, or what it says of itself does not agree.
     """
-    mend = "build it again: a wheel is never renamed or edited afterwards"
+    hint = "build it again: a wheel is never renamed or edited afterwards"
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-stage-") as folder:
         try:
             wheel = wheel_file.unpack(path.absolute(), Path(folder).resolve())
@@ -75,14 +75,14 @@ def make(path: Path, record: Record, uploaded: str) -> Candidate:
                 problems.append(f"build_info.json says cell {info.cell}, its audit record {record.cell}")
             metadata = wheel.read(f"{wheel.dist_info}/METADATA")
         except PipelineError as error:
-            raise PublishError(f"{path.name} cannot be staged: {error}", mend=error.mend or mend) from error
+            raise PublishError(f"{path.name} cannot be staged: {error}", hint=error.hint or hint) from error
         if problems:
-            raise PublishError(f"{path.name} cannot be staged: {'; '.join(problems)}", mend=mend)
+            raise PublishError(f"{path.name} cannot be staged: {'; '.join(problems)}", hint=hint)
         entry = _entry(wheel, info, record, metadata, uploaded)
     try:
         check(entry, path.name)
     except CatalogError as error:
-        raise PublishError(f"{path.name} cannot be staged: {error}", mend=mend) from error
+        raise PublishError(f"{path.name} cannot be staged: {error}", hint=hint) from error
     return Candidate(path, record, entry, metadata)
 
 
@@ -105,8 +105,8 @@ def check_reason(reason: str) -> str:
     """
     said = reason.strip()
     if not said or len(said) > _REASON or not said.isprintable():
-        mend = f"say why in one line of at most {_REASON} characters"
-        raise PublishError(f"not a reason: {said[:_REASON]!r}", mend=mend)
+        hint = f"say why in one line of at most {_REASON} characters"
+        raise PublishError(f"not a reason: {said[:_REASON]!r}", hint=hint)
     return said
 
 

@@ -275,7 +275,7 @@ def _write_again(root: Path) -> None:
 
     store = Store(root)
     if not any(store.generation(link) for link in LINKS):
-        raise CatalogError(f"{root} has no index yet", mend="nox -s stage -- WHEEL...")
+        raise CatalogError(f"{root} has no index yet", hint="nox -s stage -- WHEEL...")
     with store.exclusive("index"):
         for link in LINKS:
             before = store.generation(link)
@@ -289,13 +289,13 @@ def _write_again(root: Path) -> None:
 
 def _report(generation: Path) -> None:
     if not (generation / CATALOG).is_file():
-        raise CatalogError(f"{generation} holds no index", mend="promote first: nox -s promote")
+        raise CatalogError(f"{generation} holds no index", hint="promote first: nox -s promote")
     problems = check(generation)
     for problem in problems:
         console.mark("failed", problem)
     if problems:
         raise CatalogError(
-            f"{generation} is damaged", mend="restore the pool's files; then nox -s index writes the pages"
+            f"{generation} is damaged", hint="restore the pool's files; then nox -s index writes the pages"
         )
     console.mark("passed", f"{generation}: every link leads to the bytes that are announced")
 

@@ -78,13 +78,13 @@ def read_waivers(path: Path = WAIVERS) -> tuple[Waiver, ...]:
     Raises:
         AdvisoryError: the file is malformed; every problem with its place.
     """
-    mend = f"correct {path.name}; its first lines say what a waiver is"
+    hint = f"correct {path.name}; its first lines say what a waiver is"
     try:
         document = yaml_document.read(path)
         waivers = _waivers(document)
         yaml_document.raise_problems(document.problems)
     except PipelineError as error:
-        raise AdvisoryError(str(error), mend=mend) from error
+        raise AdvisoryError(str(error), hint=hint) from error
     return waivers
 
 
@@ -152,7 +152,7 @@ def ask(pins: Sequence[Pinned], service: str) -> list[Advisory]:
             last = output.strip().splitlines()[-1:] or ["pip-audit said nothing"]
             raise UntestedError(
                 f"{service} could not be asked: {last[0][:300]}",
-                mend="run it where the service is reachable, or name another: --service URL",
+                hint="run it where the service is reachable, or name another: --service URL",
             )
         return _advisories(json.loads(answers.read_text(encoding="utf-8")), pins)
 
@@ -205,7 +205,7 @@ def main() -> int:
     if unwaived:
         raise AdvisoryError(
             f"advisories about what is locked that nothing waives: {unwaived}",
-            mend="waive it in requirements/waivers.yaml, or raise the locks: nox -s lock -- --upgrade",
+            hint="waive it in requirements/waivers.yaml, or raise the locks: nox -s lock -- --upgrade",
         )
     console.mark("passed", f"{len(pins)} pinned versions: {len(advisories)} advisories, all waived")
     return 0

@@ -115,7 +115,7 @@ def torch_lock(folder: Path, name: str, options: Mapping[str, Any]) -> Requireme
     """The lock of a torch, from its name (``2.14.1-cu130``) and its options in locks.toml."""
     match = _TORCH_NAME.fullmatch(name)
     if match is None:
-        raise UsageError(f"{name} is no torch lock's name", mend="write VERSION-cuXXX, for example 2.14.1-cu130")
+        raise UsageError(f"{name} is no torch lock's name", hint="write VERSION-cuXXX, for example 2.14.1-cu130")
     # The package index has only a CPU build for Windows.
     pytorch = options.get("origin", "pypi") == "pytorch" or match["windows"] is not None
     requirement = f"torch=={match['version']}" + (f"+{match['tag']}" if pytorch else "")
@@ -156,7 +156,7 @@ def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
         elif match := _CUDA_NAME.fullmatch(name):
             chosen.append(_toolkit_lock(folder, _cuda(match), table["toolkits"]["components"]))
         else:
-            raise UsageError(f"no lock is called {name}", mend=f"choose from: {', '.join(sorted(locks))}")
+            raise UsageError(f"no lock is called {name}", hint=f"choose from: {', '.join(sorted(locks))}")
     return chosen or list(locks.values())
 
 
@@ -217,7 +217,7 @@ def make(lock: Lock, *, upgrade: bool = False) -> None:
         _compile(lock, made)
         found = problems(lock, made)
         if found:
-            raise ToolchainError("; ".join(found), mend="correct requirements/locks.toml")
+            raise ToolchainError("; ".join(found), hint="correct requirements/locks.toml")
         made.replace(lock.output)
 
 
@@ -260,7 +260,7 @@ def _make_all(locks: Iterable[Lock], *, upgrade: bool) -> int:
         except PipelineError as error:
             failed += 1
             detail = getattr(error, "output", "").strip()
-            console.mark("failed", "\n".join(part for part in (f"{lock.name}: {error}", detail, error.mend) if part))
+            console.mark("failed", "\n".join(part for part in (f"{lock.name}: {error}", detail, error.hint) if part))
     return failed
 
 
@@ -277,7 +277,7 @@ def main() -> int:
     else:
         wrong, verb = _make_all(chosen, upgrade=arguments.upgrade), "could not be made"
     if wrong:
-        raise ToolchainError(f"{wrong} of {len(chosen)} locks {verb}", mend="mend what is marked and run `nox -s lock`")
+        raise ToolchainError(f"{wrong} of {len(chosen)} locks {verb}", hint="nox -s lock")
     return 0
 
 

@@ -90,7 +90,7 @@ def _requirement(place: str, text: str) -> Requirement:
     try:
         return Requirement(text)
     except InvalidRequirement as error:
-        raise ToolchainError(f"{place}: {text!r} is not a requirement: {error}", mend="correct the line") from error
+        raise ToolchainError(f"{place}: {text!r} is not a requirement: {error}", hint="correct the line") from error
 
 
 def _pin(place: str, text: str) -> Pin:
@@ -98,8 +98,8 @@ def _pin(place: str, text: str) -> Pin:
     specifiers = list(requirement.specifier)
     hashes = tuple(_HASH.findall(text))
     if len(specifiers) != 1 or specifiers[0].operator != "==" or "*" in specifiers[0].version:
-        raise ToolchainError(f"{place}: {requirement} is not pinned to one version", mend="run `nox -s lock`")
+        raise ToolchainError(f"{place}: {requirement} is not pinned to one version", hint="run `nox -s lock`")
     if not hashes:
-        raise ToolchainError(f"{place}: {requirement} has no sha256", mend="run `nox -s lock`")
+        raise ToolchainError(f"{place}: {requirement} has no sha256", hint="run `nox -s lock`")
     marker = str(requirement.marker) if requirement.marker else None
     return Pin(canonicalize_name(requirement.name), specifiers[0].version, marker, hashes)

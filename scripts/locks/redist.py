@@ -129,7 +129,7 @@ def read_lock(path: Path) -> RedistLock:
     if pinned != lock.manifest.sha256:
         raise ToolchainError(
             f"{path} was made from manifest {lock.manifest.sha256}, but {pinned} is pinned for {lock.cuda}",
-            mend=f"run `nox -s lock -- {path.stem}`",
+            hint=f"run `nox -s lock -- {path.stem}`",
         )
     return lock
 
@@ -140,7 +140,7 @@ def _validated(kind: type[_T], content: bytes, place: str) -> _T:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise ToolchainError(f"{place}: {where}: {first['msg']}", mend="run `nox -s lock` for it again") from error
+        raise ToolchainError(f"{place}: {where}: {first['msg']}", hint="run `nox -s lock` for it again") from error
 
 
 def make_lock(cuda: str, output: Path) -> None:
@@ -151,7 +151,7 @@ def make_lock(cuda: str, output: Path) -> None:
     """
     pinned = pinned_manifests()
     if cuda not in pinned.manifests:
-        raise ToolchainError(f"no manifest of CUDA {cuda} is pinned", mend=f"add its sha256 to {MANIFESTS.name}")
+        raise ToolchainError(f"no manifest of CUDA {cuda} is pinned", hint=f"add its sha256 to {MANIFESTS.name}")
     url = f"{_base(pinned.base)}redistrib_{cuda}.json"
     sha256 = pinned.manifests[cuda]
     manifest = json.loads(fetch(url, sha256=sha256, size=None, folder=_downloads(), pause=PAUSE_SECONDS).read_bytes())
@@ -183,7 +183,7 @@ def _component(manifest: Mapping[str, Any], name: str, platforms: tuple[str, ...
     except KeyError as error:
         raise ToolchainError(
             f"the manifest of CUDA {manifest.get('release_label', '')} has no {error} for {name}",
-            mend=f"correct the components in {MANIFESTS.name}",
+            hint=f"correct the components in {MANIFESTS.name}",
         ) from error
 
 
@@ -220,10 +220,10 @@ def _add(name: str, archive: Path, destination: Path, *, headers_alone: bool) ->
         try:
             (archives.unpack_zip if archive.suffix == ".zip" else archives.unpack_tar)(archive, Path(unpacked))
         except PipelineError as error:
-            raise ToolchainError(f"component {name}: {error}", mend=error.mend) from error
+            raise ToolchainError(f"component {name}: {error}", hint=error.hint) from error
         tops = list(Path(unpacked).iterdir())
         if len(tops) != 1 or tops[0].is_symlink() or not tops[0].is_dir():
-            raise ToolchainError(f"component {name}: {archive.name} does not hold one folder", mend="report it")
+            raise ToolchainError(f"component {name}: {archive.name} does not hold one folder", hint="report it")
         _merge(name, tops[0], destination, headers_alone=headers_alone)
 
 
@@ -239,7 +239,7 @@ def _merge(name: str, top: Path, destination: Path, *, headers_alone: bool) -> N
             continue
         target = destination / inside
         if os.path.lexists(target):
-            raise ToolchainError(f"component {name}: another one holds {inside} too", mend="report it")
+            raise ToolchainError(f"component {name}: another one holds {inside} too", hint="report it")
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
 
@@ -251,7 +251,7 @@ def _refuse_links_outside(folder: Path) -> None:
         if path.is_symlink() and not path.resolve().is_relative_to(real):
             raise ToolchainError(
                 f"{path.relative_to(folder)} is a link to {path.readlink()}, outside of the toolkit",
-                mend="do not use these archives; report it",
+                hint="do not use these archives; report it",
             )
 
 

@@ -94,7 +94,9 @@ def expand(
     for index, rule in enumerate(raw.exclusions):
         out = tuple(item.cell.id for item in kept if fnmatchcase(item.cell.id, rule.cells))
         if not out and sound:
-            text = f"{rule.cells} excludes nothing (or only what an exclusion above does); remove it or mend the glob"
+            text = (
+                f"{rule.cells} excludes nothing (or only what an exclusion above does); remove it or correct the glob"
+            )
             document.report(("exclusions", index, "cells"), text)
         exclusions.append(Exclusion(rule.cells, rule.reason, out))
         kept = [item for item in kept if item.cell.id not in out]

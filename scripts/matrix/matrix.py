@@ -76,7 +76,7 @@ class Matrix:
         near = difflib.get_close_matches(pattern.replace("*", ""), [cell.id for cell in self.cells], n=3, cutoff=0.3)
         return UsageError(
             f"no cell matches {pattern}; nearest: {', '.join(near) or 'none'}",
-            mend="`nox -s plan` lists all cells; globs work: '*-cp312-cu130-*'",
+            hint="`nox -s plan` lists all cells; globs work: '*-cp312-cu130-*'",
         )
 
 
@@ -85,7 +85,7 @@ _T = TypeVar("_T")
 
 def _named(known: Mapping[str, _T], name: str, kind: str) -> _T:
     if name not in known:
-        raise UsageError(f"no {kind} {name} in {PATH.name}", mend=f"choose one of {', '.join(known)}")
+        raise UsageError(f"no {kind} {name} in {PATH.name}", hint=f"choose one of {', '.join(known)}")
     return known[name]
 
 
@@ -93,7 +93,7 @@ def load(path: Path = PATH, table: Path = torch_builds.PATH) -> Matrix:
     """Read, check and expand the matrix.
 
     Raises:
-        MatrixError: everything that is wrong, a line each: ``build_matrix.yaml:LINE:COL: path: what, and the mend``.
+        MatrixError: everything that is wrong, a line each: ``build_matrix.yaml:LINE:COL: path: what, and the hint``.
     """
     builds = torch_builds.load(table)
     document = yaml_document.read(path)

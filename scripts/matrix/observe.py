@@ -163,7 +163,7 @@ def observe(path: Path, *, index: str, channels: str) -> Report:
     made, report = refresh(table, index=index, channels=channels, tags=_toolkit_tags(), today=today)
     if not report.observed:
         raise UntestedError(
-            "\n".join([f"{path.name} unchanged:", *report.kept]), mend="check the network, or name --index"
+            "\n".join([f"{path.name} unchanged:", *report.kept]), hint="check the network, or name --index"
         )
     matrix.write(path, torch_builds.dump(made))
     return report

@@ -56,8 +56,8 @@ def _unique(document: Document, trail: Trail, values: Sequence[str]) -> None:
 
 def _release(document: Document, trail: Trail, release: RawRelease) -> None:
     if release.registry is None and release.git is None:
-        mend = "add `registry:` (package, version, filename, sha256) or `git:` (url, tag, commit, tree)"
-        document.report(trail, f"a release without a content pin; {mend}", key=True)
+        hint = "add `registry:` (package, version, filename, sha256) or `git:` (url, tag, commit, tree)"
+        document.report(trail, f"a release without a content pin; {hint}", key=True)
     if release.registry and release.git:
         document.report((*trail, "git"), "a second pin beside `registry`; keep the one it is built from", key=True)
     known = sorted(folder.name for folder in (ROOT / "patches").iterdir() if folder.is_dir())

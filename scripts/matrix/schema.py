@@ -193,8 +193,8 @@ def _explain(document: Document, error: Mapping[str, Any]) -> Trail:
         document.report(trail, _MISSING.get(name, f"`{name}` is missing; add it"))
     elif kind == "extra_forbidden":
         near = difflib.get_close_matches(str(trail[-1]), _KEYS, n=1)
-        mend = f"did you mean `{near[0]}`?" if near else "remove it"
-        document.report(trail, f"unknown key; {mend}", key=True)
+        hint = f"did you mean `{near[0]}`?" if near else "remove it"
+        document.report(trail, f"unknown key; {hint}", key=True)
     else:
         is_key = "[key]" in error["loc"]
         document.report(trail, _sentence(document, trail, error, is_key), key=is_key)

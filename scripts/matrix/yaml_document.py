@@ -80,7 +80,7 @@ def raise_problems(problems: Iterable[Problem]) -> None:
     """Raise all of them as one :class:`MatrixError`, one a line, sorted by file and line; nothing if there are none."""
     lines = [str(problem) for problem in sorted(problems)]
     if lines:
-        raise MatrixError("\n".join(lines), mend="mend each of these lines, then `nox -s plan`")
+        raise MatrixError("\n".join(lines), hint="hint each of these lines, then `nox -s plan`")
 
 
 def read(path: Path) -> Document:

@@ -434,7 +434,7 @@ def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Pr
     place = Store(store)
     generation = place.generation("staged")
     if generation is None:
-        raise PublishError(f"nothing is staged in {store}", mend="nox -s stage -- WHEEL...")
+        raise PublishError(f"nothing is staged in {store}", hint="nox -s stage -- WHEEL...")
     ledger.person(by)
     catalog = place.catalog("staged")
     staged = digest(catalog)
@@ -474,7 +474,7 @@ def judge(proofs: Sequence[Proof], *, real: bool) -> None:
         raise PublishError(
             f"{len(failed)} of {len(proofs)} proofs failed; the first: {first.check} {first.tool} {first.subject}: "
             f"{first.detail}",
-            mend="mend the wheel or the index, stage again and prove again; nothing was written down",
+            hint="fix the wheel or the index, stage again and prove again; nothing was written down",
         )
     for check in ("install", "import") if real else ("install",):
         made = [made for made in proofs if made.check == check]

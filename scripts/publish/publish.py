@@ -132,7 +132,7 @@ def _staged(store: Store) -> Catalog:
 
 def _candidate(wheel: Path, folder: Path, base: Catalog, allow_partial: bool) -> Candidate:
     if wheel.is_symlink() or not wheel.is_file():
-        raise PublishError(f"{wheel}: no such file, or not a regular one", mend="name wheels that `nox -s build` made")
+        raise PublishError(f"{wheel}: no such file, or not a regular one", hint="name wheels that `nox -s build` made")
     sha256 = file_sha256(wheel)
     known = base.file(wheel.name)
     uploaded = known.uploaded if known else ledger.now()
@@ -166,7 +166,7 @@ def _refuse_taken(entry: File, catalog: Catalog) -> None:
     if known and known.sha256 != entry.sha256:
         raise PublishError(
             f"{entry.name} is taken: the index has other bytes under that name, sha256 {known.sha256}",
-            mend="a name never gets other bytes: publish under a new version (--replace, if it was never promoted)",
+            hint="a name never gets other bytes: publish under a new version (--replace, if it was never promoted)",
         )
 
 
@@ -177,7 +177,7 @@ def _once(candidates: Iterable[Candidate]) -> list[Candidate]:
         other = seen.setdefault(one.entry.name, one)
         if other.entry.sha256 != one.entry.sha256:
             raise PublishError(
-                f"{one.path} and {other.path} have one name and different bytes", mend="stage one of them"
+                f"{one.path} and {other.path} have one name and different bytes", hint="stage one of them"
             )
     return list(seen.values())
 
@@ -212,7 +212,7 @@ def promote(
         if lacking and reason is None:
             raise PublishError(
                 f"no GPU has run {_some(entry.name for entry in lacking)}",
-                mend="run them on a GPU, or answer for it: --waive-gpu REASON",
+                hint="run them on a GPU, or answer for it: --waive-gpu REASON",
             )
         waived = {entry.name: evidence.waive(place, entry, reason or "", by) for entry in lacking}
         catalog = replace(staged, entries=tuple(waived.get(entry.name, entry) for entry in judged))
@@ -223,11 +223,11 @@ def promote(
 
 def _refuse_unproven(store: Store, staged: Catalog, current: Catalog) -> None:
     if store.generation("staged") is None:
-        raise PublishError(f"nothing is staged in {store.root}", mend="stage wheels first: nox -s stage -- WHEELS")
+        raise PublishError(f"nothing is staged in {store.root}", hint="stage wheels first: nox -s stage -- WHEELS")
     if staged != current and not ledger.has(store.root, "proved", catalog=digest(staged)):
         raise PublishError(
             f"what is staged (catalog {digest(staged)}) was not proven to install",
-            mend="prove it first: nox -s prove",
+            hint="prove it first: nox -s prove",
         )
 
 
@@ -237,7 +237,7 @@ def _check_kept(store: Store, staged: Catalog, current: Catalog) -> None:
     for entry in current.files:
         kept = staged.file(entry.name)
         if kept is None:
-            raise CatalogError(f"what is staged lacks {entry.name}, which readers have", mend="stage that wheel again")
+            raise CatalogError(f"what is staged lacks {entry.name}, which readers have", hint="stage that wheel again")
         _refuse_taken(kept, current)
     known = {entry.sha256 for entry in current.files}
     for entry in staged.files:
@@ -257,7 +257,7 @@ def _publish(store: Store, catalog: Catalog, links: Iterable[Link], made_by: Sit
         store.switch(link, generation)
         difference = site_files.compare(catalog, store.generation(link) or store.root)
         if not difference.none:
-            raise CatalogError(f"{store.root / link} is not what it must be: {difference}", mend="run the same again")
+            raise CatalogError(f"{store.root / link} is not what it must be: {difference}", hint="run the same again")
 
 
 def _tell_promoted(store: Store, catalog: Catalog, by: str) -> tuple[str, ...]:
@@ -328,8 +328,8 @@ def _mark(store: Store, mark: _Mark, wait: float, made_by: Site | None) -> bool:
     with store.exclusive(mark.by, wait):
         catalogs = {link: store.catalog(link) for link in LINKS if store.generation(link)}
         if not any(catalog.file(mark.wheel) for catalog in catalogs.values()):
-            mend = "nox -s publish -- status"
-            raise PublishError(f"no wheel {mark.wheel!r} in {store.root}", mend=mend)
+            hint = "nox -s publish -- status"
+            raise PublishError(f"no wheel {mark.wheel!r} in {store.root}", hint=hint)
         yanked = mark.reason if mark.what == "yanked" else None
         changed = False
         # Readers first.
@@ -376,11 +376,11 @@ def send(store: Path, target: upload.Target, *, by: str | None = None, staged: b
     """
     place, by = Store(store), person(by)
     if (staged or place.rehearsal) and not target.loopback:
-        raise PublishError("only what was promoted, in a store of releases, leaves this machine", mend="promote first")
+        raise PublishError("only what was promoted, in a store of releases, leaves this machine", hint="promote first")
     catalog = _staged(place) if staged else place.catalog("current")
     wanted = [entry for entry in catalog.files if entry.yanked is None]
     if not wanted:
-        raise PublishError(f"{store} has nothing to upload", mend="promote wheels first: nox -s promote")
+        raise PublishError(f"{store} has nothing to upload", hint="promote wheels first: nox -s promote")
     for entry in wanted:
         place.check_file(entry.sha256, entry.name)
 

@@ -141,7 +141,7 @@ def build_wheel(parsed: argparse.Namespace, output: Path) -> Path:
     [cell] = build.chosen_cells(parsed)
     result = build.build(cell, replace(build.parsed_options(parsed), output=output))
     if result.wheel is None or result.outcome != "passed":
-        raise BuildError(f"{cell.id}: {result.outcome}: {result.detail}", mend="mend that and rehearse again")
+        raise BuildError(f"{cell.id}: {result.outcome}: {result.detail}", hint="fix that and rehearse again")
     return result.wheel
 
 
@@ -153,7 +153,7 @@ def take_wheel(wheel: Path, output: Path) -> Path:
         AuditError: it does not pass.
     """
     if not wheel.is_file():
-        raise UsageError(f"{wheel}: no such file", mend="name a wheel that `nox -s build` made, or none")
+        raise UsageError(f"{wheel}: no such file", hint="name a wheel that `nox -s build` made, or none")
     output.mkdir(parents=True, exist_ok=True)
     taken = output / wheel.name
     if wheel.resolve() != taken.resolve():
@@ -167,7 +167,7 @@ def take_wheel(wheel: Path, output: Path) -> Path:
     audit_record.save(audit_record.with_evidence(record, output), output)
     wrong = "; ".join(f"{check.name}: {check.detail}" for check in record.checks if check.outcome != "passed")
     if record.outcome != "passed":
-        raise AuditError(f"{taken.name}: {record.outcome}: {wrong}", mend="only what passes its audit is published")
+        raise AuditError(f"{taken.name}: {record.outcome}: {wrong}", hint="only what passes its audit is published")
     return taken
 
 

@@ -162,7 +162,7 @@ def uploads(folder: Path, *, port: int = 0) -> Iterator[UploadIndex]:
         server = waitress.create_server(_application(packages, htpasswd), host=LOOPBACK, port=port, threads=8)
     except OSError as error:
         raise PublishError(
-            f"cannot serve {folder} on port {port}: {error.strerror or error}", mend="give another --port or folder"
+            f"cannot serve {folder} on port {port}: {error.strerror or error}", hint="give another --port or folder"
         ) from error
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -101,7 +101,7 @@ def target(where: str, index: str | None = None, environment: Mapping[str, str] 
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", where):
             raise UsageError(f"not a URL, and not a repository's name: {where!r}")
         if index is None:
-            raise UsageError(f"where is the simple index of {where}?", mend="say it: --index URL")
+            raise UsageError(f"where is the simple index of {where}?", hint="say it: --index URL")
     return Target(where, (index or f"{where.rstrip('/')}/simple").rstrip("/") + "/", environment or {})
 
 
@@ -113,8 +113,8 @@ def _check_address(url: str) -> None:
     except ValueError as error:
         raise UsageError(f"not an address: {error}") from error
     if "@" in url:
-        mend = "put them into TWINE_USERNAME and TWINE_PASSWORD, or the keyring"
-        raise UsageError("an address with credentials in it: they would end up in logs", mend=mend)
+        hint = "put them into TWINE_USERNAME and TWINE_PASSWORD, or the keyring"
+        raise UsageError("an address with credentials in it: they would end up in logs", hint=hint)
     if "://" in url and (parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment):
         raise UsageError(f"not a plain http(s) address: {parts.scheme}://{host or ''}{parts.path}")
 
@@ -146,7 +146,7 @@ def send(
             retry.upload(item)
         except PublishError as error:
             done = f"{len(already) + number} of {len(items)} wheels are there"
-            raise PublishError(f"{error} ({done})", mend=error.mend) from error
+            raise PublishError(f"{error} ({done})", hint=error.hint) from error
         tell(item.path.name, item.sha256)
     return Sent(tuple(item.path.name for item in missing), tuple(item.path.name for item in already))
 
@@ -165,7 +165,7 @@ def _is_there(item: Item, there: Mapping[str, str | None], to: Target) -> bool:
     if there[name] != item.sha256:
         raise PublishError(
             f"{to.shown} has other bytes under the name {name}: sha256 {there[name]}, ours is {item.sha256}",
-            mend="a name never gets other bytes: publish under a new version",
+            hint="a name never gets other bytes: publish under a new version",
         )
     return True
 
@@ -212,7 +212,7 @@ class _Retry:
                 return once()
             except _Broken as error:
                 if not left:
-                    raise PublishError(f"{error}; gave up after {self.attempts} attempts", mend=_AGAIN) from error
+                    raise PublishError(f"{error}; gave up after {self.attempts} attempts", hint=_AGAIN) from error
                 console.say(f"{error}; trying again in {wait:g} s")
             time.sleep(wait)
             wait *= 2
@@ -229,7 +229,7 @@ class _Retry:
                 raise _wrong_credentials(f"reading {self.to.index}", error.status) from error
             if error.status is None or error.status >= 500 or error.status == 429:
                 raise _Broken(str(error)) from error
-            raise PublishError(str(error), mend="say where the simple index is: --index URL") from error
+            raise PublishError(str(error), hint="say where the simple index is: --index URL") from error
 
     def _authorization(self) -> str | None:
         """Credentials for the index: the upload's own, and only for its own host."""
@@ -263,7 +263,7 @@ class _Retry:
         if transient or (status and (status >= 500 or status == 429)):
             raise _Broken(f"{self.to.shown}: {last}")
         return PublishError(
-            f"{self.to.shown} did not take {item.path.name}: {last}", mend="mend that, and run it again"
+            f"{self.to.shown} did not take {item.path.name}: {last}", hint="fix that and run the same command again"
         )
 
     def _without_secrets(self, lines: Sequence[str]) -> str:
@@ -273,5 +273,5 @@ class _Retry:
 
 
 def _wrong_credentials(what: str, status: int) -> PublishError:
-    mend = "set TWINE_USERNAME and TWINE_PASSWORD, or the keyring's entry, and run the same command again"
-    return PublishError(f"{what}: credentials missing or wrong (status {status})", mend=mend)
+    hint = "set TWINE_USERNAME and TWINE_PASSWORD, or the keyring's entry, and run the same command again"
+    return PublishError(f"{what}: credentials missing or wrong (status {status})", hint=hint)

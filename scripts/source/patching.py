@@ -100,12 +100,12 @@ def read_series(name: str, patches: Path = PATCHES) -> Series:
     folder = patches / name
     file = folder / "series"
     if not file.is_file():
-        raise PatchError(f"there is no series {name!r}: {file} is missing", mend=f"make {file}, one patch a line")
+        raise PatchError(f"there is no series {name!r}: {file} is missing", hint=f"make {file}, one patch a line")
     listed = tuple(_patch(file, number, text) for number, text in _lines(file))
     unlisted = {path.name for path in folder.glob("*.patch")} - {patch.path.name for patch in listed}
     if unlisted:
         raise PatchError(
-            f"{file}: {', '.join(sorted(unlisted))} is in the folder and in no line", mend="name or drop it"
+            f"{file}: {', '.join(sorted(unlisted))} is in the folder and in no line", hint="name or drop it"
         )
     overlay = _overlay(patches / "common" / "overlay", folder / "overlay")
     replaces = frozenset(text for _, text in _lines(folder / "replaces"))
@@ -163,7 +163,7 @@ def _apply(patch: Patch, tree: Path) -> None:
         if target.is_symlink() or not target.is_file():
             raise PatchError(
                 f"{name} does not apply: {file.path} is not in the release\nthe hunk:\n{file.hunks[0].text}",
-                mend="give the release a series of its own",
+                hint="give the release a series of its own",
             )
         patched = unified_diff.apply(file, _read(target), max_offset=patch.max_offset, name=name)
         target.write_bytes(patched.encode("utf-8", "surrogateescape"))
@@ -179,7 +179,7 @@ def _lay_over(series: Series, tree: Path) -> None:
         if target.exists() and name not in series.replaces:
             raise PatchError(
                 f"the overlay's {name} would hide upstream's own file",
-                mend=f"name it in patches/{series.name}/replaces if that is meant, else rename it",
+                hint=f"name it in patches/{series.name}/replaces if that is meant, else rename it",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -200,7 +200,7 @@ def _settle(tree: Path) -> None:
 def _replacing(destination: Path) -> Iterator[Path]:
     """A folder beside ``destination`` that takes its place when the block ends well."""
     if destination.exists() and not (destination / ORIGIN).is_file() and any(destination.iterdir()):
-        raise PatchError(f"{destination} holds something that is no patched tree", mend="name an empty or new folder")
+        raise PatchError(f"{destination} holds something that is no patched tree", hint="name an empty or new folder")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as temporary:
         making = Path(temporary) / "new"
@@ -224,11 +224,11 @@ def check(releases: tuple[Release, ...]) -> int:
     failed = [version for version, _, result, _ in rows if result == "failed"]
     untested = [version for version, _, result, _ in rows if result == "untested"]
     if failed:
-        raise PatchError(f"the series does not apply to {', '.join(failed)}", mend=f"nox -s patch -- {failed[0]}")
+        raise PatchError(f"the series does not apply to {', '.join(failed)}", hint=f"nox -s patch -- {failed[0]}")
     if untested:
         raise UntestedError(
             f"{len(untested)} of {len(rows)} releases could not be had: {', '.join(untested)}",
-            mend=f"nox -s fetch -- {untested[0]} --source CHECKOUT",
+            hint=f"nox -s fetch -- {untested[0]} --source CHECKOUT",
         )
     return 0
 

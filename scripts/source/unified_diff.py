@@ -189,7 +189,7 @@ def _place(file: FilePatch, hunk: Hunk, lines: list[str], done: int, *, max_offs
     raise kind(
         f"{name} does not apply to {file.path}: {why}\n"
         f"the hunk:\n{_indent(hunk.text)}\nthe file as found:\n{_indent(shown)}",
-        mend="bring the patch in line with this release's file, or give the release a series of its own",
+        hint="bring the patch in line with this release's file, or give the release a series of its own",
     )
 
 

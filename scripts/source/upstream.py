@@ -152,13 +152,13 @@ def _wheel(release: Release, pin: RegistryPin, source: Path | None, temporary: P
     if not wheel.is_file():
         raise SourceError(
             f"{release.version}: there is no {pin.filename} at {source or temporary}",
-            mend=f"name the file or its folder: {_command(release)} --source PATH",
+            hint=f"name the file or its folder: {_command(release)} --source PATH",
         )
     found = file_sha256(wheel)
     if found != pin.sha256:
         raise SourceError(
             f"{release.version}: {wheel.name} is not the pinned file: sha256 {found}, pinned {pin.sha256}",
-            mend="do not use it; find out who changed it before the pin in build_matrix.yaml is touched",
+            hint="do not use it; find out who changed it before the pin in build_matrix.yaml is touched",
         )
     return wheel
 
@@ -182,7 +182,7 @@ def _pip() -> list[str]:
     pip = which("pip") or which("pip3")
     if pip is None:
         raise SourceError(
-            f"there is no pip for {sys.executable}, nor on PATH", mend=f"{sys.executable} -m ensurepip, or install pip"
+            f"there is no pip for {sys.executable}, nor on PATH", hint=f"{sys.executable} -m ensurepip, or install pip"
         )
     return [str(pip)]
 
@@ -192,7 +192,7 @@ def _unpack_wheel(wheel: Path, tree: Path) -> None:
     try:
         unpack_zip(wheel, tree)
     except ArchiveError as error:
-        raise SourceError(str(error), mend=error.mend) from error
+        raise SourceError(str(error), hint=error.hint) from error
     for dist_info in tree.glob("*.dist-info"):
         for licence in dist_info.rglob("LICENSE.txt"):
             licence.rename(tree / "LICENSE.txt")
@@ -227,7 +227,7 @@ def _git_archive(release: Release, pin: GitPin, source: Path | None, temporary: 
 def _git_fetch(git: list[str], release: Release, pin: GitPin, source: Path | None) -> None:
     """Fetch the pinned commit from the pin's url or from ``source``; git itself recomputes every object's name."""
     if source is not None and not source.exists():
-        raise SourceError(f"{release.version}: {source} does not exist", mend=f"{_command(release)} --source CHECKOUT")
+        raise SourceError(f"{release.version}: {source} does not exist", hint=f"{_command(release)} --source CHECKOUT")
     remote = pin.url if source is None else source.resolve().as_posix()
     fetch_from = [*git, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
     try:
@@ -245,7 +245,7 @@ def _git_fetch(git: list[str], release: Release, pin: GitPin, source: Path | Non
     except CommandError as error:
         raise SourceError(
             f"{release.version}: {remote} has no commit {pin.commit} (tag {pin.tag})",
-            mend=f"fetch that commit into it, or take another: {_command(release)} --source PATH",
+            hint=f"fetch that commit into it, or take another: {_command(release)} --source PATH",
         ) from error
 
 
@@ -257,7 +257,7 @@ def _compare_tree(release: Release, pin: GitPin, found: str) -> None:
     if found != pin.tree:
         raise SourceError(
             f"{release.version}: commit {pin.commit} holds tree {found}, pinned {pin.tree}",
-            mend="do not use it; find out which of the two is wrong before the pin in build_matrix.yaml is touched",
+            hint="do not use it; find out which of the two is wrong before the pin in build_matrix.yaml is touched",
         )
 
 
@@ -306,10 +306,10 @@ def _unavailable(release: Release, why: str) -> SourceError:
     """Say what else can be had: the releases that lie in the cache or come from a registry."""
     had = [other.version for other in _others(release) if _within_reach(other, release)]
     offer = f"; can be had here: {', '.join(had)}" if had else ""
-    mend = f"name a {_kind(release)}: {_command(release)} --source PATH"
+    hint = f"name a {_kind(release)}: {_command(release)} --source PATH"
     if had:
-        mend = f"name a {_kind(release)} by --source PATH, or take another release: {_command_for(had[0])}"
-    return SourceError(f"{release.version}: {why}{offer}", mend=mend)
+        hint = f"name a {_kind(release)} by --source PATH, or take another release: {_command_for(had[0])}"
+    return SourceError(f"{release.version}: {why}{offer}", hint=hint)
 
 
 def _others(release: Release) -> list[Release]:

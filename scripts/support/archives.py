@@ -35,14 +35,14 @@ def unpack_zip(path: Path, destination: Path) -> list[Path]:
                     raise _refused(path, info.filename, "is a symbolic link")
             damaged = archive.testzip()
             if damaged is not None:
-                raise ArchiveError(f"{path}: {damaged!r} is damaged: its checksum is wrong", mend=_again(path))
+                raise ArchiveError(f"{path}: {damaged!r} is damaged: its checksum is wrong", hint=_again(path))
             return [
                 _write(destination / name, archive.read(info), executable=bool(info.external_attr >> 16 & 0o100))
                 for name, info in members
                 if not info.is_dir()
             ]
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ArchiveError(f"{path}: not a whole zip archive: {error}", mend=_again(path)) from error
+        raise ArchiveError(f"{path}: not a whole zip archive: {error}", hint=_again(path)) from error
 
 
 def unpack_tar(path: Path, destination: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def unpack_tar(path: Path, destination: Path) -> list[Path]:
                     written.append(link)
             return written
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:
-        raise ArchiveError(f"{path}: not a whole tar archive: {error}", mend=_again(path)) from error
+        raise ArchiveError(f"{path}: not a whole tar archive: {error}", hint=_again(path)) from error
 
 
 def _check_tar_members(path: Path, members: Iterable[tuple[PurePosixPath, tarfile.TarInfo]]) -> None:
@@ -142,7 +142,7 @@ def _read_all(path: Path, archive: tarfile.TarFile, members: list[tarfile.TarInf
     """Read every file to its end; tarfile takes a truncated last member for a short one."""
     for member in members:
         if member.isfile() and len(_content(archive, member)) != member.size:
-            raise ArchiveError(f"{path}: {member.name!r} is cut short", mend=_again(path))
+            raise ArchiveError(f"{path}: {member.name!r} is cut short", hint=_again(path))
     # Behind the last member lies the compressed stream's own checksum, looked at only by who reads to its end.
     assert archive.fileobj is not None
     while archive.fileobj.read(1 << 20):
@@ -166,7 +166,7 @@ def _write(file: Path, content: bytes, *, executable: bool) -> Path:
 
 
 def _refused(path: Path, member: str, why: str) -> ArchiveError:
-    return ArchiveError(f"{path}: member {member!r} {why}", mend=f"do not use {path.name}; fetch it again or report it")
+    return ArchiveError(f"{path}: member {member!r} {why}", hint=f"do not use {path.name}; fetch it again or report it")
 
 
 def _again(path: Path) -> str:

@@ -108,7 +108,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _known(names: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in _KNOWN]:
-        raise UsageError(f"nothing is kept under {', '.join(unknown)}", mend=f"choose from: {', '.join(_KNOWN)}")
+        raise UsageError(f"nothing is kept under {', '.join(unknown)}", hint=f"choose from: {', '.join(_KNOWN)}")
 
 
 def _look(category: Category, folder: Path, pattern: str, mounts: Sequence[Path]) -> None:
@@ -206,7 +206,7 @@ def _remove(chosen: Sequence[Category], places: Places) -> None:
                     folder.rmdir()
     except BlockingIOError as error:
         raise InUseError(
-            f"{places.cache} is in use by a build or a test", mend="wait until it has ended, then: nox -s clean"
+            f"{places.cache} is in use by a build or a test", hint="wait until it has ended, then: nox -s clean"
         ) from error
     print(f"removed: {', '.join(category.name for category in chosen if category.entries)}")
 

@@ -31,7 +31,7 @@ def fetch(url: str, *, sha256: str, size: int | None, folder: Path, pause: float
         ToolchainError: the server cannot be reached or refuses, or what it sends is not the file that is pinned.
     """
     if not url.startswith(("https://", "http://")):
-        raise ToolchainError(f"{url} is not a web address", mend="correct the lock file")
+        raise ToolchainError(f"{url} is not a web address", hint="correct the lock file")
     final = folder / sha256 / url.rpartition("/")[2]
     with exclusive(folder / f"{sha256}.lock"):
         if not final.exists():
@@ -64,11 +64,11 @@ def _fill(part: Path, url: str, sha256: str, size: int | None, pause: float) -> 
         if not resumed:
             raise ToolchainError(
                 f"{url} has sha256 {found}, but {sha256} is pinned",
-                mend="do not use it; find out why it changed, then run `nox -s lock`",
+                hint="do not use it; find out why it changed, then run `nox -s lock`",
             )
     raise ToolchainError(
         f"{url} cannot be had, tried {_ATTEMPTS} times: {cause}",
-        mend="run the same command again: it goes on where it stopped",
+        hint="run the same command again: it goes on where it stopped",
     )
 
 
@@ -87,7 +87,7 @@ def _receive(part: Path, url: str, size: int | None) -> None:
             part.unlink(missing_ok=True)
         elif error.code not in _PASSING:
             raise ToolchainError(
-                f"{url}: the server answers {error.code} {error.reason}", mend="check the address in the lock file"
+                f"{url}: the server answers {error.code} {error.reason}", hint="check the address in the lock file"
             ) from error
         raise _TryAgainError(f"the server answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
@@ -111,7 +111,7 @@ def _store(answer: http.client.HTTPResponse, part: Path, start: int, size: int |
     if size is not None and stored > size:
         part.unlink()
         raise ToolchainError(
-            f"{answer.url} is larger than the {size} bytes that are pinned", mend="do not use it; run `nox -s lock`"
+            f"{answer.url} is larger than the {size} bytes that are pinned", hint="do not use it; run `nox -s lock`"
         )
     if size is not None and stored < size:
         raise _TryAgainError(f"ended after {stored} of {size} bytes")

@@ -59,7 +59,7 @@ def _place(
     """Return the environment's folder and what decides its content."""
     for file in requirement_files:
         if not file.exists():
-            raise ToolchainError(f"{file} is not there", mend=f"run `nox -s lock -- {file.stem}`")
+            raise ToolchainError(f"{file} is not there", hint=f"run `nox -s lock -- {file.stem}`")
     described = call([python, "-c", _DESCRIBE], echo=False, quiet=True).strip()
     wanted: dict[str, object] = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
@@ -80,7 +80,7 @@ def torch_cuda(environment: Path) -> str:
     found = [*environment.glob("lib/python3*/site-packages/torch/version.py")]
     found += environment.glob("Lib/site-packages/torch/version.py")
     if not found:
-        raise ToolchainError(f"{environment} holds no torch", mend="give it a torch lock")
+        raise ToolchainError(f"{environment} holds no torch", hint="give it a torch lock")
     match = re.search(r"^cuda\b.*= '([\d.]+)'", found[0].read_text(encoding="utf-8"), re.MULTILINE)
     return match[1] if match else ""
 
@@ -95,7 +95,7 @@ def torch_lock(cell: Cell) -> Path:
     if not path.exists():
         raise ToolchainError(
             f"torch {cell.torch.version} for {cell.toolkit.tag} on {cell.platform.name} is unlocked",
-            mend=f"run `nox -s lock -- {path.stem}`",
+            hint=f"run `nox -s lock -- {path.stem}`",
         )
     return path
 

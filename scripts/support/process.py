@@ -37,7 +37,7 @@ def call(
     timeout: float | None = None,
     umask: int = -1,
     terminal: bool = False,
-    mend: str | None = None,
+    hint: str | None = None,
 ) -> str:
     """Run ``command`` to its end and return the lines of standard output and standard error, in order of arrival.
 
@@ -70,7 +70,7 @@ def call(
             start_new_session=timeout is not None and os.name == "posix",
         )
     except OSError as error:
-        raise CommandError(f"cannot run {arguments[0]}: {error.strerror}", returncode=127, mend=mend) from error
+        raise CommandError(f"cannot run {arguments[0]}: {error.strerror}", returncode=127, hint=hint) from error
     said = _Said((lambda _: False) if quiet else show or (lambda _: True))
     with process, _deadline(process, timeout) as expired:
         said.read(process)
@@ -78,14 +78,14 @@ def call(
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("".join(said.lines), encoding="utf-8")
     if expired.is_set():
-        raise CommandError(f"no answer within {timeout:g} s from: {line}", returncode=124, mend=mend)
+        raise CommandError(f"no answer within {timeout:g} s from: {line}", returncode=124, hint=hint)
     if process.returncode:
         raise CommandError(
             f"exit status {process.returncode} from: {line}",
             returncode=process.returncode,
             output="".join(said.lines[-_KEPT_LINES:]) if quiet or show else "",
             cause=said.cause(),
-            mend=mend,
+            hint=hint,
         )
     return "".join(said.lines)
 

@@ -62,7 +62,7 @@ def check_major(toolkit: Toolkit, torch_cuda: str) -> None:
     if torch_cuda.partition(".")[0] != toolkit.cuda.partition(".")[0]:
         raise ToolchainError(
             f"torch is built for CUDA {torch_cuda or 'none'}, the toolkit is CUDA {toolkit.cuda}: another major",
-            mend=f"build against a torch of CUDA {toolkit.cuda.partition('.')[0]}, or with that torch's toolkit",
+            hint=f"build against a torch of CUDA {toolkit.cuda.partition('.')[0]}, or with that torch's toolkit",
         )
 
 
@@ -85,13 +85,13 @@ def _gcc(toolkit: Toolkit) -> HostCompiler:
         seen.append(compiler)
     if not seen:
         raise ToolchainError(
-            f"no C++ compiler: {toolkit.tag} needs g++ {_spoken(toolkit.gcc)}", mend="apt-get install g++"
+            f"no C++ compiler: {toolkit.tag} needs g++ {_spoken(toolkit.gcc)}", hint="apt-get install g++"
         )
     found = seen[0]
     package = f"g++-{_suitable_major(found, toolkit.gcc)}"
     raise ToolchainError(
         f"{found.path} is g++ {found.version}; {toolkit.tag} needs g++ {_spoken(toolkit.gcc)}",
-        mend=f"apt-get install {package}" + (f" && export CXX={package}" if named else ""),
+        hint=f"apt-get install {package}" + (f" && export CXX={package}" if named else ""),
     )
 
 
@@ -101,7 +101,7 @@ def _named(command: str) -> Path:
     if path is None:
         raise ToolchainError(
             f"CXX is {command!r}, which is no program on PATH",
-            mend="set CXX to one program without options, or unset it",
+            hint="set CXX to one program without options, or unset it",
         )
     return path
 
@@ -119,7 +119,7 @@ def _gcc_at(path: Path) -> HostCompiler:
     """What ``path`` says of itself; clang, which also answers to g++ on some systems, is told apart."""
     banner = call([path, "--version"], echo=False, quiet=True)
     if "clang" in banner.lower():
-        raise ToolchainError(f"{path} is clang; the kernels are compiled with g++ as host compiler", mend="set CXX=g++")
+        raise ToolchainError(f"{path} is clang; the kernels are compiled with g++ as host compiler", hint="set CXX=g++")
     version = call([path, "-dumpfullversion", "-dumpversion"], echo=False, quiet=True).strip()
     return HostCompiler(path, "g++", version)
 
@@ -144,7 +144,7 @@ def _check_static_library(compiler: HostCompiler) -> None:
         package = f"libstdc++-{compiler.version.partition('.')[0]}-dev"
         raise ToolchainError(
             f"{compiler.path} has no libstdc++.a, the static C++ library",
-            mend=f"apt-get install {package}",
+            hint=f"apt-get install {package}",
         )
 
 
@@ -160,7 +160,7 @@ def _check_gl(compiler: HostCompiler) -> None:
             first = next((line for line in error.output.splitlines() if "error" in line or "cannot find" in line), "")
             raise ToolchainError(
                 f"the GL plugin needs the headers and libraries of GL and EGL: {first.strip()}",
-                mend="apt-get install libegl-dev libgl-dev",
+                hint="apt-get install libegl-dev libgl-dev",
             ) from error
 
 
@@ -170,15 +170,15 @@ def _msvc(toolkit: Toolkit) -> HostCompiler:
     if path is None:
         raise ToolchainError(
             f"no C++ compiler: cl.exe is not on PATH; {toolkit.tag} needs Visual C++ {_spoken(toolkit.msvc)}",
-            mend="run this in an 'x64 Native Tools Command Prompt for VS'",
+            hint="run this in an 'x64 Native Tools Command Prompt for VS'",
         )
     match = re.search(r"\b19\.(\d+)\.(\d+)", call([path], echo=False, quiet=True))
     if match is None:
-        raise ToolchainError(f"{path} does not say its version", mend="repair the installation of Visual C++")
+        raise ToolchainError(f"{path} does not say its version", hint="repair the installation of Visual C++")
     version = f"14.{match[1]}.{match[2]}"
     if not within(version, toolkit.msvc):
         raise ToolchainError(
             f"{path} is Visual C++ {version}; {toolkit.tag} needs {_spoken(toolkit.msvc)}",
-            mend="install that toolset and choose it: vcvarsall.bat x64 -vcvars_ver=VERSION",
+            hint="install that toolset and choose it: vcvarsall.bat x64 -vcvars_ver=VERSION",
         )
     return HostCompiler(path, "cl", version)

@@ -63,7 +63,7 @@ def provide(toolkit: Toolkit, *, provider: str | None = None, cache: Path | None
         if reason is None:
             return _provide(toolkit, candidate, cache or cache_root())
         reasons.append(f"{candidate.kind}: {reason}")
-    raise ToolchainError(f"no CUDA {toolkit.cuda} here: {'; '.join(reasons)}", mend=_mend(toolkit))
+    raise ToolchainError(f"no CUDA {toolkit.cuda} here: {'; '.join(reasons)}", hint=_hint(toolkit))
 
 
 def availability(toolkit: Toolkit) -> str | None:
@@ -94,11 +94,11 @@ def _named(toolkit: Toolkit, kind: str | None) -> list[Provider]:
     chosen = [provider for provider in toolkit.providers if kind in (None, provider.kind)]
     if not chosen:
         kinds = ", ".join(provider.kind for provider in toolkit.providers)
-        raise UsageError(f"{toolkit.tag} has no provider {kind}", mend=f"choose from: {kinds}")
+        raise UsageError(f"{toolkit.tag} has no provider {kind}", hint=f"choose from: {kinds}")
     return chosen
 
 
-def _mend(toolkit: Toolkit) -> str:
+def _hint(toolkit: Toolkit) -> str:
     if any(provider.lock for provider in toolkit.providers):
         return f"run `nox -s lock -- {toolkit.tag}`, or set CUDA_HOME to a CUDA {toolkit.cuda}"
     return f"install CUDA {toolkit.cuda} and set CUDA_HOME"
@@ -144,7 +144,7 @@ def _from_pypi(toolkit: Toolkit, lock: Path, folder: Path) -> tuple[Mapping[str,
                 [*command, "--target", beside, "--requirements", lock],
                 show=download_sizes.is_progress,
                 terminal=True,
-                mend=f"run it again; {_mend(toolkit)}",
+                hint=f"run it again; {_hint(toolkit)}",
             )
             _link(beside / inside)
             _verify(beside / inside, toolkit)
@@ -190,7 +190,7 @@ def _verify(home: Path, toolkit: Toolkit) -> str:
     else:
         problem = _other_runtime(home, toolkit)
     if problem:
-        raise ToolchainError(f"{home} {problem}", mend=_mend(toolkit))
+        raise ToolchainError(f"{home} {problem}", hint=_hint(toolkit))
     return full
 
 
@@ -214,10 +214,10 @@ def _versions(home: Path) -> tuple[str, str]:
         match = _RELEASE.search(call([_nvcc(home), "--version"], echo=False, quiet=True))
     except CommandError as error:
         raise ToolchainError(
-            f"{home} has no nvcc that runs: {error}", mend="set CUDA_HOME to a whole toolkit"
+            f"{home} has no nvcc that runs: {error}", hint="set CUDA_HOME to a whole toolkit"
         ) from error
     if match is None:
-        raise ToolchainError(f"{_nvcc(home)} does not say its version", mend="set CUDA_HOME to a whole toolkit")
+        raise ToolchainError(f"{_nvcc(home)} does not say its version", hint="set CUDA_HOME to a whole toolkit")
     return match[1], match[2]
 
 

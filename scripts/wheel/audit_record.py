@@ -139,7 +139,7 @@ def load(path: Path) -> Record:
         AuditError: it cannot be read, is of another schema, states an outcome that its checks do not bear out, or was
             changed by so much as a byte since it was written.
     """
-    mend = "audit the wheel again: nox -s audit -- WHEEL"
+    hint = "audit the wheel again: nox -s audit -- WHEEL"
     try:
         text = path.read_bytes().decode()
         data = json.loads(text)
@@ -147,15 +147,15 @@ def load(path: Path) -> Record:
         stated = {name: data.pop(name) for name in ("outcome", "release")}
         record = _ADAPTER.validate_python(data)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
-        raise AuditError(f"{path}: not a record: {error}", mend=mend) from error
+        raise AuditError(f"{path}: not a record: {error}", hint=hint) from error
     if record.schema != SCHEMA:
-        raise AuditError(f"{path}: a record of schema {record.schema}, not {SCHEMA}", mend=mend)
+        raise AuditError(f"{path}: a record of schema {record.schema}, not {SCHEMA}", hint=hint)
     if stated != {"outcome": record.outcome, "release": record.release}:
-        raise AuditError(f"{path}: states {stated}, but its checks make it {record.outcome}", mend=mend)
+        raise AuditError(f"{path}: states {stated}, but its checks make it {record.outcome}", hint=hint)
     if path.name.endswith(_SUFFIX) and path.name != record.sha256 + _SUFFIX:
-        raise AuditError(f"{path}: is about another wheel, {record.sha256}", mend=mend)
+        raise AuditError(f"{path}: is about another wheel, {record.sha256}", hint=hint)
     if text != _text(record):
-        raise AuditError(f"{path}: was changed since it was written: its seal does not fit", mend=mend)
+        raise AuditError(f"{path}: was changed since it was written: its seal does not fit", hint=hint)
     return record
 
 

@@ -90,4 +90,4 @@ def _capability(architecture: int, flags: int) -> str:
 
 
 def _malformed(offset: int, why: str) -> AuditError:
-    return AuditError(f".nv_fatbin at offset {offset}: {why}", mend="compare with `cuobjdump --list-elf --list-ptx`")
+    return AuditError(f".nv_fatbin at offset {offset}: {why}", hint="compare with `cuobjdump --list-elf --list-ptx`")

@@ -72,7 +72,7 @@ def collect(
         raise BuildError(
             f"{cell.id}: patches/ holds another series ({series.sha256}) than the wheel was built with "
             f"({info.series_sha256})",
-            mend="leave patches/ alone during a build; build it again",
+            hint="leave patches/ alone during a build; build it again",
         )
     toolkit_lock = _toolkit_lock(cell, cuda.provider)
     torch_lock = environments.torch_lock(cell)

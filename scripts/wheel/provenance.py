@@ -188,13 +188,13 @@ def load(path: Path) -> Statement:
     Raises:
         VerifyError: it cannot be read, or is no statement of ours, to the byte.
     """
-    mend = "build the wheel again: its statement is written with it"
+    hint = "build the wheel again: its statement is written with it"
     try:
         content = path.read_bytes()
         statement = Statement.model_validate_json(content)
     except (OSError, ValidationError) as error:
         first = str(error).splitlines()[0] if isinstance(error, OSError) else error.errors()[0]["msg"]
-        raise VerifyError(f"{path}: not a provenance statement: {first}", mend=mend) from error
+        raise VerifyError(f"{path}: not a provenance statement: {first}", hint=hint) from error
     if content != _text(json.loads(content)):
-        raise VerifyError(f"{path}: not written as statements are", mend=mend)
+        raise VerifyError(f"{path}: not written as statements are", hint=hint)
     return statement

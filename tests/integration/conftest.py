@@ -46,5 +46,5 @@ def host_cell(machine: None) -> Cell:
     try:
         compilers.check_host(cell.toolkit, needs_gl=True)
     except PipelineError as error:
-        pytest.skip(f"{error}; {error.mend}")
+        pytest.skip(f"{error}; {error.hint}")
     return cell

@@ -85,7 +85,7 @@ def find_interpreters() -> tuple[Interpreter, ...]:
     if not found:
         raise ToolchainError(
             "the image needs a Python with a folder of its own, and there is only the distribution's here",
-            mend="uv python install 3.12, or pyenv install 3.12",
+            hint="uv python install 3.12, or pyenv install 3.12",
         )
     return found
 
@@ -197,7 +197,7 @@ def environment(image: str) -> dict[str, str]:
     if not _runs(image, env):
         raise ToolchainError(
             f"podman cannot start {image} here, not even with {settings}",
-            mend=f"see why: CONTAINERS_CONF={settings} podman run --rm {image} true",
+            hint=f"see why: CONTAINERS_CONF={settings} podman run --rm {image} true",
         )
     return env
 

@@ -47,7 +47,7 @@ from nvdiffrast import _diagnosis, _installation
 file = next(pathlib.Path(nvdiffrast.__file__).parent.joinpath("torch").glob("nvdiffrast_plugin.*"))
 {before}
 for problem in _diagnosis.examine(file, {error}, device={device}):
-    print(f"[{{problem.code}}] {{problem.summary}}", *problem.details, "next: " + problem.mend, sep="\\n")
+    print(f"[{{problem.code}}] {{problem.summary}}", *problem.details, "next: " + problem.hint, sep="\\n")
 """
 
 

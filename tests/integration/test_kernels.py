@@ -44,7 +44,7 @@ def nvcc(objects: ModuleType) -> object:
         compiler = compilers.check_host(toolkit, needs_gl=False)
         home = providers.provide(toolkit)
     except PipelineError as error:
-        pytest.skip(f"{error}; {error.mend}")
+        pytest.skip(f"{error}; {error.hint}")
     flags = ("-DNVDR_TORCH", "--compiler-options", "-fPIC", "-gencode=arch=compute_90,code=compute_90")
     return objects.Nvcc(str(home.nvcc), home.version, str(compiler.path), compiler.version, flags)
 

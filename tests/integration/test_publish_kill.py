@@ -229,7 +229,7 @@ def test_a_full_disk(scene: Scene, small_disk: Path) -> None:
                 outcomes.add("published")
             except PublishError as error:
                 assert "No space left on device" in str(error)
-                assert error.mend
+                assert error.hint
                 outcomes.add(str(error).partition(":")[0].removeprefix(str(one.store)).split("/")[1])
             _check(one)
         one.publish()

@@ -212,4 +212,4 @@ def test_malformed_waivers_are_refused_at_their_place(tmp_path: Path, text: str,
     with pytest.raises(AdvisoryError) as caught:
         advisories.read_waivers(_waivers(tmp_path, text))
     assert told in str(caught.value)
-    assert "waivers.yaml" in str(caught.value.mend)
+    assert "waivers.yaml" in str(caught.value.hint)

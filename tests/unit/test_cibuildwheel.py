@@ -270,8 +270,8 @@ def test_without_an_image_says_where_one_comes_from(
     pretend(cell.wheel)
     with pytest.raises(ToolchainError, match="names no image") as caught:
         build(cell, inputs, tmp_path / "dist", image=None)
-    assert caught.value.mend is not None
-    assert "--image" in caught.value.mend
+    assert caught.value.hint is not None
+    assert "--image" in caught.value.hint
     pinned = replace(cell, platform=replace(cell.platform, image=IMAGE))
     assert build(pinned, inputs, tmp_path / "dist", image=None).is_file()
 

@@ -75,7 +75,7 @@ def test_takes_gcc(fake: Fake) -> None:
 def test_none(fake: Fake) -> None:
     with pytest.raises(ToolchainError, match=r"no C\+\+ compiler: cu124 needs g\+\+ 9 to 13") as raised:
         compilers.check_host(toolkit(), needs_gl=False)
-    assert raised.value.mend == "apt-get install g++"
+    assert raised.value.hint == "apt-get install g++"
 
 
 def test_no_static_library(fake: Fake, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_no_static_library(fake: Fake, tmp_path: Path) -> None:
     program.write_text(program.read_text().replace("echo /usr/lib/libstdc++.a", "echo libstdc++.a"))
     with pytest.raises(ToolchainError, match=r"has no libstdc\+\+\.a") as raised:
         compilers.check_host(toolkit(Bounds("9", "15")), needs_gl=False)
-    assert raised.value.mend == "apt-get install libstdc++-14-dev"
+    assert raised.value.hint == "apt-get install libstdc++-14-dev"
 
 
 @pytest.mark.parametrize(("version", "package"), [("14.2.0", "g++-13"), ("8.3.0", "g++-9")])
@@ -92,7 +92,7 @@ def test_out_of_bounds(fake: Fake, version: str, package: str) -> None:
     with pytest.raises(ToolchainError) as raised:
         compilers.check_host(toolkit(), needs_gl=False)
     assert str(raised.value) == f"{path} is g++ {version}; cu124 needs g++ 9 to 13"
-    assert raised.value.mend == f"apt-get install {package}"
+    assert raised.value.hint == f"apt-get install {package}"
 
 
 def test_what_it_says_to_install_is_then_taken(fake: Fake) -> None:
@@ -116,7 +116,7 @@ def test_cxx_out_of_bounds_is_not_passed_over(fake: Fake, monkeypatch: pytest.Mo
     monkeypatch.setenv("CXX", str(fake("my-g++", "14.1.0")))
     with pytest.raises(ToolchainError, match=r"my-g\+\+ is g\+\+ 14") as raised:
         compilers.check_host(toolkit(), needs_gl=False)
-    assert raised.value.mend == "apt-get install g++-13 && export CXX=g++-13"
+    assert raised.value.hint == "apt-get install g++-13 && export CXX=g++-13"
 
 
 @pytest.mark.parametrize("value", ["nothing-there", "ccache g++"])
@@ -139,7 +139,7 @@ def test_gl_is_asked_for_only_when_needed(fake: Fake) -> None:
     compilers.check_host(toolkit(), needs_gl=False)
     with pytest.raises(ToolchainError, match=r"EGL/egl\.h: No such file") as raised:
         compilers.check_host(toolkit(), needs_gl=True)
-    assert raised.value.mend == "apt-get install libegl-dev libgl-dev"
+    assert raised.value.hint == "apt-get install libegl-dev libgl-dev"
 
 
 def test_gl_library_missing(fake: Fake) -> None:

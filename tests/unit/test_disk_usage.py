@@ -219,12 +219,23 @@ def test_nothing_kept_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 # The stages that read or write what `clean` removes.
-USERS = {"build", "packages", "patching", "prove", "rehearse", "release", "reproduce", "smoke", "upstream", "verify"}
+USERS = {
+    "build",
+    "patching",
+    "prove",
+    "pure_packages",
+    "rehearse",
+    "release",
+    "reproduce",
+    "smoke",
+    "upstream",
+    "verify",
+}
 
 
 def test_every_stage_that_uses_the_cache_says_so() -> None:
     said = set()
-    for path in (ROOT / "scripts").glob("*.py"):
+    for path in (ROOT / "scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node) == "run_main(main, uses_cache=True)":
                 said.add(path.stem)

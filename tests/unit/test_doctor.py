@@ -37,7 +37,7 @@ class Problem(NamedTuple):
     code: str
     summary: str
     details: tuple
-    mend: str
+    hint: str
 def examine(file, error=None, *, device=True):
     told = json.loads(pathlib.Path(__file__).with_name("problems.json").read_text())
     return [Problem(*problem) for problem in told.get(file.name.partition(".")[0], [])]

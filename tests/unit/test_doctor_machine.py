@@ -148,7 +148,7 @@ class TestMachine:
 
     def test_no_compiler(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def absent(toolkit: Any, needs_gl: bool) -> None:
-            raise ToolchainError("no C++ compiler", mend="apt-get install g++")
+            raise ToolchainError("no C++ compiler", hint="apt-get install g++")
 
         monkeypatch.setattr(compilers, "check_host", absent)
         code, out = run(capsys, monkeypatch)
@@ -158,7 +158,7 @@ class TestMachine:
     def test_no_headers(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def headless(toolkit: Any, needs_gl: bool) -> compilers.HostCompiler:
             if needs_gl:
-                raise ToolchainError("no EGL/egl.h", mend="apt-get install libegl-dev")
+                raise ToolchainError("no EGL/egl.h", hint="apt-get install libegl-dev")
             return compilers.HostCompiler(Path("g"), "g++", "12")
 
         monkeypatch.setattr(compilers, "check_host", headless)

@@ -27,7 +27,7 @@ PLACEHOLDER = "PLACEHOLDER"
 PROGRAMS = ("nox", "python", "pip", "uv", "git", "apt-get", "podman", "docker")
 SOURCES = sorted((ROOT / "scripts").rglob("*.py"))
 # Run inside containers or by a session; readers do not call them.
-INTERNAL = {"cache.py", "cibuildwheel.py", "repair.py"}
+INTERNAL = {"files.py", "cibuildwheel.py", "repair.py"}
 # How many texts one hint has at most, and how many steps are followed to find them.
 _LIMIT, _DEPTH = 64, 8
 
@@ -63,9 +63,9 @@ class Source:
     def hints(self) -> Iterator[tuple[int, str]]:
         """The line and every possible text of each hint."""
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.keyword) and node.arg == "mend":
+            if isinstance(node, ast.keyword) and node.arg == "hint":
                 yield from ((node.value.lineno, text) for text in self.texts(node.value))
-            if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id == "mend":
+            if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id == "hint":
                 yield from ((node.lineno, text) for text in self.texts(node.value))
 
     def texts(self, node: ast.expr, depth: int = 0) -> list[str]:

@@ -312,7 +312,7 @@ def broken(text: str, folder: Path, table: Path) -> list[tuple[int, int, str, st
     path.write_text(text)
     with pytest.raises(MatrixError) as raised:
         matrix.load(path, table)
-    assert raised.value.mend
+    assert raised.value.hint
     found = [_LINE.fullmatch(line) for line in str(raised.value).splitlines()]
     assert all(found), str(raised.value)
     return [(int(one[1]), int(one[2]), one[3], one[4]) for one in found if one]

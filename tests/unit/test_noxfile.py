@@ -41,7 +41,9 @@ class Project:
     def nox(self, session: str, stage: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one session whose stage ends with ``status``."""
         code = f"import sys; print('stage in', sys.prefix); sys.exit({status})\n"
-        (self.folder / "scripts" / f"{stage}.py").write_text(code)
+        package = self.folder.joinpath("scripts", *stage.split(".")[:-1])
+        package.mkdir(exist_ok=True)
+        (package / f"{stage.rpartition('.')[2]}.py").write_text(code)
         command = [sys.executable, "-m", "nox", "--session", session]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("NOX")}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
@@ -59,7 +61,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.mark.parametrize(
     ("session", "stage", "status"),
-    [("build", "build", 14), ("audit", "audit", 16), ("verify", "verify", 21), ("smoke", "smoke", 3)],
+    [
+        ("build", "build.build", 14),
+        ("audit", "audit.audit", 16),
+        ("verify", "build.verify", 21),
+        ("smoke", "audit.smoke", 3),
+    ],
 )
 def test_nox_ends_with_the_status_of_the_stage(project: Project, session: str, stage: str, status: int) -> None:
     assert project.nox(session, stage, status).returncode == status
@@ -67,24 +74,24 @@ def test_nox_ends_with_the_status_of_the_stage(project: Project, session: str, s
 
 
 def test_nox_ends_with_the_status_of_the_advisories(project: Project) -> None:
-    assert project.nox("audit_locks", "audit_locks", 22).returncode == 22
+    assert project.nox("audit_locks", "locks.advisories", 22).returncode == 22
 
 
 def test_nox_ends_with_zero_where_the_stage_does(project: Project) -> None:
-    done = project.nox("plan", "plan")
+    done = project.nox("plan", "build.plan")
     assert done.returncode == 0, done.stderr
     assert f"stage in {project.folder / '.nox' / 'env-pipeline'}" in done.stdout
 
 
 def test_an_environment_is_made_again_when_its_lock_changes(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert project.nox("plan", "plan").returncode == 0
+    assert project.nox("plan", "build.plan").returncode == 0
     stray = tmp_path / ".nox" / "env-pipeline" / "stray"
     stray.touch()
-    assert project.nox("plan", "plan").returncode == 0
+    assert project.nox("plan", "build.plan").returncode == 0
     assert stray.exists(), "with the same lock the environment is used again"
     (project.requirements / "pipeline.txt").write_text("# nothing, of a later date\n")
-    assert project.nox("plan", "plan").returncode == 0
+    assert project.nox("plan", "build.plan").returncode == 0
     assert not stray.exists(), "with another lock nothing of the old environment is left"
 
 
@@ -92,10 +99,10 @@ def test_an_environment_that_was_not_finished_is_not_used(tmp_path: Path) -> Non
     project = Project(tmp_path)
     lock = project.requirements / "pipeline.txt"
     lock.write_text("nothing-that-exists==1 --hash=sha256:" + 64 * "0" + "\n")
-    assert project.nox("plan", "plan").returncode == 1
-    assert "stage in" not in project.nox("plan", "plan").stdout
+    assert project.nox("plan", "build.plan").returncode == 1
+    assert "stage in" not in project.nox("plan", "build.plan").stdout
     lock.write_text("# nothing\n")
-    assert project.nox("plan", "plan").returncode == 0
+    assert project.nox("plan", "build.plan").returncode == 0
 
 
 class _Failing(Recorder):

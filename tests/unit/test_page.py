@@ -102,7 +102,8 @@ def test_size_of_5000_wheels(matrix: Matrix, releases: int) -> None:
 
 def test_same_bytes_in_every_process(matrix: Matrix, published: Catalog) -> None:
     script = (
-        "import sys, hashlib; from scripts import matrix, page; from tests.catalogs import catalog;"
+        "import hashlib; from scripts.matrix import matrix; from scripts.index.page import page;"
+        "from tests.catalogs import catalog;"
         "loaded = matrix.load(); made = catalog(loaded.cells[::7]);"
         "print(hashlib.sha256(page.render(made, loaded)).hexdigest())"
     )

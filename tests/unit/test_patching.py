@@ -131,7 +131,7 @@ def test_the_error_shows_the_hunk_and_the_file_as_found() -> None:
     assert "p does not apply to f: the lines it quotes are not in the file (expected at line 3)" in told
     assert "    @@ -3,3 +3,3 @@\n     three\n    -four\n    +4\n     five" in told
     assert "        3 three\n        4 four\n        5 FIVE\n" in told
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

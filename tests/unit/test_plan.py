@@ -277,7 +277,7 @@ def test_no_chunk_is_larger_than_github_takes() -> None:
     jobs: list[dict[str, object]] = [{"id": str(number)} for number in range(600)]
     with pytest.raises(UsageError, match="600 jobs") as raised:
         plan.chunk(jobs, "1/1")
-    assert raised.value.mend == "--chunk 1/3 and so on"
+    assert raised.value.hint == "--chunk 1/3 and so on"
     assert [len(plan.chunk(jobs, f"{part}/3")) for part in (1, 2, 3)] == [200, 200, 200]
 
 

@@ -802,7 +802,7 @@ def test_refused(scene: Scene, said: str, prepare: Case, capsys: pytest.CaptureF
         action()
     assert tree(scene.store) == before
     assert scene.server.files == uploaded
-    shown = f"{refused.value} {refused.value.mend} {''.join(capsys.readouterr())}"
+    shown = f"{refused.value} {refused.value.hint} {''.join(capsys.readouterr())}"
     assert scene.server.password not in shown
     assert "not-the-password" not in shown
     assert "me:password" not in shown

@@ -109,7 +109,7 @@ def _refused(wheel: Path, cell: Cell, destination: Path, toolkit: Path | None) -
     with pytest.raises(RepairError) as caught:
         repair.repair(wheel, cell, destination, library_path=toolkit)
     assert [entry.read_bytes() for entry in destination.iterdir()] == [b"an earlier one"]
-    assert caught.value.mend is not None
+    assert caught.value.hint is not None
     return str(caught.value)
 
 

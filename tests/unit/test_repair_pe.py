@@ -120,7 +120,7 @@ def test_with_torchs_runtime_nothing_is_bundled(toolkit: Path, tmp_path: Path) -
 def _refused(wheel: Path, tmp_path: Path, toolkit: Path) -> str:
     with pytest.raises(RepairError) as caught:
         repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit)
-    assert caught.value.mend
+    assert caught.value.hint
     assert not (tmp_path / "dist").exists()
     return str(caught.value)
 

@@ -113,7 +113,7 @@ def test_nothing_here(make_home: MakeHome) -> None:
     )
     with pytest.raises(ToolchainError, match=r"redist: unlocked: .*; system: no CUDA") as raised:
         providers.provide(toolkit(UNLOCKED, SYSTEM))
-    assert raised.value.mend == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4"
+    assert raised.value.hint == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4"
 
 
 def test_providers_are_tried_in_order(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_providers_are_tried_in_order(make_home: MakeHome, monkeypatch: pytest.M
 def test_a_provider_that_is_not_the_toolkits(make_home: MakeHome) -> None:
     with pytest.raises(UsageError, match="cu124 has no provider pypi") as raised:
         providers.provide(toolkit(UNLOCKED, SYSTEM), provider="pypi")
-    assert raised.value.mend == "choose from: redist, system"
+    assert raised.value.hint == "choose from: redist, system"
 
 
 def test_a_failing_provider_is_not_passed_over(
@@ -224,7 +224,7 @@ def test_torch_lock() -> None:
 def test_torch_lock_of_linux_does_not_serve_windows() -> None:
     with pytest.raises(ToolchainError, match=r"torch 2\.14\.1 for cu130 on win_amd64 is unlocked") as raised:
         environments.torch_lock(cell("2.14.1", "win_amd64"))
-    assert raised.value.mend == "run `nox -s lock -- 2.14.1-cu130-win_amd64`"
+    assert raised.value.hint == "run `nox -s lock -- 2.14.1-cu130-win_amd64`"
 
 
 def test_environment_is_made_once(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_environment_needs_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_environment_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match=r"gone\.txt is not there") as raised:
         environments.create(Path(sys.executable), [tmp_path / "gone.txt"], cache=tmp_path)
-    assert raised.value.mend == "run `nox -s lock -- gone`"
+    assert raised.value.hint == "run `nox -s lock -- gone`"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_an_upload_that_broke_off_is_resumed(server: UploadServer, items: list[u
     server.broken = [200, *[503] * 50]
     with pytest.raises(PublishError, match="1 of 2 wheels are there") as refused:
         upload.send(items, _target(server), attempts=2, pause=0.01)
-    assert "run the same command again" in (refused.value.mend or "")
+    assert "run the same command again" in (refused.value.hint or "")
     server.broken = []
     sent = upload.send(items, _target(server))
     assert (sent.uploaded, sent.already) == (_names(items[1:]), _names(items[:1]))

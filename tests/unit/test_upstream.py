@@ -166,7 +166,7 @@ def test_a_commit_that_is_not_there_is_refused(up: Upstream, tmp_path: Path, sou
     wrong = repinned(up.release, commit="1" * 40)
     with pytest.raises(SourceError, match=f"has no commit {'1' * 40}") as caught:
         upstream.fetch(wrong, source=up.repository if source else None)
-    assert caught.value.mend and "nox -s fetch -- 9.9 --source" in caught.value.mend
+    assert caught.value.hint and "nox -s fetch -- 9.9 --source" in caught.value.hint
     assert cached(tmp_path) == []
 
 
@@ -274,7 +274,7 @@ def test_unreachable_names_what_can_be_had_and_the_command(
         SourceError, match=rf"^8\.0: {NOWHERE} cannot be fetched: .*can be had here: 9\.9, 1\.0$"
     ) as caught:
         upstream.fetch(away)
-    assert caught.value.mend == (
+    assert caught.value.hint == (
         f"name a checkout or mirror of {NOWHERE} by --source PATH, or take another release: nox -s fetch -- 9.9"
     )
     missing = upstream.availability(away)

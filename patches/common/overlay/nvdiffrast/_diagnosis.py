@@ -68,7 +68,7 @@ def _message(headline: str, problems: list[Problem], case: Case) -> str:
     lines += [f"  {detail}" for detail in first.details]
     lines += [f"also [{other.code}] {other.summary}" for other in problems[1:]]
     lines += _comparison(case) if case.info else []
-    command = first.mend or ("" if _hints.is_frozen() else _hints.doctor().command)
+    command = first.hint or ("" if _hints.is_frozen() else _hints.doctor().command)
     return "\n".join([*lines, f"next: {command}"] if command else lines)
 
 
@@ -231,16 +231,16 @@ def _first_line(error: BaseException | None) -> str:
 def _devices(case: Case) -> Sequence[Problem]:
     driver = _installation.driver()
     if driver is None:
-        mend = "install NVIDIA's driver; in a container, start it with GPU access (--gpus all)"
-        return [Problem("driver-missing", "there is no NVIDIA driver", (), mend)]
+        hint = "install NVIDIA's driver; in a container, start it with GPU access (--gpus all)"
+        return [Problem("driver-missing", "there is no NVIDIA driver", (), hint)]
     if case.info is None:
         return []
     cuda, runs = str(case.info["cuda"]), driver.get("cuda")
     if runs and int(runs.partition(".")[0]) < int(cuda.partition(".")[0]):
         oldest = _OLDEST_DRIVER.get(cuda.partition(".")[0])
         summary = f"the driver {driver.get('version') or ''} runs CUDA up to {runs}, the wheel is built for {cuda}"
-        mend = f"install a driver {oldest} or newer" if oldest else "install a newer driver"
-        return [Problem("driver-too-old", summary.replace("  ", " "), (), f"{mend}, or a wheel for CUDA {runs}")]
+        hint = f"install a driver {oldest} or newer" if oldest else "install a newer driver"
+        return [Problem("driver-too-old", summary.replace("  ", " "), (), f"{hint}, or a wheel for CUDA {runs}")]
     return [problem for device in _installation.devices() for problem in _kernels(device, case.info, runs)]
 
 
@@ -268,8 +268,8 @@ def _translation(device: Mapping[str, Any], info: Mapping[str, Any], runs: str |
     written = str(nvcc or info["cuda"])
     if runs and _pair(runs) < _pair(written):
         summary = f"{device['name']} needs the wheel's PTX, of CUDA {written}; the driver translates it up to {runs}"
-        mend = f"install a newer driver, or a wheel that is built for {device['capability']}"
-        yield Problem("driver-too-old", summary, (), mend)
+        hint = f"install a newer driver, or a wheel that is built for {device['capability']}"
+        yield Problem("driver-too-old", summary, (), hint)
 
 
 def _pair(capability: Any) -> tuple[int, ...]:

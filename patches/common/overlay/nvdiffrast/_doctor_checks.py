@@ -103,7 +103,7 @@ def _problems(examined: Examined) -> dict[str, list[Line]]:
             seen.add((problem.code, problem.summary))
             state = "warning" if plugin.optional and section == str(plugin.file) else "failed"
             shown = WHEEL if section == str(plugin.file) else section
-            line = Line(shown, state, problem.summary, tuple(problem.details), problem.mend, problem.code)
+            line = Line(shown, state, problem.summary, tuple(problem.details), problem.hint, problem.code)
             made.setdefault(section, []).append(line)
     return made
 

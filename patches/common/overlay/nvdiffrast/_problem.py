@@ -11,15 +11,15 @@ from ._hints import Hint
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: a stable ``code``, lines of ``details``, and ``mend``, which may be empty.
+    """One thing that is wrong: a stable ``code``, lines of ``details``, and ``hint``, which may be empty.
 
-    ``mend`` is what fixes it; a command, where the problem keeps a module from being imported.
+    ``hint`` is what fixes it; a command, where the problem keeps a module from being imported.
     """
 
     code: str
     summary: str
     details: tuple[str, ...]
-    mend: str
+    hint: str
 
 
 class Case(NamedTuple):
