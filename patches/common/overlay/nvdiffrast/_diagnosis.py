@@ -91,8 +91,9 @@ def _absence(name: str, case: Case) -> Problem:
     if not _loader.PACKAGE.is_dir():
         summary = f"{_loader.PACKAGE} is in a zip file, from which no system loads compiled code: install the wheel"
         return with_hint("path-refused", summary, (), _hints.install_for_this_python(case.info))
-    for problem in _wheel_of_other_python(case):
-        return problem
+    other = next(_wheel_of_other_python(case), None)
+    if other is not None:
+        return other
     if _record.lists_module(name):
         return _deleted(name, case)
     summary = "this installation was not compiled, and just-in-time compilation is not possible or not allowed"
