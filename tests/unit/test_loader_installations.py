@@ -212,6 +212,23 @@ def test_a_numpy_that_fails(site: Site) -> None:
     assert next_command(told) == "pip install --force-reinstall numpy"
 
 
+def test_a_package_that_fails_in_the_folder_of_another_python(site: Site) -> None:
+    """Whoever copies site-packages takes numpy's and torch's compiled modules along, which fail first."""
+    site.info({**INFO, "python": "cp27"})
+    (site.folder / "numpy.py").write_text("raise ImportError('no compiled numpy')\n")
+    told = site.run("")
+    assert codes(told)[0] == "wrong-python"
+    assert next_command(told) == f"{sys.executable} -m {REINSTALL}"
+
+
+def test_a_long_message_of_torch_takes_one_line(site: Site) -> None:
+    (site.folder / "torch" / "__init__.py").write_text("raise ImportError('bad\\n' + 'and more\\n' * 20)\n")
+    told = site.run("")
+    message = told[told.index("nvdiffrast: torch cannot be imported: bad\n") :]
+    assert "and more" not in message
+    assert "cannot be imported (bad)" in message
+
+
 def test_a_torch_that_lacks_a_package_is_not_called_absent(site: Site) -> None:
     (site.folder / "torch" / "__init__.py").write_text("import a_package_that_is_nowhere\n")
     told = site.run("")

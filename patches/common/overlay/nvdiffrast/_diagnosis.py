@@ -41,8 +41,8 @@ def explain_requirement(name: str, error: BaseException) -> str:
     case = _case(_loader.PACKAGE, error)
     # torch is examined where numpy is at fault, too: one who lacks the one often lacks the other.
     own: tuple[_Finder, ...] = (_numpy,) if name == "numpy" else ()
-    problems = _found(case, (_library_problems.refused, *own, _no_torch, _broken_torch))
-    return _message(f"{name} cannot be imported: {_first_line(error)}", problems, case)
+    problems = _found(case, (_wheel_of_other_python, _library_problems.refused, *own, _no_torch, _broken_torch))
+    return _message(f"{name} cannot be imported: {_first_line(case.text)}", problems, case)
 
 
 def examine(file: Path, error: BaseException | None = None, *, device: bool = True) -> list[Problem]:
@@ -91,12 +91,19 @@ def _absence(name: str, case: Case) -> Problem:
     if not _loader.PACKAGE.is_dir():
         summary = f"{_loader.PACKAGE} is in a zip file, from which no system loads compiled code: install the wheel"
         return with_hint("path-refused", summary, (), _hints.install_for_this_python(case.info))
-    if case.info is not None and case.info["python"] != case.python:
-        return _other_python(f"this wheel is for {case.info['python']}", case)
+    other = next(_wheel_of_other_python(case), None)
+    if other is not None:
+        return other
     if _record.lists_module(name):
         return _deleted(name, case)
     summary = "this installation was not compiled, and just-in-time compilation is not possible or not allowed"
     return with_hint("not-compiled", summary, (), _hints.install_for_this_python(case.info))
+
+
+def _wheel_of_other_python(case: Case) -> Iterator[Problem]:
+    """Find a wheel for another Python, of which other packages in the same folder usually are, too."""
+    if case.info is not None and case.info["python"] != case.python:
+        yield _other_python(f"this wheel is for {case.info['python']}", case)
 
 
 def _deleted(name: str, case: Case) -> Problem:
@@ -139,7 +146,7 @@ def _numpy(case: Case) -> Iterator[Problem]:
         hint = _hints.rebuild_frozen() if _hints.is_frozen() else Hint("pip install numpy")
         yield with_hint("numpy-absent", summary, (), hint)
     else:
-        summary = f"numpy is installed and its own import fails: {_first_line(case.error)}"
+        summary = f"numpy is installed and its own import fails: {_first_line(case.text)}"
         yield Problem("numpy-broken", summary, (), "pip install --force-reinstall numpy")
 
 
@@ -166,7 +173,7 @@ def _torch(case: Case) -> Iterator[Problem]:
 
 def _broken_torch(case: Case) -> Iterator[Problem]:
     if case.torch is not None and case.torch.get("error"):
-        summary = f"torch is installed and its own import fails: {case.torch['error']}"
+        summary = f"torch is installed and its own import fails: {_first_line(case.torch['error'])}"
         yield with_hint("torch-broken", summary, (str(case.torch["path"]),), case.reinstall_torch())
 
 
@@ -223,9 +230,9 @@ def _copies(case: Case) -> Iterator[Problem]:
         yield Problem("two-copies", summary, (advice,), "pip uninstall nvdiffrast")
 
 
-def _first_line(error: BaseException | None) -> str:
-    """Return the first line of a message; numpy's take a screen."""
-    return next(iter(str(error).strip().splitlines()), repr(error))
+def _first_line(text: str) -> str:
+    """Return the first line of a message; numpy's and torch's take a screen."""
+    return next(iter(text.strip().splitlines()), "it gives no reason")
 
 
 def _devices(case: Case) -> Sequence[Problem]:
@@ -287,7 +294,9 @@ def _line(version: str) -> str:
 
 def _comparison(case: Case) -> list[str]:
     info, torch = case.info or {}, case.torch or {}
-    here = torch.get("version") or (f"cannot be imported ({torch['error']})" if torch.get("error") else None)
+    here = torch.get("version") or (
+        f"cannot be imported ({_first_line(torch['error'])})" if torch.get("error") else None
+    )
     major = str(info.get("cuda")).partition(".")[0], str(torch.get("cuda")).partition(".")[0]
     rows = [
         ("", "built for", "found", ""),
