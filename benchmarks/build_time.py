@@ -23,11 +23,11 @@ from pathlib import Path
 from scripts import console
 from scripts.build import build
 from scripts.build.plan import missing_here
-from scripts.errors import run_main
 from scripts.matrix import matrix
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell
 from scripts.support import environments, process
+from scripts.support.command_line import run_main
 from scripts.support.files import cache_root
 
 _UPSTREAM = Path(__file__).with_name("plain_upstream.py")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from benchmarks.build_time import Bench
 from scripts.build import build
-from scripts.errors import run_main
 from scripts.matrix import matrix
 from scripts.support import process
+from scripts.support.command_line import run_main
 from scripts.support.files import cache_root
 
 _ARCHITECTURE = "9.0"

@@ -23,13 +23,13 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 
-from scripts.errors import run_main
 from scripts.index import catalog as catalogs
 from scripts.index import writer
 from scripts.index.catalog import Catalog, Entry
 from scripts.matrix import matrix
 from scripts.model import ROOT, Cell
 from scripts.support import environments
+from scripts.support.command_line import run_main
 from scripts.support.process import call
 
 WHEELS = 5000

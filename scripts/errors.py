@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from contextlib import nullcontext
 from typing import ClassVar
-
-from scripts.support import files
 
 
 class PipelineError(Exception):
@@ -129,23 +124,3 @@ class CommandError(PipelineError):
         self.returncode = returncode
         self.output = output
         self.cause = cause or message
-
-
-def run_main(main: Callable[[], int | None], *, uses_cache: bool = False) -> None:
-    """Run a module's ``main`` and exit with its code; a :class:`PipelineError` is printed, not raised.
-
-    With ``uses_cache`` nothing is removed from the cache while ``main`` runs.
-    """
-    try:
-        with files.in_use() if uses_cache else nullcontext():
-            sys.exit(main() or 0)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, CommandError) and error.output:
-            print(error.output.rstrip(), file=sys.stderr)
-        if error.hint:
-            print(f"next:  {error.hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)

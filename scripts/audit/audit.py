@@ -20,9 +20,10 @@ from pathlib import Path
 
 from scripts import console
 from scripts.audit.checks import BUILD_INFO, CheckFunction, Subject, binaries, contents, imports, metadata, tools
-from scripts.errors import AuditError, PipelineError, UntestedError, UsageError, run_main
+from scripts.errors import AuditError, PipelineError, UntestedError, UsageError
 from scripts.matrix import matrix
 from scripts.model import Cell
+from scripts.support.command_line import run_main
 from scripts.wheel import audit_record, wheel_file
 from scripts.wheel.audit_record import Check, Record
 from scripts.wheel.build_info import BuildInfo

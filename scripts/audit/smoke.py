@@ -26,11 +26,12 @@ from pydantic import TypeAdapter
 
 from scripts import console
 from scripts.audit import audit
-from scripts.errors import CommandError, UntestedError, UsageError, run_main
+from scripts.errors import CommandError, UntestedError, UsageError
 from scripts.gpu_gate import record as gpu_records
 from scripts.gpu_gate.record import GpuRecord
 from scripts.model import ROOT, Cell
 from scripts.support import environments, interpreters
+from scripts.support.command_line import run_main
 from scripts.support.files import file_sha256
 from scripts.support.host import host_platform
 from scripts.support.process import call

@@ -32,7 +32,8 @@ from scripts.wheel import audit_record, materials, provenance, sbom, wheel_file,
 from scripts.wheel.build_info import BuildInfo
 from scripts.support.files import cache_root, complete_folder, file_sha256
 from scripts.audit.checks import BUILD_INFO
-from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError, run_main
+from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError
+from scripts.support.command_line import run_main
 from scripts.wheel.materials import Ingredients
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell

@@ -27,7 +27,8 @@ from scripts.matrix import matrix
 from scripts.support import process
 from scripts.toolchain import compilers
 from scripts.wheel import wheel_policy
-from scripts.errors import AuditError, BuildError, CommandError, ToolchainError, run_main
+from scripts.errors import AuditError, BuildError, CommandError, ToolchainError
+from scripts.support.command_line import run_main
 from scripts.model import ROOT, Cell
 
 _INSIDE = PurePosixPath("/opt/cell")

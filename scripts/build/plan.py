@@ -19,7 +19,8 @@ from scripts.support import interpreters
 from scripts.support.host import host_platform
 from scripts.toolchain import providers
 from scripts.support.environments import torch_lock_name
-from scripts.errors import UsageError, run_main
+from scripts.errors import UsageError
+from scripts.support.command_line import run_main
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell, GitPin, Release, Toolkit
 

@@ -19,7 +19,8 @@ from scripts.matrix import matrix
 from scripts.wheel import wheel_file, wheel_policy
 from scripts.audit.checks import Subject, binaries
 from scripts.console import say
-from scripts.errors import CommandError, PipelineError, RepairError, UsageError, run_main
+from scripts.errors import CommandError, PipelineError, RepairError, UsageError
+from scripts.support.command_line import run_main
 from scripts.model import Cell
 from scripts.support.process import call
 

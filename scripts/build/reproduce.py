@@ -18,7 +18,8 @@ from scripts import console
 from scripts.build import build
 from scripts.support import process
 from scripts.support.files import file_sha256
-from scripts.errors import CommandError, ReproduceError, run_main
+from scripts.errors import CommandError, ReproduceError
+from scripts.support.command_line import run_main
 from scripts.model import ROOT, Cell
 
 

@@ -27,7 +27,8 @@ from scripts.wheel import audit_record, provenance, sbom, wheel_file
 from scripts.wheel.build_info import BuildInfo
 from scripts.support.files import file_sha256
 from scripts.audit.checks import BUILD_INFO
-from scripts.errors import AuditError, PipelineError, UsageError, VerifyError, run_main
+from scripts.errors import AuditError, PipelineError, UsageError, VerifyError
+from scripts.support.command_line import run_main
 from scripts.model import Cell
 from scripts.wheel.provenance import Statement
 from scripts.wheel.audit_record import Record

@@ -19,10 +19,11 @@ from types import ModuleType
 from typing import Any
 
 from scripts.doctor import can_build, install_advice
-from scripts.errors import CommandError, UsageError, run_main
+from scripts.errors import CommandError, UsageError
 from scripts.matrix import matrix
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell
+from scripts.support.command_line import run_main
 from scripts.support.process import call, which
 
 OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"

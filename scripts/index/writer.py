@@ -32,7 +32,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scripts import console
-from scripts.errors import CatalogError, UsageError, run_main
+from scripts.errors import CatalogError, UsageError
 from scripts.index import catalog as catalogs
 from scripts.index import links, simple_pages
 from scripts.index import wheel_entry as entry_shapes
@@ -40,6 +40,7 @@ from scripts.index.catalog import CATALOG, Catalog, Entry, File
 from scripts.index.export import export
 from scripts.index.simple_pages import PROJECT, Edit, Listing
 from scripts.model import ROOT
+from scripts.support.command_line import run_main
 from scripts.support.files import complete_folder
 
 WHL = "whl"

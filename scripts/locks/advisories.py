@@ -25,10 +25,11 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts import console
-from scripts.errors import AdvisoryError, CommandError, PipelineError, UntestedError, run_main
+from scripts.errors import AdvisoryError, CommandError, PipelineError, UntestedError
 from scripts.locks import generate, lockfile
 from scripts.matrix import yaml_document
 from scripts.model import ROOT
+from scripts.support.command_line import run_main
 from scripts.support.process import call
 
 WAIVERS = ROOT / "requirements" / "waivers.yaml"

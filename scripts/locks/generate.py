@@ -18,10 +18,11 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scripts import console
-from scripts.errors import PipelineError, ToolchainError, UsageError, run_main
+from scripts.errors import PipelineError, ToolchainError, UsageError
 from scripts.locks import lockfile, redist
 from scripts.matrix import torch_builds
 from scripts.model import ROOT
+from scripts.support.command_line import run_main
 from scripts.support.process import call
 
 _TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu(?P<major>\d\d)(?P<minor>\d))(?P<windows>-win_amd64)?")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from scripts.console import say
-from scripts.errors import UsageError, run_main
+from scripts.errors import UsageError
 from scripts.matrix import doctor_table, rules, torch_builds, yaml_document
 from scripts.matrix.expand import Exclusion, expand, to_release, to_toolkit
 from scripts.matrix.schema import json_schema, parse
 from scripts.model import ROOT, Cell, Release, Toolkit
+from scripts.support.command_line import run_main
 
 PATH = ROOT / "build_matrix.yaml"
 SCHEMA = ROOT / "build_matrix.schema.json"

@@ -23,12 +23,13 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from scripts.console import mark
-from scripts.errors import UntestedError, run_main
+from scripts.errors import UntestedError
 from scripts.matrix import additions, matrix, torch_builds, yaml_document
 from scripts.matrix.expand import to_toolkit
 from scripts.matrix.schema import parse
 from scripts.matrix.torch_builds import Channel, Plain, TorchTable
 from scripts.support import simple_api
+from scripts.support.command_line import run_main
 from scripts.support.simple_api import File, IndexUnreachable
 
 INDEX = "https://pypi.org/simple"

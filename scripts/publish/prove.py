@@ -34,7 +34,7 @@ from packaging.utils import canonicalize_name
 
 from scripts import console
 from scripts.audit.checks.imports import PROBE
-from scripts.errors import CommandError, PublishError, UntestedError, run_main
+from scripts.errors import CommandError, PublishError, UntestedError
 from scripts.index import catalog as catalogs
 from scripts.index import ledger
 from scripts.index.catalog import CPU, Catalog, Entry, PureWheel
@@ -45,6 +45,7 @@ from scripts.model import ROOT, Cell
 from scripts.publish import serve, stand_ins
 from scripts.publish.publish import STORE
 from scripts.support import environments, interpreters, sandbox
+from scripts.support.command_line import run_main
 from scripts.support.host import host_platform
 from scripts.support.process import call
 from scripts.support.sandbox import TOOLS, Environment, Surroundings, Tool

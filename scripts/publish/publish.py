@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from scripts import console
 from scripts.build import pure_packages
-from scripts.errors import CatalogError, PublishError, run_main
+from scripts.errors import CatalogError, PublishError
 from scripts.index import evidence, ledger, package_record, pure_wheels, site_files, wheel_entry
 from scripts.index.catalog import Catalog, Entry, File, PureWheel
 from scripts.index.export import export
@@ -33,6 +33,7 @@ from scripts.index.store import LINKS, Link, Store, digest
 from scripts.index.wheel_entry import Candidate
 from scripts.model import ROOT
 from scripts.publish import upload
+from scripts.support.command_line import run_main
 from scripts.support.files import file_sha256
 
 STORE = ROOT / "index"

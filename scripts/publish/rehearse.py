@@ -24,12 +24,13 @@ from pathlib import Path
 from scripts import console
 from scripts.audit import audit
 from scripts.build import build
-from scripts.errors import AuditError, BuildError, PublishError, UsageError, run_main
+from scripts.errors import AuditError, BuildError, PublishError, UsageError
 from scripts.index import writer as indexes
 from scripts.index.store import Store
 from scripts.model import ROOT
 from scripts.publish import prove, publish, serve, upload
 from scripts.support import environments, interpreters
+from scripts.support.command_line import run_main
 from scripts.support.files import file_sha256
 from scripts.support.sandbox import TOOLS
 from scripts.wheel import audit_record, wheel_file

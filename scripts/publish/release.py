@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from scripts import console
-from scripts.errors import run_main
 from scripts.index.export import export
 from scripts.publish import prove, publish
 from scripts.publish.publish import STORE
+from scripts.support.command_line import run_main
 
 
 def _parse() -> argparse.Namespace:

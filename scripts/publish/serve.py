@@ -34,8 +34,9 @@ from pypiserver.bottle_wrapper import HTTPError  # type: ignore[import-untyped,u
 from waitress import wasyncore
 
 from scripts import console
-from scripts.errors import PublishError, run_main
+from scripts.errors import PublishError
 from scripts.model import ROOT
+from scripts.support.command_line import run_main
 
 # pypiserver brings an import hook of an old kind, without find_spec, which trips whoever walks the hooks (pytest does).
 sys.meta_path[:] = [hook for hook in sys.meta_path if hasattr(hook, "find_spec")]

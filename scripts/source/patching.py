@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.console import table
-from scripts.errors import PatchError, PipelineError, UntestedError, run_main
+from scripts.errors import PatchError, PipelineError, UntestedError
 from scripts.matrix import matrix
 from scripts.model import ROOT, Release
 from scripts.source import unified_diff, upstream
+from scripts.support.command_line import run_main
 from scripts.support.files import file_sha256
 
 PATCHES = ROOT / "patches"

@@ -20,10 +20,11 @@ import tempfile
 from pathlib import Path
 
 from scripts.console import say
-from scripts.errors import CommandError, PipelineError, SourceError, run_main
+from scripts.errors import CommandError, PipelineError, SourceError
 from scripts.matrix import matrix
 from scripts.model import GitPin, RegistryPin, Release
 from scripts.support.archives import ArchiveError, unpack_tar, unpack_zip
+from scripts.support.command_line import run_main
 from scripts.support.files import cache_root, complete_folder, file_sha256
 from scripts.support.process import call, which
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from scripts.errors import InUseError, UsageError, run_main
+from scripts.errors import InUseError, UsageError
 from scripts.model import ROOT
+from scripts.support.command_line import run_main
 from scripts.support.files import cache_root, sole_use
 
 _MOUNTS = Path("/proc/self/mountinfo")

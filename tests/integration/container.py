@@ -24,9 +24,10 @@ from pathlib import Path
 
 import uv
 
-from scripts.errors import CommandError, ToolchainError, run_main
+from scripts.errors import CommandError, ToolchainError
 from scripts.model import ROOT
 from scripts.support import interpreters, process
+from scripts.support.command_line import run_main
 from scripts.support.files import cache_root
 
 DISTRIBUTION = "bookworm"

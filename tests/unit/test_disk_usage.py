@@ -186,7 +186,7 @@ def test_the_mounts_of_this_machine_are_known() -> None:
 def build(places: disk_usage.Places) -> Iterator[subprocess.Popen[str]]:
     """Another process that uses the cache as a build does."""
     stage = "lambda: print('running', flush=True) or input()"
-    code = f"from scripts.errors import run_main; run_main({stage}, uses_cache=True)"
+    code = f"from scripts.support.command_line import run_main; run_main({stage}, uses_cache=True)"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
