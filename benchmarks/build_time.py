@@ -180,7 +180,7 @@ def measure(bench: Bench, planned: Matrix, rounds: int) -> list[Row]:
     one, policy = (_ARCHITECTURE,), bench.cell.toolkit.policy
     upstream, pipeline = [], []
     for number in range(rounds):
-        console.say(f"round {number + 1} of {rounds}: one architecture")
+        console.log(f"round {number + 1} of {rounds}: one architecture")
         upstream.append(bench.upstream_jit(one))
         pipeline.append(bench.pipeline(bench.cell, bench.cold_cache(f"cold{number}"), one))
     rows = [
@@ -192,11 +192,11 @@ def measure(bench: Bench, planned: Matrix, rounds: int) -> list[Row]:
             prepare(cell)
             further = [bench.pipeline(cell, bench.work / "cold0", one)]
             rows.append(_row(f"a further {kind} ({cell.id}), CPU", further, upstream[:1], "cpu", 0.15))
-    console.say("the wheel of plain CUDAExtensions, for its size")
+    console.log("the wheel of plain CUDAExtensions, for its size")
     _, size = bench.upstream_wheel(one)
     own_size = (bench.work / "dist" / bench.cell.wheel).stat().st_size
     rows.append(Row("wheel size", f"{own_size / 1e6:.2f} MB", f"{size / 1e6:.2f} MB", own_size / size, 1 / 15))
-    console.say(f"the whole policy: {' '.join(policy)}")
+    console.log(f"the whole policy: {' '.join(policy)}")
     whole_policy = [bench.upstream_jit(policy)]
     rows.append(
         _row(

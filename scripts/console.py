@@ -74,7 +74,7 @@ def text(message: str, *, width: int | None = None) -> None:
     print(message)
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """One line of progress, to standard error."""
     _console(stderr=True).print(Text(message))
 
@@ -114,7 +114,7 @@ def transfer(name: str, total: int | None, have: int = 0) -> Iterator[Callable[[
         arrived += number
         if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            say(f"   {name}: {size(arrived)}" + (f" of {size(total)}" if total else ""))
+            log(f"   {name}: {size(arrived)}" + (f" of {size(total)}" if total else ""))
 
     yield advance
 
@@ -123,11 +123,11 @@ def transfer(name: str, total: int | None, have: int = 0) -> Iterator[Callable[[
 def step(title: str) -> Iterator[None]:
     """Announce a stage and say how long it took."""
     github = os.environ.get("GITHUB_ACTIONS") == "true"
-    say(f"::group::{title}" if github else f"── {title}")
+    log(f"::group::{title}" if github else f"── {title}")
     start = time.monotonic()
     try:
         yield
     finally:
-        say(f"   {title}: {time.monotonic() - start:.1f} s")
+        log(f"   {title}: {time.monotonic() - start:.1f} s")
         if github:
-            say("::endgroup::")
+            log("::endgroup::")

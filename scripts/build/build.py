@@ -101,9 +101,9 @@ class Result:
 def host_cell(planned: Matrix, release: str | None) -> Cell:
     """Return the cell of :func:`default_cell`, and report why it was chosen."""
     cell, passed_over = default_cell(planned, release)
-    console.say(f"cell {cell.id}: this Python, the torch of `pip install torch`, the newest release")
+    console.log(f"cell {cell.id}: this Python, the torch of `pip install torch`, the newest release")
     for reason in passed_over:
-        console.say(f"  not {reason}")
+        console.log(f"  not {reason}")
     return cell
 
 
@@ -172,7 +172,7 @@ def choose_engine(cell: Cell, asked: str, image: str | None) -> str:
     why = cibuildwheel.availability()
     if why is None and cell.platform.name.startswith("linux") and not (image or cell.platform.image):
         why = "the matrix pins no image for it"
-    console.say(f"engine: {'cibuildwheel' if why is None else f'host (not cibuildwheel: {why})'}")
+    console.log(f"engine: {'cibuildwheel' if why is None else f'host (not cibuildwheel: {why})'}")
     return "cibuildwheel" if why is None else "host"
 
 
@@ -298,7 +298,7 @@ def _compile_on_host(tree: Path, cell: Cell, inputs: Inputs, options: Options, o
     try:
         process.call(command, env=variables, show=is_progress, log=log)
     except CommandError as error:
-        console.say(_compiler_said(log.read_text(encoding="utf-8")))
+        console.log(_compiler_said(log.read_text(encoding="utf-8")))
         raise BuildError(
             f"{cell.id}: the build failed; all of its output is in {log.relative_to(ROOT)}",
             hint=reproducing_command(cell, options),
@@ -367,7 +367,7 @@ def make_wheel(cell: Cell, inputs: Inputs, options: Options) -> Path:
             return _place(_make(cell, inputs, options, Path(folder)), options.output)
     final = options.kept / input_key(cell, inputs, options)
     if final.is_dir():
-        console.say(f"{cell.id}: nothing that goes into it has changed, the wheel is kept")
+        console.log(f"{cell.id}: nothing that goes into it has changed, the wheel is kept")
     else:
         with complete_folder(final) as beside:
             _make(cell, inputs, options, beside)
@@ -415,9 +415,9 @@ def build(cell: Cell, options: Options) -> Result:
         with console.step(f"audit {wheel.name}"):
             record = _audit(wheel, cell, inputs, options)
     except PipelineError as error:
-        console.say(f"error: {error}")
+        console.log(f"error: {error}")
         if error.hint:
-            console.say(f"next:  {error.hint}")
+            console.log(f"next:  {error.hint}")
         return Result(cell, "failed", type(error).__name__, time.monotonic() - start)
     wrong = [f"{check.name}: {check.detail}" for check in record.checks if check.outcome != "passed"]
     return Result(cell, record.outcome, "; ".join(wrong), time.monotonic() - start, wheel)

@@ -18,7 +18,7 @@ from pathlib import Path
 from scripts.matrix import matrix
 from scripts.wheel import wheel_file, wheel_policy
 from scripts.audit.checks import Subject, binaries
-from scripts.console import say
+from scripts.console import log
 from scripts.errors import CommandError, PipelineError, RepairError, UsageError
 from scripts.support.command_line import run_main
 from scripts.model import Cell
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = matrix.load().select([options.cell])
     if len(cells) != 1:
         raise UsageError(f"{options.cell} matches {len(cells)} cells; a wheel is repaired for one")
-    say(f"repaired: {repair(options.wheel, cells[0], options.output, library_path=options.library_path)}")
+    log(f"repaired: {repair(options.wheel, cells[0], options.output, library_path=options.library_path)}")
     return 0
 
 

@@ -111,7 +111,7 @@ class Store:
                 hint = "wait until that has ended, then run the same command again (--wait SECONDS waits longer)"
                 raise PublishError(f"{self.root} is being changed by {other}", hint=hint)
             if not told:
-                console.say(f"{self.root} is being changed by {other}; waiting")
+                console.log(f"{self.root} is being changed by {other}; waiting")
                 told = True
             time.sleep(0.1)
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
-from scripts.console import say
+from scripts.console import log
 from scripts.errors import UsageError
 from scripts.matrix import doctor_table, rules, torch_builds, yaml_document
 from scripts.matrix.expand import Exclusion, expand, to_release, to_toolkit
@@ -125,7 +125,7 @@ def write(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8", newline="\n")
     beside.replace(path)
-    say(f"wrote {path.name}")
+    log(f"wrote {path.name}")
 
 
 def main() -> int:
@@ -142,7 +142,7 @@ def main() -> int:
     matrix = load()
     if options.golden:
         write(GOLDEN, golden(matrix))
-    say(
+    log(
         f"{PATH.name}: {len(matrix.cells)} cells, {len(matrix.exclusions)} exclusions; torch table: {matrix.table_date}"
     )
     return 0

@@ -440,7 +440,7 @@ def prove(store: Path, *, real: bool = False, by: str | None = None) -> tuple[Pr
     catalog = place.catalog("staged")
     staged = digest(catalog)
     if _is_proved(place, catalog, real=real):
-        console.say(f"generation {generation.name} was proved already, and nothing in it has changed")
+        console.log(f"generation {generation.name} was proved already, and nothing in it has changed")
         return ()
     with console.step(f"prove {generation.name}"), serving(generation) as stage:
         proofs = (*stand_in_proofs(stage), *(real_proofs(stage) if real else ()))

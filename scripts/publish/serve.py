@@ -233,7 +233,7 @@ def main() -> int:
             _explain(index)
             threading.Event().wait()
     except KeyboardInterrupt:
-        console.say("ended; the same command serves the same files and password again")
+        console.log("ended; the same command serves the same files and password again")
     return 0
 
 

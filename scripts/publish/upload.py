@@ -213,7 +213,7 @@ class _Retry:
             except _Broken as error:
                 if not left:
                     raise PublishError(f"{error}; gave up after {self.attempts} attempts", hint=_AGAIN) from error
-                console.say(f"{error}; trying again in {wait:g} s")
+                console.log(f"{error}; trying again in {wait:g} s")
             time.sleep(wait)
             wait *= 2
         raise AssertionError("at least one attempt")

@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from scripts.console import say
+from scripts.console import log
 from scripts.errors import CommandError, PipelineError, SourceError
 from scripts.matrix import matrix
 from scripts.model import GitPin, RegistryPin, Release
@@ -55,7 +55,7 @@ def fetch(release: Release, *, source: Path | None = None, cache: Path | None = 
     home = _home(release, cache or cache_root())
     if source is None and (tree := _cached_tree(home, release)):
         return tree
-    say(f"fetching nvdiffrast {release.version} from {source or _place(release)}")
+    log(f"fetching nvdiffrast {release.version} from {source or _place(release)}")
     with complete_folder(home) as making, tempfile.TemporaryDirectory(prefix="nvdiffrast-source-") as temporary:
         made = making / "tree"
         pin = release.source
@@ -125,7 +125,7 @@ def _cached_tree(home: Path, release: Release) -> Path | None:
     tree = home / "tree"
     if origin.get("pin") == dataclasses.asdict(release.source) and origin.get("tree_sha256") == _tree_digest(tree):
         return tree
-    say(f"{home} was changed since it was fetched; {release.version} is fetched anew")
+    log(f"{home} was changed since it was fetched; {release.version} is fetched anew")
     return None
 
 

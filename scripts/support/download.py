@@ -35,7 +35,7 @@ def fetch(url: str, *, sha256: str, size: int | None, folder: Path, pause: float
     final = folder / sha256 / url.rpartition("/")[2]
     with exclusive(folder / f"{sha256}.lock"):
         if not final.exists():
-            console.say(f"   fetching {url}" + (f" ({console.size(size)})" if size else ""))
+            console.log(f"   fetching {url}" + (f" ({console.size(size)})" if size else ""))
             part = folder / f"{sha256}.part"
             _fill(part, url, sha256, size, pause)
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def _fill(part: Path, url: str, sha256: str, size: int | None, pause: float) -> 
             _receive(part, url, size)
         except _TryAgainError as error:
             cause = str(error)
-            console.say(f"   {url}: {cause}")
+            console.log(f"   {url}: {cause}")
             continue
         found = file_sha256(part)
         if found == sha256:

@@ -45,9 +45,9 @@ def announce(title: str, python: Path, requirement_files: Sequence[Path]) -> Non
     try:
         found = expected(python, requirement_files)
     except CommandError:
-        console.say(f"   {title}: the size of the download is unknown, the package index did not answer")
+        console.log(f"   {title}: the size of the download is unknown, the package index did not answer")
     else:
-        console.say(f"   {title}: {describe(found)}")
+        console.log(f"   {title}: {describe(found)}")
 
 
 def describe(found: Sequence[Download]) -> str:
