@@ -1,4 +1,4 @@
-"""What a wheel of ours may hold and need: wheel_policy.toml, for a cell."""
+"""The rules of wheel_policy.toml for a cell: what its wheel may contain and depend on."""
 
 from __future__ import annotations
 
@@ -20,42 +20,45 @@ from scripts.model import Cell
 
 _PATH = Path(__file__).with_name("wheel_policy.toml")
 LIBRARY_FOLDER = "nvdiffrast.libs"
-# Prefixes of the versions of libstdc++'s symbols.
+# The prefixes of the symbol versions of libstdc++.
 _CXX_PREFIXES = ("CXXABI", "GLIBCXX")
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One extension module: ``kind`` is "cuda" or "gl", ``member`` its name in the wheel without the suffix."""
+    """An extension module; ``kind`` is "cuda" or "gl", ``member`` is its path in the wheel without the suffix."""
 
     kind: str
     member: str
 
     @property
     def module(self) -> str:
-        """The last part of the module's name."""
+        """Return the last part of the module name."""
         return self.member.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Licence:
-    """What LICENSE.txt must be: its least size in bytes, texts in it, its sha256 by release where it is known."""
+    """The rules for LICENSE.txt: its minimum size in bytes, texts that it must contain, known SHA-256 by release."""
 
     minimum_size: int
     must_contain: tuple[str, ...]
     known: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WheelPolicy:
-    """The policy for one cell.
+    """The rules for the wheel of one cell; names of libraries and members may contain wildcards.
 
-    ``exclude`` are never bundled (wildcards); ``bundled`` is the pattern of the one file that is, None for nothing;
-    ``needed`` are the libraries any module may need, ``needed_by_gl`` those of the GL plugin besides;
-    ``suffixes`` of an extension module for this Python; ``top_level`` names beside the dist-info folder (wildcards);
-    ``forbidden`` are members that are in no wheel (wildcards); ``not_imported`` are Python files whose names need be no
-    module's; ``sources`` are members that the just-in-time fallback compiles; ``ignored_contents`` are
-    checks of check-wheel-contents and why they do not fit.
+    ``exclude``: libraries that must not be bundled.
+    ``bundled``: regular expression of the only bundled library, None if nothing is bundled.
+    ``needed``: libraries that every module may depend on; ``needed_by_gl``: additional ones for the GL plugin.
+    ``suffixes``: file name suffixes of an extension module for this Python.
+    ``top_level``: names that are allowed at the top level besides the dist-info folder.
+    ``forbidden``: members that no wheel may contain.
+    ``not_imported``: Python files whose names need not be module names.
+    ``sources``: members that the just-in-time fallback compiles.
+    ``ignored_contents``: checks of check-wheel-contents that do not apply, with the reasons.
     """
 
     exclude: tuple[str, ...]
@@ -72,7 +75,7 @@ class WheelPolicy:
     ignored_contents: Mapping[str, str]
 
     def bundling_problems(self, names: Iterable[str]) -> list[str]:
-        """What is wrong with the names of the bundled libraries: anything but the CUDA runtime, once."""
+        """Return the problems of the bundled libraries ``names``: only one copy of the CUDA runtime is allowed."""
         expected = [name for name in names if self.bundled and re.fullmatch(self.bundled, name)]
         problems = [f"{name} is bundled and must not be" for name in sorted(set(names) - set(expected))]
         if self.bundled and len(expected) != 1:
@@ -81,7 +84,7 @@ class WheelPolicy:
 
 
 def for_cell(cell: Cell) -> WheelPolicy:
-    """The policy for the wheel of ``cell``."""
+    """Return the policy for the wheel of ``cell``."""
     data = _load()
     platform, series = data["platform"][cell.platform.name], data["series"][cell.release.series]
     bundled = cell.cuda_runtime == "bundled"
@@ -105,7 +108,7 @@ def for_cell(cell: Cell) -> WheelPolicy:
 
 
 def runtime_pattern(cell: Cell) -> str:
-    """The CUDA runtime's file name before it is bundled, with wildcards."""
+    """Return the file name of the CUDA runtime before it is bundled, with wildcards."""
     pattern: str = _load()["platform"][cell.platform.name]["cuda_runtime"]
     return pattern
 
@@ -113,7 +116,7 @@ def runtime_pattern(cell: Cell) -> str:
 def symbol_limits(cell: Cell) -> dict[str, frozenset[str]]:
     """Return the symbol versions that the platform tag permits, by prefix: {"GLIBCXX": {"3.4", ..., "3.4.24"}, ...}.
 
-    The source is auditwheel's table of policies; the result is empty for Windows, whose tag states no limit.
+    The limits come from auditwheel. The result is empty for Windows, whose platform tag has no limits.
     """
     if cell.platform.is_windows:
         return {}
@@ -122,7 +125,7 @@ def symbol_limits(cell: Cell) -> dict[str, frozenset[str]]:
 
 
 def newest_symbols(cell: Cell) -> str:
-    """Return the newest version of the C++ runtime's symbols that the platform tag permits, separated by blanks.
+    """Return the newest symbol versions of the C++ runtime that the platform tag permits, separated by spaces.
 
     For manylinux_2_28 that is "CXXABI_1.3.11 GLIBCXX_3.4.24".
     """
@@ -135,14 +138,14 @@ def newest_symbols(cell: Cell) -> str:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a name is one of ``patterns``, which may have wildcards."""
+    """Return whether ``name`` matches one of ``patterns``, which may contain wildcards."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _runtime_number(cell: Cell) -> str:
-    """The CUDA runtime's number in the name of its library: the major version, but 110 for all of 11 on Windows."""
+    """Return the number in the file name of the CUDA runtime: the major version, but 110 for CUDA 11 on Windows."""
     major = cell.toolkit.cuda.partition(".")[0]
-    return "110" if major == "11" and cell.platform.name.startswith("win") else major
+    return "110" if major == "11" and cell.platform.is_windows else major
 
 
 @cache

@@ -207,7 +207,7 @@ edited("build_info.json makes it", "torch_with_slash", lambda p: p.edit_info(tor
 edited("a member|is not a portable name|leads out", "backslash", lambda p: p.members.update({"a\\..\\..\\b": b""}))
 
 
-@case("is not what RECORD says")
+@case("does not match RECORD")
 def _record_hash(scene: Scene) -> Action:
     parts = text_parts(cell("2.12"))
     record = parts.record()

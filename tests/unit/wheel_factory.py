@@ -252,10 +252,10 @@ class Parts:
         path = folder / self.file_name
         self._write(path, record)
         if self.bill:
-            from tests.unit import ingredients_factory
+            from tests.unit import materials_factory
 
             with suppress(PipelineError):
-                content = ingredients_factory.bill(path, ingredients_factory.ingredients(self.cell))
+                content = materials_factory.bill(path, materials_factory.materials_of(self.cell))
                 self.members[sbom.member(self.dist_info)] = content
                 self._write(path, record)
         return path
