@@ -42,11 +42,6 @@ class CudaHome:
     components: Mapping[str, str]
     lock_sha256: str | None
 
-    @property
-    def nvcc(self) -> Path:
-        """The path of nvcc."""
-        return _nvcc(self.path)
-
 
 def provide(toolkit: Toolkit, *, provider: str | None = None, cache: Path | None = None) -> CudaHome:
     """Return the toolkit from ``provider``, or from the first of its providers that is usable on this machine.

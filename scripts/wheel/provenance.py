@@ -135,7 +135,7 @@ def make(name: str, sha256: str, bill: tuple[str, str], materials: Materials, *,
     bill_name, bill_sha256 = bill
     run = Run(builder=Builder(id=BUILDER), byproducts=[Resource(name=bill_name, digest={"sha256": bill_sha256})])
     statement = Statement(
-        type=STATEMENT,
+        _type=STATEMENT,
         subject=[Resource(name=name, digest={"sha256": sha256})],
         predicateType=PREDICATE,
         predicate=Predicate(buildDefinition=definition, runDetails=run),

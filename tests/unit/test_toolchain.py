@@ -64,7 +64,6 @@ def test_uses_the_toolkit_of_the_environment_variable(
     assert providers.availability(toolkit(SYSTEM)) is None
     home = providers.provide(toolkit(SYSTEM))
     assert (home.path, home.version, home.provider) == (make_home(), "12.4.131", "system")
-    assert home.nvcc == make_home() / "bin" / "nvcc"
 
 
 def test_finds_the_toolkit_of_an_nvcc_script_on_path(
