@@ -144,14 +144,14 @@ def load(path: Path) -> Record:
         text = path.read_bytes().decode()
         data = json.loads(text)
         data.pop("seal", None)
-        stated = {name: data.pop(name) for name in ("outcome", "release")}
+        results = {name: data.pop(name) for name in ("outcome", "release")}
         record = _ADAPTER.validate_python(data)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise AuditError(f"{path}: not a record: {error}", hint=hint) from error
     if record.schema != SCHEMA:
         raise AuditError(f"{path}: the record has schema {record.schema}, not {SCHEMA}", hint=hint)
-    if stated != {"outcome": record.outcome, "release": record.release}:
-        raise AuditError(f"{path}: states {stated}, but the outcome of its checks is {record.outcome}", hint=hint)
+    if results != {"outcome": record.outcome, "release": record.release}:
+        raise AuditError(f"{path}: states {results}, but the outcome of its checks is {record.outcome}", hint=hint)
     if path.name.endswith(_SUFFIX) and path.name != record.sha256 + _SUFFIX:
         raise AuditError(f"{path}: is about another wheel, {record.sha256}", hint=hint)
     if text != _text(record):
@@ -170,9 +170,9 @@ _ADAPTER = TypeAdapter(Record)
 
 def _text(record: Record) -> str:
     """Return the record as JSON. Its seal, a SHA-256 of the other fields, detects damage; it is not a signature."""
-    stated = {**asdict(record), "outcome": record.outcome, "release": record.release}
-    stated["seal"] = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
-    return json.dumps(stated, indent=2, sort_keys=True) + "\n"
+    document = {**asdict(record), "outcome": record.outcome, "release": record.release}
+    document["seal"] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 def _write(path: Path, content: bytes) -> Path:

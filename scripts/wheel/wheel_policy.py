@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from auditwheel.architecture import Architecture  # type: ignore[import-untyped]
 from auditwheel.libc import Libc  # type: ignore[import-untyped]
 from auditwheel.policy import WheelPolicies  # type: ignore[import-untyped]
 from packaging.version import Version
+from pydantic import BaseModel, ConfigDict
 
 from scripts.model import Cell
 
@@ -83,34 +83,70 @@ class WheelPolicy:
         return problems
 
 
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _PlatformTable(_Table):
+    exclude: tuple[str, ...]
+    cuda_runtime: str
+    bundled: str
+    needed: tuple[str, ...]
+    needed_by_gl: tuple[str, ...]
+    module_suffixes: tuple[str, ...]
+
+
+class _MembersTable(_Table):
+    forbidden: tuple[str, ...]
+    not_imported: tuple[str, ...]
+
+
+class _SeriesTable(_Table):
+    cuda_plugin: str
+    gl_plugin: str | None = None
+    top_level: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+class _CheckWheelContentsTable(_Table):
+    ignore: Mapping[str, str]
+
+
+class _PolicyFile(_Table):
+    """The contents of wheel_policy.toml."""
+
+    platform: Mapping[str, _PlatformTable]
+    members: _MembersTable
+    licence: Licence
+    series: Mapping[str, _SeriesTable]
+    check_wheel_contents: _CheckWheelContentsTable
+
+
 def for_cell(cell: Cell) -> WheelPolicy:
     """Return the policy for the wheel of ``cell``."""
-    data = _load()
-    platform, series = data["platform"][cell.platform.name], data["series"][cell.release.series]
+    policy_file = _load()
+    platform, series = policy_file.platform[cell.platform.name], policy_file.series[cell.release.series]
     bundled = cell.cuda_runtime == "bundled"
-    licence = data["licence"]
+    plugins = (("cuda", series.cuda_plugin), ("gl", series.gl_plugin))
     return WheelPolicy(
-        exclude=(*platform["exclude"], *([] if bundled else [platform["cuda_runtime"]])),
-        bundled=platform["bundled"].format(number=_runtime_number(cell)) if bundled else None,
-        needed=(*platform["needed"], *([] if bundled else [platform["cuda_runtime"]])),
-        needed_by_gl=tuple(platform["needed_by_gl"]),
-        suffixes=tuple(
-            suffix.format(digits=cell.python_tag.removeprefix("cp")) for suffix in platform["module_suffixes"]
-        ),
-        plugins=tuple(Plugin(kind, series[f"{kind}_plugin"]) for kind in ("cuda", "gl") if f"{kind}_plugin" in series),
-        top_level=(*series["top_level"], LIBRARY_FOLDER),
-        forbidden=tuple(data["members"]["forbidden"]),
-        not_imported=tuple(data["members"]["not_imported"]),
-        sources=tuple(series["sources"]),
-        licence=Licence(licence["minimum_size"], tuple(licence["must_contain"]), licence["known"]),
-        ignored_contents=data["check_wheel_contents"]["ignore"],
+        exclude=(*platform.exclude, *(() if bundled else (platform.cuda_runtime,))),
+        bundled=platform.bundled.format(number=_runtime_number(cell)) if bundled else None,
+        needed=(*platform.needed, *(() if bundled else (platform.cuda_runtime,))),
+        needed_by_gl=platform.needed_by_gl,
+        suffixes=tuple(suffix.format(digits=cell.python_tag.removeprefix("cp")) for suffix in platform.module_suffixes),
+        plugins=tuple(Plugin(kind, member) for kind, member in plugins if member is not None),
+        top_level=(*series.top_level, LIBRARY_FOLDER),
+        forbidden=policy_file.members.forbidden,
+        not_imported=policy_file.members.not_imported,
+        sources=series.sources,
+        licence=policy_file.licence,
+        ignored_contents=policy_file.check_wheel_contents.ignore,
     )
 
 
 def runtime_pattern(cell: Cell) -> str:
     """Return the file name of the CUDA runtime before it is bundled, with wildcards."""
-    pattern: str = _load()["platform"][cell.platform.name]["cuda_runtime"]
-    return pattern
+    return _load().platform[cell.platform.name].cuda_runtime
 
 
 def symbol_limits(cell: Cell) -> dict[str, frozenset[str]]:
@@ -149,5 +185,5 @@ def _runtime_number(cell: Cell) -> str:
 
 
 @cache
-def _load() -> dict[str, Any]:
-    return tomllib.loads(_PATH.read_text(encoding="utf-8"))
+def _load() -> _PolicyFile:
+    return _PolicyFile.model_validate(tomllib.loads(_PATH.read_text(encoding="utf-8")))
