@@ -71,7 +71,7 @@ def test_a_folder_of_somebody_elses_is_refused(objects: ModuleType) -> None:
     path.mkdir(mode=0o700)
     try:
         path.chmod(0o777)
-        with pytest.raises(SystemExit, match="not owned by this user only"), objects.fixed_folder(key):
+        with pytest.raises(SystemExit, match="is not private to this user"), objects.fixed_folder(key):
             pass
     finally:
         shutil.rmtree(path)

@@ -146,7 +146,7 @@ def fixed_folder(key: str) -> Iterator[Path]:
     """Yield an empty folder with the same path on every machine; other builds of ``key`` wait until it is free.
 
     nvcc uses the absolute path of a source in the names of internal symbols, and has no option to change that. Every
-    user can write to the parent folder, so a folder of another user is refused.
+    user can write to the parent folder, so a folder to which others have access is refused.
     """
     path = Path(f"/tmp/nvdiffrast-{key[:16]}")  # noqa: S108
     while True:
@@ -159,7 +159,7 @@ def fixed_folder(key: str) -> Iterator[Path]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         found = os.fstat(handle)
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise SystemExit(f"error: {path} is not owned by this user only: remove it and build again")
+            raise SystemExit(f"error: {path} is not private to this user: remove it and build again")
         # A previous build may have removed the folder, and another build may have created a new one.
         if path.exists() and path.stat().st_ino == found.st_ino:
             break
