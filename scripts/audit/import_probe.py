@@ -1,6 +1,6 @@
-"""Run by the audit in the interpreter under test: import the installed wheel, write what came of it as JSON.
+"""Imports the installed wheel and writes the result as JSON; the audit runs this file in the tested interpreter.
 
-Arguments: the folder the wheel was installed into, the file to write, the series, the kinds of plugin.
+Arguments: the folder of the installed wheel, the output file, the series, the kinds of plugins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 
-def gl_libraries_missing() -> list[str]:
+def missing_gl_libraries() -> list[str]:
     if os.name == "nt":
         return []
     missing = []
@@ -27,7 +27,7 @@ def gl_libraries_missing() -> list[str]:
     return missing
 
 
-def plugin(series: str, kind: str) -> ModuleType:
+def import_plugin(series: str, kind: str) -> ModuleType:
     package = importlib.import_module("nvdiffrast.torch")
     if series == "0.3":
         module: ModuleType = package.ops._get_plugin(gl=kind == "gl")
@@ -35,25 +35,25 @@ def plugin(series: str, kind: str) -> ModuleType:
     return sys.modules["_nvdiffrast_c"]
 
 
-def look(target: Path, series: str, kind: str) -> dict[str, Any]:
+def probe_plugin(target: Path, series: str, kind: str) -> dict[str, Any]:
     try:
-        file = Path(str(plugin(series, kind).__file__)).resolve()
-    except BaseException as error:  # whatever it is, it is the answer
+        file = Path(str(import_plugin(series, kind).__file__)).resolve()
+    except BaseException as error:  # Every exception is a result of the probe.
         return {"error": f"{type(error).__name__}: {error}"}
     return {"file": str(file), "inside": target.resolve() in file.parents}
 
 
-def answer(target: Path, series: str, kinds: list[str]) -> dict[str, Any]:
+def probe(target: Path, series: str, kinds: list[str]) -> dict[str, Any]:
     try:
         torch = importlib.import_module("torch")
     except BaseException as error:
         return {"torch_error": f"{type(error).__name__}: {error}"}
-    missing = gl_libraries_missing()
+    missing = missing_gl_libraries()
     sys.path.insert(0, str(target))
-    plugins = {kind: look(target, series, kind) for kind in kinds if kind != "gl" or not missing}
+    plugins = {kind: probe_plugin(target, series, kind) for kind in kinds if kind != "gl" or not missing}
     return {"torch": torch.__version__, "cuda": torch.version.cuda, "missing_gl": missing, "plugins": plugins}
 
 
 if __name__ == "__main__":
-    found = answer(Path(sys.argv[1]), sys.argv[3], sys.argv[4:])
-    Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
+    result = probe(Path(sys.argv[1]), sys.argv[3], sys.argv[4:])
+    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")

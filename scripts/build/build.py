@@ -37,7 +37,7 @@ from scripts.support.host import host_platform
 from scripts.toolchain import compilers, providers
 from scripts.wheel import audit_record, materials, provenance, sbom, wheel_file, wheel_policy
 from scripts.wheel.build_info import BuildInfo
-from scripts.wheel.materials import Ingredients
+from scripts.wheel.materials import Materials
 from scripts.wheel.wheel_file import Wheel
 
 # Every timestamp inside a wheel: 2020-01-01 UTC. Nothing that varies, or rebuilds would differ.
@@ -337,7 +337,7 @@ def _make(cell: Cell, inputs: Inputs, options: Options, destination: Path) -> Pa
     return wheel
 
 
-def made_of(wheel: Wheel, cell: Cell, inputs: Inputs, options: Options) -> Ingredients:
+def made_of(wheel: Wheel, cell: Cell, inputs: Inputs, options: Options) -> Materials:
     """What ``wheel`` was made of, as its bill of materials and its provenance state it."""
     return materials.collect(
         cell,
@@ -389,7 +389,7 @@ def _audit(wheel: Path, cell: Cell, inputs: Inputs, options: Options) -> audit_r
     partial = not cell.toolkit.is_whole(options.for_cell(cell))
     record = audit.audit(wheel, cell, torch_environment=environment, allow_partial=partial)
     for kind, content in statements(wheel, cell, inputs, options).items():
-        audit_record.state(record.sha256, kind, content, options.output)
+        audit_record.save_statement(record.sha256, kind, content, options.output)
     record = audit_record.with_evidence(record, options.output)
     audit_record.save(record, options.output)
     return record

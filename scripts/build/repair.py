@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.audit.checks import Subject, binaries
+from scripts.audit.checks import Subject, shared_libraries
 from scripts.console import log
 from scripts.errors import CommandError, PipelineError, RepairError, UsageError
 from scripts.matrix import matrix
@@ -69,7 +69,7 @@ def assert_bundled(wheel: Path, cell: Cell) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-repair-") as folder:
         try:
-            problems = list(binaries.bundled(Subject(wheel_file.unpack(wheel, Path(folder)), cell)))
+            problems = list(shared_libraries.bundled(Subject(wheel_file.unpack(wheel, Path(folder)), cell)))
         except PipelineError as error:
             problems = [str(error)]
     if problems:
@@ -153,7 +153,7 @@ def _too_new(wheel: Path, cell: Cell) -> list[str]:
     """Return what each module requires of the C and C++ libraries that the cell's platform does not have."""
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-repair-") as folder:
         try:
-            return list(binaries.symbol_versions(Subject(wheel_file.unpack(wheel, Path(folder)), cell)))
+            return list(shared_libraries.symbol_versions(Subject(wheel_file.unpack(wheel, Path(folder)), cell)))
         except PipelineError:
             # A damaged wheel: the tool's own words say more.
             return []

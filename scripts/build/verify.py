@@ -101,7 +101,7 @@ def gather(wheel: Path, folder: Path, scratch: Path) -> Evidence:
     record, findings = _record(wheel, sha256, folder)
     about = record.sha256 if record else sha256
     read = Evidence(wheel, sha256, folder, record, None, None, None, ())
-    path = audit_record.statement(about, "provenance", folder)
+    path = audit_record.statement_path(about, "provenance", folder)
     wrong = _stated(path, "provenance", record)
     statement: Statement | None = None
     if wrong is None:
@@ -110,7 +110,7 @@ def gather(wheel: Path, folder: Path, scratch: Path) -> Evidence:
         except VerifyError as error:
             wrong = str(error)
     findings += [Finding("provenance", wrong)] if wrong else []
-    copy = audit_record.statement(about, "sbom", folder)
+    copy = audit_record.statement_path(about, "sbom", folder)
     wrong = _stated(copy, "sbom", record)
     findings += [Finding("sbom", wrong)] if wrong else []
     unpacked = None
@@ -130,7 +130,7 @@ def _record(wheel: Path, sha256: str, folder: Path) -> tuple[Record | None, list
         return None, [Finding("record", str(error))]
     if record is not None:
         return record, []
-    others = sorted(audit_record.about(wheel.name, folder), key=lambda one: one.time)
+    others = sorted(audit_record.find_by_name(wheel.name, folder), key=lambda one: one.time)
     if not others:
         return None, [Finding("record", f"there is none about sha256 {sha256} below {folder}")]
     return others[-1], [Finding("wheel", f"has sha256 {sha256}; its record is about {others[-1].sha256}")]
@@ -271,7 +271,7 @@ def rebuild(evidence: Evidence, folder: Path, *, source: Path | None = None) -> 
         yield Finding("rebuild", "\n  ".join([f"gives another wheel, sha256 {found}", *lines]))
     if stated["sbom"] != evidence.bill:
         yield Finding("rebuild", "gives another bill of materials")
-    written = audit_record.statement(evidence.sha256, "provenance", evidence.folder).read_bytes()
+    written = audit_record.statement_path(evidence.sha256, "provenance", evidence.folder).read_bytes()
     if stated["provenance"] != written:
         yield Finding("rebuild", f"gives another provenance: {_first_difference(written, stated['provenance'])}")
 

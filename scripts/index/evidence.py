@@ -93,7 +93,7 @@ def _statements(store: Store, record: Record, folder: Path) -> dict[Path, bytes]
     """The bill of materials and the provenance that a record knows of, as far as the store lacks them."""
     found = {}
     for kind, digest in record.evidence.items():
-        source, target = (audit_record.statement(record.sha256, kind, place) for place in (folder, store.root))
+        source, target = (audit_record.statement_path(record.sha256, kind, place) for place in (folder, store.root))
         if target.is_file() and file_sha256(target) == digest:
             continue
         if not source.is_file() or file_sha256(source) != digest:

@@ -53,7 +53,7 @@ def make(store: Store, catalog: Catalog, site: Site) -> Path:
         CatalogError: what was made does not list the catalog's wheels.
         PublishError: it cannot be written.
     """
-    root_page = site.render(catalog, audit_record.stated(store.root))
+    root_page = site.render(catalog, audit_record.wheels_with_statements(store.root))
     # The code that writes is a part of what goes in: after it changed, an index is written anew.
     parts = (catalogs.dump(catalog).encode(), root_page, site.code)
     name = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:_NAME_LENGTH]

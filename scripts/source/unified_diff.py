@@ -1,6 +1,6 @@
-"""Unified diffs, applied to the letter: no fuzz, no guessing, and an offset only as far as the caller allows.
+"""Parses unified diffs and applies them exactly: no fuzz, and an offset only as large as the caller allows.
 
-patch(1) looks for the place that fits best; here a hunk has exactly one place, or it is refused with both sides shown.
+patch(1) applies a hunk at the best match. Here a hunk must match exactly one place, or PatchError shows both sides.
 """
 
 from __future__ import annotations
@@ -15,29 +15,12 @@ _UNSUPPORTED = ("rename ", "copy ", "new file", "deleted file", "old mode", "new
 _SHOWN_AROUND = 3
 
 
-class MalformedPatchError(PatchError):
-    """The patch itself cannot be read."""
-
-
-class MismatchError(PatchError):
-    """The lines that a hunk quotes are not in the file."""
-
-
-class OffsetError(PatchError):
-    """They are, but farther from the stated line than allowed."""
-
-
-class AmbiguousError(PatchError):
-    """They are there more than once within the allowed offset."""
-
-
-class AlreadyAppliedError(PatchError):
-    """The file already reads as the hunk would leave it."""
-
-
 @dataclass(frozen=True)
 class Hunk:
-    """``old`` (lines with their ends) at 1-based line ``start`` becomes ``new``; ``text`` is the hunk as written."""
+    """A hunk: the lines ``old`` at the 1-based line ``start`` become ``new``; both include their line ends.
+
+    ``text`` is the hunk as it stands in the patch.
+    """
 
     start: int
     old: tuple[str, ...]
@@ -47,29 +30,30 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FilePatch:
-    """The hunks for one file, ``path`` relative to the tree."""
+    """The hunks for one file; ``path`` is relative to the tree."""
 
     path: str
     hunks: tuple[Hunk, ...]
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines with their ends, cut at newlines alone: str.splitlines also cuts at form feeds and others."""
+    """Split ``text`` at newlines only and keep the line ends; str.splitlines also splits at form feeds."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def parse(text: str, name: str) -> tuple[FilePatch, ...]:
-    """Read a patch; ``name`` is what errors call it. Lines before a ``---`` are its description.
+    """Parse a patch; errors refer to it as ``name``. Lines before the first ``---`` line are a description.
 
     Raises:
-        MalformedPatchError: with the patch's line number; also for what only git understands (renames, modes).
+        PatchError: if the patch is malformed, or contains a change that only git supports, such as a rename or a mode;
+            the message gives the line number in the patch.
     """
     lines = split_lines(text)
     files: list[FilePatch] = []
     at = 0
     while at < len(lines):
         if lines[at].startswith(_UNSUPPORTED):
-            raise _malformed(name, at, "only changes of existing files are understood; put new files into the overlay")
+            raise _malformed(name, at, "only changes of existing files are supported; put new files into the overlay")
         if not lines[at].startswith("--- "):
             at += 1
             continue
@@ -79,17 +63,19 @@ def parse(text: str, name: str) -> tuple[FilePatch, ...]:
         hunks, at = _parse_hunks(name, lines, at + 2)
         files.append(FilePatch(path, hunks))
     if not files:
-        raise MalformedPatchError(f"{name}: holds no change")
+        raise PatchError(f"{name}: contains no change")
     return tuple(files)
 
 
 def apply(file: FilePatch, content: str, *, max_offset: int, name: str) -> str:
-    """``content`` with every hunk of ``file`` applied.
+    """Return ``content`` with every hunk of ``file`` applied.
 
-    Each hunk's lines must be found exactly once within ``max_offset`` lines of where it says, after the hunk before.
+    The old lines of a hunk must occur exactly once within ``max_offset`` lines of the stated line, and after the
+    previous hunk.
 
     Raises:
-        MismatchError, OffsetError, AmbiguousError, AlreadyAppliedError: with the hunk and the file as found.
+        PatchError: if a hunk does not match, matches more than once, matches too far from its stated line, or is
+            already applied; the message shows the hunk and the lines of the file.
     """
     lines = split_lines(content)
     result: list[str] = []
@@ -103,16 +89,16 @@ def apply(file: FilePatch, content: str, *, max_offset: int, name: str) -> str:
 
 
 def _path(name: str, lines: list[str], at: int) -> str:
-    """The file named by the header at ``at``, the same on both sides."""
+    """Return the file that the header at line ``at`` names; both sides of the header must name the same file."""
     after = lines[at + 1] if at + 1 < len(lines) else ""
     if not after.startswith("+++ "):
         raise _malformed(name, at + 1, "a line '--- a/FILE' must be followed by '+++ b/FILE'")
     old, new = (line[4:].rstrip("\n").split("\t")[0] for line in (lines[at], after))
     path = old.removeprefix("a/")
     if not (old.startswith("a/") and new == f"b/{path}"):
-        raise _malformed(name, at, "the header must read '--- a/FILE' and '+++ b/FILE', the same file twice")
+        raise _malformed(name, at, "the header must be '--- a/FILE' and '+++ b/FILE' with the same FILE")
     if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise _malformed(name, at, f"{path!r} is not a path below the tree")
+        raise _malformed(name, at, f"{path!r} is not a path inside the tree")
     return path
 
 
@@ -146,54 +132,49 @@ def _parse_hunk(name: str, lines: list[str], at: int) -> tuple[Hunk, int]:
             raise _malformed(name, at, "a line of a hunk must begin with a space, '+', '-' or '\\'")
         at += 1
     if (len(old), len(new)) != (old_count, new_count):
-        raise _malformed(name, first, f"the hunk holds -{len(old)} +{len(new)} lines, not -{old_count} +{new_count}")
+        raise _malformed(name, first, f"the hunk has -{len(old)} +{len(new)} lines, not -{old_count} +{new_count}")
     if not old:
-        raise _malformed(name, first, "the hunk quotes no line of the file: nothing anchors it")
+        raise _malformed(name, first, "the hunk contains no line of the file, so its place is unknown")
     return Hunk(start, tuple(old), tuple(new), "".join(lines[first:at])), at
 
 
 def _drop_newline(name: str, lines: list[str], at: int, old: list[str], new: list[str]) -> None:
-    r"""``\ No newline at end of file`` speaks of the line before it, on the side or sides it is on."""
+    r"""Remove the newline of the last line, which ``\ No newline at end of file`` refers to, on its side or sides."""
     sign = lines[at - 1][0]
     for side, signs in ((old, " -"), (new, " +")):
         if sign in signs and side:
             side[-1] = side[-1].removesuffix("\n")
     if sign not in " +-":
-        raise _malformed(name, at, "'\\ No newline at end of file' follows no line")
+        raise _malformed(name, at, "there is no line before '\\ No newline at end of file'")
 
 
 def _place(file: FilePatch, hunk: Hunk, lines: list[str], done: int, *, max_offset: int, name: str) -> int:
-    """The one index of ``lines`` where ``hunk`` applies, not before ``done``."""
+    """Return the only index of ``lines``, from ``done`` on, where ``hunk`` applies."""
     stated = hunk.start - 1
     found = [index for index in _occurrences(hunk.old, lines) if index >= done]
     allowed = [index for index in found if abs(index - stated) <= max_offset]
     after = [index for index in _occurrences(hunk.new, lines) if done <= index and abs(index - stated) <= max_offset]
-    # A hunk that only adds lines still fits after it was applied; what it leaves behind tells.
+    # A hunk that only adds lines still matches after it was applied; the lines that it added show that it was.
     applied = bool(after) and (not allowed or len(hunk.new) > len(hunk.old))
     if len(allowed) == 1 and not applied:
         return allowed[0]
-    kind: type[PatchError]
     if applied:
-        kind, why = AlreadyAppliedError, f"line {after[0] + 1} already reads as the hunk would leave it"
+        why = f"the hunk is already applied at line {after[0] + 1}"
     elif allowed:
-        kind, why = AmbiguousError, f"the lines it quotes are there at {_numbered(allowed)}"
+        why = f"its old lines occur more than once: at {_line_numbers(allowed)}"
     elif found:
-        kind, why = (
-            OffsetError,
-            f"expected at line {hunk.start}, found at {_numbered(found)}, allowed: {max_offset} off",
-        )
+        why = f"its old lines are at {_line_numbers(found)} instead of line {hunk.start}; allowed offset: {max_offset}"
     else:
-        kind, why = MismatchError, f"the lines it quotes are not in the file (expected at line {hunk.start})"
+        why = f"its old lines are not in the file (expected at line {hunk.start})"
         why += "; the file has CRLF line ends" if any(line.endswith("\r\n") for line in lines) else ""
-    shown = _excerpt(lines, ((after if applied else allowed or found) or [stated])[0], len(hunk.old))
-    raise kind(
-        f"{name} does not apply to {file.path}: {why}\n"
-        f"the hunk:\n{_indent(hunk.text)}\nthe file as found:\n{_indent(shown)}",
-        hint="bring the patch in line with this release's file, or give the release a series of its own",
+    excerpt = _excerpt(lines, ((after if applied else allowed or found) or [stated])[0], len(hunk.old))
+    raise PatchError(
+        f"{name} does not apply to {file.path}: {why}\nthe hunk:\n{_indent(hunk.text)}\nthe file:\n{_indent(excerpt)}",
+        hint="change the patch so that it matches this release, or create a separate series for the release",
     )
 
 
-def _numbered(indexes: list[int]) -> str:
+def _line_numbers(indexes: list[int]) -> str:
     return " and ".join(f"line {index + 1}" for index in indexes)
 
 
@@ -217,5 +198,5 @@ def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.rstrip("\n").split("\n"))
 
 
-def _malformed(name: str, at: int, why: str) -> MalformedPatchError:
-    return MalformedPatchError(f"{name}:{at + 1}: {why}")
+def _malformed(name: str, at: int, why: str) -> PatchError:
+    return PatchError(f"{name}:{at + 1}: {why}")

@@ -1,7 +1,7 @@
-"""Upstream's releases, fetched by their pins: what comes back is what the pin says, or it does not come back.
+"""Fetches pinned upstream releases and verifies that each is exactly what its pin states.
 
-A release lies in the cache as ``upstream/<version>-<content>/`` with the pristine ``tree/`` and ``origin.json``, which
-holds the pin and a digest of the tree. The tree is for reading only; an edited one is noticed and fetched anew.
+The cache holds a release as ``upstream/<version>-<content>/``: the pristine ``tree/``, and ``origin.json`` with the pin
+and a digest of the tree. The tree is read-only by convention; a modified tree is detected and fetched again.
 """
 
 from __future__ import annotations
@@ -28,76 +28,74 @@ from scripts.support.command_line import run_main
 from scripts.support.files import cache_root, complete_folder, file_sha256
 from scripts.support.process import call, which
 
-__all__ = ["availability", "cache_root", "fetch"]
-
-_QUICK_SECONDS = 15.0
-# Nothing asks for a password, no hook and no exotic transport of the fetched repository gets a say; the user's own
-# configuration (insteadOf, proxies, certificates) stays in force.
+_AVAILABILITY_TIMEOUT_SECONDS = 15.0
+# git asks for no password and runs no hook, submodule or external transport of the fetched repository. The user's own
+# configuration (insteadOf, proxies, certificates) still applies.
 _GIT = ["git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "fetch.recurseSubmodules=no"]
 _GIT_ENV = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", "GIT_LFS_SKIP_SMUDGE": "1"}
-# Attributes in the tree could make `git archive` leave files out or rewrite them: the repository's own win over those.
+# Attributes in the tree could make `git archive` omit or rewrite files. The attributes of the repository override them.
 _PLAIN_ATTRIBUTES = "* -text !eol -ident -filter -working-tree-encoding -export-ignore -export-subst\n"
 
-# Name to (mode, blob) or to a folder again.
+# Maps a name to (mode, SHA-1 of the blob) or to a subfolder.
 _Folder = dict[str, "tuple[str, str] | _Folder"]
 
 
 def fetch(release: Release, *, source: Path | None = None, cache: Path | None = None) -> Path:
-    """The folder of ``release``'s pristine, verified tree.
+    """Return the folder of the pristine, verified tree of ``release``.
 
-    Taken from the cache (``cache``, by default the user's), else from where the pin says, else from ``source``: a
-    checkout or a bare mirror for a git pin, a wheel file or a folder that holds it for a registry pin. ``source`` gets
-    no more trust than the network does.
+    The tree comes from ``source`` if it is given: a checkout or a bare mirror for a git pin, a wheel file or its folder
+    for a registry pin. Otherwise it comes from the cache (``cache``, by default the user's), or from the place that the
+    pin names. ``source`` is verified like a download.
 
     Raises:
-        SourceError: it cannot be had, or it is not what the pin says; the cache is left as it was.
+        SourceError: if the release is not available, or its content is not what the pin states; the cache is unchanged.
     """
-    home = _home(release, cache or cache_root())
-    if source is None and (tree := _cached_tree(home, release)):
+    entry = _cache_entry(release, cache or cache_root())
+    if source is None and (tree := _cached_tree(entry, release)):
         return tree
-    log(f"fetching nvdiffrast {release.version} from {source or _place(release)}")
-    with complete_folder(home) as making, tempfile.TemporaryDirectory(prefix="nvdiffrast-source-") as temporary:
-        made = making / "tree"
+    log(f"fetching nvdiffrast {release.version} from {source or _describe_origin(release)}")
+    with complete_folder(entry) as new_entry, tempfile.TemporaryDirectory(prefix="nvdiffrast-source-") as temporary:
+        tree = new_entry / "tree"
         pin = release.source
         if isinstance(pin, RegistryPin):
-            _unpack_wheel(_wheel(release, pin, source, Path(temporary)), made)
+            _unpack_wheel(_get_wheel(release, pin, source, Path(temporary)), tree)
         else:
-            unpack_tar(_git_archive(release, pin, source, Path(temporary)), made)
-        origin = {"pin": dataclasses.asdict(pin), "tree_sha256": _tree_digest(made)}
-        (making / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-        if _cached_tree(home, release) is None:
-            shutil.rmtree(home, ignore_errors=True)
-    return home / "tree"
+            unpack_tar(_git_archive(release, pin, source, Path(temporary)), tree)
+        origin = {"pin": dataclasses.asdict(pin), "tree_sha256": _tree_digest(tree)}
+        (new_entry / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+        if _cached_tree(entry, release) is None:
+            shutil.rmtree(entry, ignore_errors=True)
+    return entry / "tree"
 
 
 @functools.cache
 def availability(release: Release) -> str | None:
-    """None where ``release`` is cached or its place answers quickly; else what is missing.
+    """Return None if ``release`` is cached or its server answers in time, otherwise the reason why it is unavailable.
 
-    A registry's file is small: it is fetched into the cache, which proves more than an answer would. Asked once a
-    process.
+    The small file of a registry pin is fetched into the cache, which is a stronger test than a query. Each process
+    checks a release once.
     """
-    if _cached_tree(_home(release, cache_root()), release):
+    if _cached_tree(_cache_entry(release, cache_root()), release):
         return None
     pin = release.source
     if isinstance(pin, RegistryPin):
-        return _registry_answers(release)
-    return _git_answers(pin.url)
+        return _check_registry(release)
+    return _check_git_server(pin.url)
 
 
 @functools.cache
-def _git_answers(url: str) -> str | None:
+def _check_git_server(url: str) -> str | None:
     if which("git") is None:
         return "git is not installed"
     command = [*_GIT, "ls-remote", "--quiet", "--exit-code", "--", url, "HEAD"]
     try:
-        call(command, env=_GIT_ENV, echo=False, quiet=True, timeout=_QUICK_SECONDS)
+        call(command, env=_GIT_ENV, echo=False, quiet=True, timeout=_AVAILABILITY_TIMEOUT_SECONDS)
     except CommandError as error:
-        return f"{url} does not answer: {_last_line(error)}"
+        return f"{url} does not answer: {_error_line(error)}"
     return None
 
 
-def _registry_answers(release: Release) -> str | None:
+def _check_registry(release: Release) -> str | None:
     try:
         fetch(release)
     except SourceError as error:
@@ -108,29 +106,30 @@ def _registry_answers(release: Release) -> str | None:
 # --- the cache
 
 
-def _home(release: Release, cache: Path) -> Path:
+def _cache_entry(release: Release, cache: Path) -> Path:
+    """Return the folder of ``release`` in the cache, whether or not it exists."""
     pin = release.source
     content = pin.sha256[:24] if isinstance(pin, RegistryPin) else f"{pin.commit[:12]}-{pin.tree[:12]}"
     return cache / "upstream" / f"{release.version}-{content}"
 
 
-def _cached_tree(home: Path, release: Release) -> Path | None:
-    """The cached tree, if it is there and still what was put there."""
+def _cached_tree(entry: Path, release: Release) -> Path | None:
+    """Return the cached tree, or None if it is missing or was modified."""
     try:
-        origin = json.loads((home / "origin.json").read_text(encoding="utf-8"))
+        origin = json.loads((entry / "origin.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
         origin = {}
-    tree = home / "tree"
+    tree = entry / "tree"
     if origin.get("pin") == dataclasses.asdict(release.source) and origin.get("tree_sha256") == _tree_digest(tree):
         return tree
-    log(f"{home} was changed since it was fetched; {release.version} is fetched anew")
+    log(f"{entry} was modified after it was fetched; fetching {release.version} again")
     return None
 
 
 def _tree_digest(tree: Path) -> str:
-    """A digest of the names and contents below ``tree``; modes are not the same on every system and stay out."""
+    """Return a digest of all names and contents in ``tree``; it omits the modes, which differ between systems."""
     digest = hashlib.sha256()
     for path in sorted(tree.rglob("*")):
         name = path.relative_to(tree).as_posix()
@@ -144,8 +143,8 @@ def _tree_digest(tree: Path) -> str:
 # --- a package registry
 
 
-def _wheel(release: Release, pin: RegistryPin, source: Path | None, temporary: Path) -> Path:
-    """The pinned file, its hash verified: the one at ``source``, or downloaded into ``temporary``."""
+def _get_wheel(release: Release, pin: RegistryPin, source: Path | None, temporary: Path) -> Path:
+    """Return the pinned file from ``source``, or downloaded into ``temporary``, after verifying its hash."""
     if source is None:
         wheel = _download(release, pin, temporary)
     else:
@@ -153,19 +152,19 @@ def _wheel(release: Release, pin: RegistryPin, source: Path | None, temporary: P
     if not wheel.is_file():
         raise SourceError(
             f"{release.version}: there is no {pin.filename} at {source or temporary}",
-            hint=f"name the file or its folder: {_command(release)} --source PATH",
+            hint=f"give the file or its folder: {_fetch_command(release.version)} --source PATH",
         )
     found = file_sha256(wheel)
     if found != pin.sha256:
         raise SourceError(
             f"{release.version}: {wheel.name} is not the pinned file: sha256 {found}, pinned {pin.sha256}",
-            hint="do not use it; find out who changed it before the pin in build_matrix.yaml is touched",
+            hint="do not use it; find out who changed it before you change the pin in build_matrix.yaml",
         )
     return wheel
 
 
 def _download(release: Release, pin: RegistryPin, folder: Path) -> Path:
-    """Fetch the one file with pip, which knows the user's index, proxy and certificates."""
+    """Download the pinned file with pip, which uses the user's index, proxy and certificates."""
     locked = folder / "requirement.txt"
     locked.write_text(f"{pin.package}=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
@@ -173,7 +172,7 @@ def _download(release: Release, pin: RegistryPin, folder: Path) -> Path:
     try:
         call([*_pip(), "download", *options, "-r", locked, "-d", folder], echo=False, quiet=True)
     except CommandError as error:
-        raise _unavailable(release, f"the package index does not give {pin.filename}: {_last_line(error)}") from error
+        raise _unavailable(release, f"pip cannot download {pin.filename}: {_error_line(error)}") from error
     return folder / pin.filename
 
 
@@ -183,13 +182,14 @@ def _pip() -> list[str]:
     pip = which("pip") or which("pip3")
     if pip is None:
         raise SourceError(
-            f"there is no pip for {sys.executable}, nor on PATH", hint=f"{sys.executable} -m ensurepip, or install pip"
+            f"pip is neither installed for {sys.executable} nor on PATH",
+            hint=f"run `{sys.executable} -m ensurepip`, or install pip",
         )
     return [str(pip)]
 
 
 def _unpack_wheel(wheel: Path, tree: Path) -> None:
-    """Lay a wheel's content out as the repository has it: the package, LICENSE.txt and README.md at the top."""
+    """Unpack a wheel into the layout of the repository, with LICENSE.txt and README.md at the top."""
     try:
         unpack_zip(wheel, tree)
     except ArchiveError as error:
@@ -208,7 +208,7 @@ def _unpack_wheel(wheel: Path, tree: Path) -> None:
 
 
 def _git_archive(release: Release, pin: GitPin, source: Path | None, temporary: Path) -> Path:
-    """A tar file of exactly the pinned tree, fetched into a repository that lives no longer than ``temporary``."""
+    """Return a tar file of exactly the pinned tree; git fetches it into a repository below ``temporary``."""
     if which("git") is None:
         raise _unavailable(release, "git is not installed")
     repository = temporary / "git"
@@ -227,27 +227,29 @@ def _git_archive(release: Release, pin: GitPin, source: Path | None, temporary: 
 
 
 def _git_fetch(git: list[str], release: Release, pin: GitPin, source: Path | None) -> None:
-    """Fetch the pinned commit from the pin's url or from ``source``; git itself recomputes every object's name."""
+    """Fetch the pinned commit from the URL of the pin or from ``source``; git verifies the SHA-1 of every object."""
     if source is not None and not source.exists():
-        raise SourceError(f"{release.version}: {source} does not exist", hint=f"{_command(release)} --source CHECKOUT")
+        raise SourceError(
+            f"{release.version}: {source} does not exist", hint=f"{_fetch_command(release.version)} --source CHECKOUT"
+        )
     remote = pin.url if source is None else source.resolve().as_posix()
     fetch_from = [*git, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
     try:
         _git_quiet([*fetch_from, "--depth=1", "--", remote, pin.commit])
         return
     except CommandError as error:
-        refused = error
-    # An old server gives no bare commit, and says so in its own words: ask for what its tags and branches reach.
+        first_error = error
+    # Old servers refuse to serve a single commit, each with its own message. Fetch all tags and branches instead.
     try:
         _git_quiet([*fetch_from, "--", remote, "+refs/tags/*:refs/tags/*", "+refs/heads/*:refs/heads/*"])
     except CommandError as error:
-        raise _unavailable(release, f"{remote} cannot be fetched: {_last_line(refused)}") from error
+        raise _unavailable(release, f"cannot fetch {remote}: {_error_line(first_error)}") from error
     try:
         _git_quiet([*git, "cat-file", "-e", f"{pin.commit}^{{commit}}"])
     except CommandError as error:
         raise SourceError(
             f"{release.version}: {remote} has no commit {pin.commit} (tag {pin.tag})",
-            hint=f"fetch that commit into it, or take another: {_command(release)} --source PATH",
+            hint=f"fetch that commit into it, or use another one: {_fetch_command(release.version)} --source PATH",
         ) from error
 
 
@@ -258,13 +260,13 @@ def _git_quiet(command: list[str]) -> str:
 def _compare_tree(release: Release, pin: GitPin, found: str) -> None:
     if found != pin.tree:
         raise SourceError(
-            f"{release.version}: commit {pin.commit} holds tree {found}, pinned {pin.tree}",
-            hint="do not use it; find out which of the two is wrong before the pin in build_matrix.yaml is touched",
+            f"{release.version}: commit {pin.commit} has tree {found}, pinned {pin.tree}",
+            hint="do not use it; find out which of the two is wrong before you change the pin in build_matrix.yaml",
         )
 
 
 def tar_tree(archive: Path) -> str:
-    """The name that git gives to the tree in a tar file (its SHA-1, as git defines it)."""
+    """Return the SHA-1 that git computes for the tree in a tar file."""
     top: _Folder = {}
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
@@ -288,7 +290,7 @@ def _subfolder(folder: _Folder, name: str) -> _Folder:
 
 
 def _tree_name(folder: _Folder) -> str:
-    """Folders sort as if their names ended in a slash; that is git's order."""
+    """Return the SHA-1 of a tree; git sorts folders as if their names ended in a slash."""
     entries: list[tuple[bytes, bytes]] = []
     for name, entry in folder.items():
         mode, sha1 = ("40000", _tree_name(entry)) if isinstance(entry, dict) else entry
@@ -301,63 +303,66 @@ def _git_name(kind: str, content: bytes) -> str:
     return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 
-# --- what to tell
+# --- messages
 
 
 def _unavailable(release: Release, why: str) -> SourceError:
-    """Say what else can be had: the releases that lie in the cache or come from a registry."""
-    had = [other.version for other in _others(release) if _within_reach(other, release)]
-    offer = f"; can be had here: {', '.join(had)}" if had else ""
-    hint = f"name a {_kind(release)}: {_command(release)} --source PATH"
-    if had:
-        hint = f"name a {_kind(release)} by --source PATH, or take another release: {_command_for(had[0])}"
-    return SourceError(f"{release.version}: {why}{offer}", hint=hint)
+    """Return an error that also lists the releases that are available here."""
+    available = [other.version for other in _other_releases(release) if _is_available(other, release)]
+    alternatives = f"; available here: {', '.join(available)}" if available else ""
+    hint = f"give a {_describe_source(release)}: {_fetch_command(release.version)} --source PATH"
+    if available:
+        command = _fetch_command(available[0])
+        hint = f"give a {_describe_source(release)} with --source PATH, or use another release: {command}"
+    return SourceError(f"{release.version}: {why}{alternatives}", hint=hint)
 
 
-def _others(release: Release) -> list[Release]:
+def _other_releases(release: Release) -> list[Release]:
     try:
         return [other for other in matrix.load().releases if other.version != release.version]
     except PipelineError:
         return []
 
 
-def _within_reach(other: Release, than: Release) -> bool:
-    """Cached, or of another kind of place than the one that just failed (asking that again would only take long)."""
-    if _cached_tree(_home(other, cache_root()), other):
+def _is_available(other: Release, failed: Release) -> bool:
+    """Return whether ``other`` is available.
+
+    A release with the same kind of pin as the ``failed`` one counts as available only if it is cached: another query of
+    the same kind would probably fail too, and would take long.
+    """
+    if _cached_tree(_cache_entry(other, cache_root()), other):
         return True
-    return type(other.source) is not type(than.source) and availability(other) is None
+    return type(other.source) is not type(failed.source) and availability(other) is None
 
 
-def _place(release: Release) -> str:
+def _describe_origin(release: Release) -> str:
     pin = release.source
     return f"a package index ({pin.package} {pin.version})" if isinstance(pin, RegistryPin) else pin.url
 
 
-def _kind(release: Release) -> str:
+def _describe_source(release: Release) -> str:
     pin = release.source
     return f"folder with {pin.filename}" if isinstance(pin, RegistryPin) else f"checkout or mirror of {pin.url}"
 
 
-def _command(release: Release) -> str:
-    return _command_for(release.version)
-
-
-def _command_for(version: str) -> str:
+def _fetch_command(version: str) -> str:
     return f"nox -s fetch -- {version}"
 
 
-def _last_line(error: CommandError) -> str:
-    """What a tool printed last that says something, else that it failed."""
+def _error_line(error: CommandError) -> str:
+    """Return the last error line that a tool printed, otherwise its last line, otherwise the message of ``error``."""
     lines = [line.strip() for line in error.output.splitlines() if line.strip()]
-    told = [line for line in lines if line.lower().startswith(("error", "fatal", "remote"))]
-    return (told or lines or [str(error)])[-1]
+    errors = [line for line in lines if line.lower().startswith(("error", "fatal", "remote"))]
+    return (errors or lines or [str(error)])[-1]
 
 
 def main() -> int:
-    """Fetch one release and print its folder."""
+    """Fetch a release and print its folder."""
     parser = argparse.ArgumentParser(prog="nox -s fetch --", description=main.__doc__)
-    parser.add_argument("release", help="its version, e.g. 0.3.3.1")
-    parser.add_argument("--source", type=Path, help="a checkout, a mirror or a wheel file, verified all the same")
+    parser.add_argument("release", help="the version of the release, e.g. 0.3.3.1")
+    parser.add_argument(
+        "--source", type=Path, help="a checkout, a mirror or a wheel file; it is verified like a download"
+    )
     arguments = parser.parse_args()
     print(fetch(matrix.load().release(arguments.release), source=arguments.source))
     return 0

@@ -1,4 +1,4 @@
-"""A CUDA toolkit from one of its providers, verified before anything is compiled with it."""
+"""Gets a CUDA toolkit from one of its providers and verifies it before the build uses it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from scripts.support.host import redist_platform
 from scripts.support.process import call, which
 from scripts.toolchain import compilers
 
-_RELEASE = re.compile(r"release (\d+\.\d+), V(\d+\.\d+\.\d+)")
+_NVCC_VERSION = re.compile(r"release (\d+\.\d+), V(\d+\.\d+\.\d+)")
 _CUDART_VERSION = re.compile(r"^#define CUDART_VERSION\s+(\d+)", re.MULTILINE)
-# Part of every cached toolkit's name: raise it when what _install_* lays down changes.
+# Part of the name of every cached toolkit. Increase it when _from_pypi or _from_redist writes other files.
 _LAYOUT = "1"
 
 
 @dataclass(frozen=True)
 class CudaHome:
-    """A toolkit on disk, for CUDA_HOME.
+    """A toolkit on disk; ``path`` is the value for CUDA_HOME.
 
-    ``version`` is nvcc's ("13.0.88"); ``components`` maps each part to its version; ``lock_sha256`` is of the lock
-    that named their contents, None for ``system``.
+    ``version`` is the version of nvcc ("13.0.88"). ``components`` maps the name of each component to its version.
+    ``lock_sha256`` is the SHA-256 of the lock file, None for the provider ``system``.
     """
 
     path: Path
@@ -42,47 +42,42 @@ class CudaHome:
     components: Mapping[str, str]
     lock_sha256: str | None
 
-    @property
-    def nvcc(self) -> Path:
-        """The compiler driver."""
-        return _nvcc(self.path)
-
 
 def provide(toolkit: Toolkit, *, provider: str | None = None, cache: Path | None = None) -> CudaHome:
-    """The toolkit, from the first of its providers that can be used here, or from the one that is named.
+    """Return the toolkit from ``provider``, or from the first of its providers that is usable on this machine.
 
-    What is fetched lies in ``cache`` under its lock's content, complete or not at all.
+    A downloaded toolkit is stored in ``cache`` under the hash of its lock, and is always complete.
 
     Raises:
-        UsageError: the toolkit has no such provider.
-        ToolchainError: no provider can be used, with the reason for each; or what it gave is not this toolkit.
+        UsageError: if the toolkit has no such provider.
+        ToolchainError: if no provider is usable, with the reason for each, or the result is another toolkit.
     """
     reasons = []
-    for candidate in _named(toolkit, provider):
-        reason = _missing(toolkit, candidate)
+    for candidate in _select_providers(toolkit, provider):
+        reason = _unusable_reason(toolkit, candidate)
         if reason is None:
             return _provide(toolkit, candidate, cache or cache_root())
         reasons.append(f"{candidate.kind}: {reason}")
-    raise ToolchainError(f"no CUDA {toolkit.cuda} here: {'; '.join(reasons)}", hint=_hint(toolkit))
+    raise ToolchainError(f"CUDA {toolkit.cuda} is not available: {'; '.join(reasons)}", hint=_hint(toolkit))
 
 
 def availability(toolkit: Toolkit) -> str | None:
-    """None when a provider can give the toolkit here, else why not; looks at files only."""
-    reasons = [_missing(toolkit, provider) for provider in toolkit.providers]
+    """Return None if a provider of the toolkit is usable here, otherwise the reason for each; use no network."""
+    reasons = [_unusable_reason(toolkit, provider) for provider in toolkit.providers]
     return None if None in reasons else "; ".join(reason for reason in reasons if reason)
 
 
 def to_fetch(toolkit: Toolkit, *, cache: Path | None = None) -> Path | None:
-    """Return the lock of the packages that :func:`provide` would download; None if it needs none of them."""
-    provider = next((one for one in toolkit.providers if _missing(toolkit, one) is None), None)
+    """Return the lock of the packages that :func:`provide` would download, or None if it would download nothing."""
+    provider = next((one for one in toolkit.providers if _unusable_reason(toolkit, one) is None), None)
     if provider is None or provider.kind != "pypi" or provider.lock is None:
         return None
     lock = ROOT / provider.lock
-    return None if _place(toolkit, provider, lock, cache or cache_root()).is_dir() else lock
+    return None if _cache_folder(toolkit, provider, lock, cache or cache_root()).is_dir() else lock
 
 
 def compiler_availability(toolkit: Toolkit, *, needs_gl: bool = False) -> str | None:
-    """None when a host compiler for the toolkit (and GL headers, if they are needed) is here, else what is missing."""
+    """Return None if this machine has a suitable host compiler (and the GL headers), otherwise what is missing."""
     try:
         compilers.check_host(toolkit, needs_gl=needs_gl)
     except (ToolchainError, CommandError) as error:
@@ -90,7 +85,8 @@ def compiler_availability(toolkit: Toolkit, *, needs_gl: bool = False) -> str | 
     return None
 
 
-def _named(toolkit: Toolkit, kind: str | None) -> list[Provider]:
+def _select_providers(toolkit: Toolkit, kind: str | None) -> list[Provider]:
+    """Return the providers of ``kind``, or all providers if it is None."""
     chosen = [provider for provider in toolkit.providers if kind in (None, provider.kind)]
     if not chosen:
         kinds = ", ".join(provider.kind for provider in toolkit.providers)
@@ -100,12 +96,12 @@ def _named(toolkit: Toolkit, kind: str | None) -> list[Provider]:
 
 def _hint(toolkit: Toolkit) -> str:
     if any(provider.lock for provider in toolkit.providers):
-        return f"run `nox -s lock -- {toolkit.tag}`, or set CUDA_HOME to a CUDA {toolkit.cuda}"
+        return f"run `nox -s lock -- {toolkit.tag}`, or set CUDA_HOME to a CUDA {toolkit.cuda} toolkit"
     return f"install CUDA {toolkit.cuda} and set CUDA_HOME"
 
 
-def _missing(toolkit: Toolkit, provider: Provider) -> str | None:
-    """Why ``provider`` cannot be used here, or None."""
+def _unusable_reason(toolkit: Toolkit, provider: Provider) -> str | None:
+    """Return why ``provider`` is not usable on this machine, or None if it is."""
     if provider.kind == "system":
         return _system_problem(toolkit)
     if provider.lock is None or not (ROOT / provider.lock).exists():
@@ -120,51 +116,54 @@ def _provide(toolkit: Toolkit, provider: Provider, cache: Path) -> CudaHome:
         return CudaHome(home, _verify(home, toolkit), "system", MappingProxyType({"nvcc": _versions(home)[1]}), None)
     assert provider.lock is not None
     lock = ROOT / provider.lock
-    folder = _place(toolkit, provider, lock, cache)
+    folder = _cache_folder(toolkit, provider, lock, cache)
     components, home = (_from_pypi if provider.kind == "pypi" else _from_redist)(toolkit, lock, folder)
     return CudaHome(home, _verify(home, toolkit), provider.kind, MappingProxyType(dict(components)), file_sha256(lock))
 
 
-def _place(toolkit: Toolkit, provider: Provider, lock: Path, cache: Path) -> Path:
-    """Return where a fetched toolkit lies, which the content of its lock decides."""
+def _cache_folder(toolkit: Toolkit, provider: Provider, lock: Path, cache: Path) -> Path:
+    """Return the folder of a downloaded toolkit in the cache; it depends on the content of ``lock``."""
     identity = hashlib.sha256(f"{_LAYOUT} {sys.platform} {file_sha256(lock)}".encode()).hexdigest()[:16]
     return cache / "toolkits" / f"{toolkit.tag}-{provider.kind}-{identity}"
 
 
 def _from_pypi(toolkit: Toolkit, lock: Path, folder: Path) -> tuple[Mapping[str, str], Path]:
-    """The parts that ``lock`` pins, installed by uv into ``folder``; no Python environment is touched."""
+    """Install the packages that ``lock`` pins into ``folder`` with uv; return the components and CUDA_HOME.
+
+    No Python environment is changed.
+    """
     components = {pin.name: pin.version for pin in lockfile.read_lock(lock)}
-    inside = Path("nvidia", f"cu{toolkit.cuda.partition('.')[0]}")
+    subfolder = Path("nvidia", f"cu{toolkit.cuda.partition('.')[0]}")
     if not folder.is_dir():
-        with complete_folder(folder) as beside:
+        with complete_folder(folder) as new_folder:
             command: list[str | os.PathLike[str]] = [uv.find_uv_bin(), "pip", "install", "--no-deps"]
             command += ["--require-hashes", "--only-binary", ":all:", "--python", sys.executable]
             download_sizes.announce(f"CUDA {toolkit.cuda}", Path(sys.executable), [lock])
             call(
-                [*command, "--target", beside, "--requirements", lock],
+                [*command, "--target", new_folder, "--requirements", lock],
                 show=download_sizes.is_progress,
                 terminal=True,
-                hint=f"run it again; {_hint(toolkit)}",
+                hint=f"run the command again, or {_hint(toolkit)}",
             )
-            _link(beside / inside)
-            _verify(beside / inside, toolkit)
-    return components, folder / inside
+            _create_links(new_folder / subfolder)
+            _verify(new_folder / subfolder, toolkit)
+    return components, folder / subfolder
 
 
 def _from_redist(toolkit: Toolkit, lock: Path, folder: Path) -> tuple[Mapping[str, str], Path]:
-    """The archives that ``lock`` pins, unpacked into ``folder``."""
-    held = redist.read_lock(lock)
+    """Unpack the archives that ``lock`` pins into ``folder``; return the components and CUDA_HOME."""
+    locked = redist.read_lock(lock)
     if not folder.is_dir():
-        with complete_folder(folder) as beside:
-            redist.install(held, beside)
-            _link(beside)
-            _verify(beside, toolkit)
-    components = held.for_platform(redist_platform())
+        with complete_folder(folder) as new_folder:
+            redist.install(locked, new_folder)
+            _create_links(new_folder)
+            _verify(new_folder, toolkit)
+    components = locked.for_platform(redist_platform())
     return {name: component.version for name, component in components.items()}, folder
 
 
-def _link(home: Path) -> None:
-    """The names that nvcc and torch look for, where a package has only the versioned or the short one."""
+def _create_links(home: Path) -> None:
+    """Create the names that nvcc and torch look for and that the packages do not have: lib64 and libcudart.so."""
     if sys.platform == "win32":
         return
     if not (home / "lib64").exists():
@@ -176,26 +175,26 @@ def _link(home: Path) -> None:
 
 
 def _verify(home: Path, toolkit: Toolkit) -> str:
-    """nvcc's full version, when ``home`` is this toolkit with the runtime's headers.
+    """Check that ``home`` is this toolkit and has the headers of the CUDA runtime; return the full version of nvcc.
 
     Raises:
-        ToolchainError: it is another CUDA, or parts are missing.
+        ToolchainError: if the CUDA version differs, or parts are missing.
     """
-    release, full = _versions(home)
+    version, full = _versions(home)
     problem = None
-    if release != toolkit.cuda:
-        problem = f"is CUDA {release}, not {toolkit.cuda}"
+    if version != toolkit.cuda:
+        problem = f"is CUDA {version}, not {toolkit.cuda}"
     elif not (home / "include" / "cuda_runtime_api.h").is_file():
         problem = "has no include/cuda_runtime_api.h"
     else:
-        problem = _other_runtime(home, toolkit)
+        problem = _runtime_problem(home, toolkit)
     if problem:
         raise ToolchainError(f"{home} {problem}", hint=_hint(toolkit))
     return full
 
 
-def _other_runtime(home: Path, toolkit: Toolkit) -> str | None:
-    """Headers of another CUDA than nvcc's compile, and then fail on somebody's machine."""
+def _runtime_problem(home: Path, toolkit: Toolkit) -> str | None:
+    """Return a problem if the runtime's headers have another version; such a build would fail on other machines."""
     match = _CUDART_VERSION.search(
         (home / "include" / "cuda_runtime_api.h").read_text(encoding="utf-8", errors="replace")
     )
@@ -209,36 +208,36 @@ def _nvcc(home: Path) -> Path:
 
 
 def _versions(home: Path) -> tuple[str, str]:
-    """nvcc's release and full version, ("13.0", "13.0.88")."""
+    """Return the short and the full version of nvcc: ("13.0", "13.0.88")."""
     try:
-        match = _RELEASE.search(call([_nvcc(home), "--version"], echo=False, quiet=True))
+        match = _NVCC_VERSION.search(call([_nvcc(home), "--version"], echo=False, quiet=True))
     except CommandError as error:
         raise ToolchainError(
-            f"{home} has no nvcc that runs: {error}", hint="set CUDA_HOME to a whole toolkit"
+            f"{home} has no working nvcc: {error}", hint="set CUDA_HOME to a complete toolkit"
         ) from error
     if match is None:
-        raise ToolchainError(f"{_nvcc(home)} does not say its version", hint="set CUDA_HOME to a whole toolkit")
+        raise ToolchainError(f"{_nvcc(home)} prints no version", hint="set CUDA_HOME to a complete toolkit")
     return match[1], match[2]
 
 
 def _system_home() -> Path | None:
-    """CUDA_HOME, else CUDA_PATH, else the toolkit of the nvcc on PATH, which may be a script that calls it."""
+    """Return CUDA_HOME, or CUDA_PATH, or the toolkit of the nvcc on PATH, which can be a script that calls nvcc."""
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if named:
         return Path(named)
     nvcc = which("nvcc")
     if nvcc is None:
         return None
-    said = re.search(r"^#\$ TOP=(.+)$", call([nvcc, "--dryrun", "-x", "cu", os.devnull], echo=False, quiet=True), re.M)
-    return Path(said[1].strip()).resolve() if said else nvcc.resolve().parent.parent
+    top = re.search(r"^#\$ TOP=(.+)$", call([nvcc, "--dryrun", "-x", "cu", os.devnull], echo=False, quiet=True), re.M)
+    return Path(top[1].strip()).resolve() if top else nvcc.resolve().parent.parent
 
 
 def _system_problem(toolkit: Toolkit) -> str | None:
-    """Why the system's toolkit is not this one, or None."""
+    """Return why the toolkit of the system is not this one, or None if it is."""
     try:
         home = _system_home()
         if home is None:
-            return f"no CUDA {toolkit.cuda} on the system (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
+            return f"the system has no CUDA {toolkit.cuda} (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
         _verify(home, toolkit)
     except (ToolchainError, CommandError) as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""Evidence about one wheel as JSON, keyed by the wheel's sha256: `records/<sha256>.audit.json`."""
+"""Audit records of wheels, stored as `records/<sha256 of the wheel>.audit.json`."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "untested")
 SCHEMA = 2
 _FOLDER = "records"
 _SUFFIX = ".audit.json"
-# What else is stated about a wheel, beside its record, and how its file's name ends.
+# The other documents about a wheel that are stored beside its record, with the suffixes of their file names.
 STATEMENTS = {"sbom": ".cdx.json", "provenance": ".provenance.json"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: ``detail`` says what holds, what is wrong, or why it could not be looked at."""
+    """The result of one check; ``detail`` states what was checked, what is wrong, or why the check was not possible."""
 
     name: str
     outcome: Outcome
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
-    """What an audit found.
+    """The result of an audit.
 
-    ``time`` is when it was made (UTC, ISO 8601; no build timestamp plays a part), ``tools`` the versions of what looked
-    at the wheel, ``partial`` whether the wheel was built for narrowed architectures, ``evidence`` the sha256 of each of
-    the STATEMENTS that lay beside the record when it was made.
+    ``time`` is the time of the audit (UTC, ISO 8601). ``tools`` maps the name of each tool to its version. ``partial``
+    is true for a wheel that does not contain all architectures. ``evidence`` maps the kind of each of the STATEMENTS
+    that existed at the time of the audit to its SHA-256.
     """
 
     wheel: str
@@ -56,7 +56,7 @@ class Record:
 
     @property
     def outcome(self) -> Outcome:
-        """failed if any check failed, else untested if any is, else passed; no checks prove nothing."""
+        """Return "failed" if a check failed, "untested" if a check is untested or no check exists, else "passed"."""
         outcomes = {check.outcome for check in self.checks}
         if "failed" in outcomes:
             return "failed"
@@ -64,14 +64,14 @@ class Record:
 
     @property
     def release(self) -> bool:
-        """Whether the wheel can be released as far as this record goes: everything passed, and it is whole."""
+        """Return whether the wheel may be published: all checks passed, and it contains all architectures."""
         return self.outcome == "passed" and not self.partial
 
     def named(self, name: str) -> Check:
-        """The check of that name.
+        """Return the check with this name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: if the record has no such check.
         """
         for check in self.checks:
             if check.name == name:
@@ -80,7 +80,7 @@ class Record:
 
 
 def make(wheel: Path, cell: str, checks: tuple[Check, ...], tools: Mapping[str, str], *, partial: bool) -> Record:
-    """A record of now about the file ``wheel``."""
+    """Return a record of the file ``wheel`` with the current time."""
     return Record(
         wheel=wheel.name,
         sha256=file_sha256(wheel),
@@ -94,35 +94,35 @@ def make(wheel: Path, cell: str, checks: tuple[Check, ...], tools: Mapping[str, 
 
 
 def save(record: Record, directory: Path) -> Path:
-    """Write `records/<sha256>.audit.json` below ``directory``, whole or not at all, over an earlier one."""
-    return _write(_path(record.sha256, directory), _text(record).encode())
+    """Write the record below ``directory`` atomically; replace an earlier record of the same wheel."""
+    return _write(_record_path(record.sha256, directory), _text(record).encode())
 
 
-def state(sha256: str, kind: str, content: bytes, directory: Path) -> Path:
-    """Write one of the STATEMENTS about the wheel of that sha256, as a record is written."""
-    return _write(statement(sha256, kind, directory), content)
+def save_statement(sha256: str, kind: str, content: bytes, directory: Path) -> Path:
+    """Write one of the STATEMENTS about the wheel with this SHA-256 below ``directory`` atomically."""
+    return _write(statement_path(sha256, kind, directory), content)
 
 
-def statement(sha256: str, kind: str, directory: Path) -> Path:
-    """Where one of the STATEMENTS about the wheel of that sha256 belongs."""
+def statement_path(sha256: str, kind: str, directory: Path) -> Path:
+    """Return the path of one of the STATEMENTS about the wheel with this SHA-256."""
     return directory / _FOLDER / f"{sha256}{STATEMENTS[kind]}"
 
 
-def stated(directory: Path) -> frozenset[str]:
-    """Return the sha256 of every wheel about which all of the STATEMENTS lie below ``directory``."""
+def wheels_with_statements(directory: Path) -> frozenset[str]:
+    """Return the SHA-256 of every wheel that has all of the STATEMENTS below ``directory``."""
     names = {path.name for path in (directory / _FOLDER).glob("*.json")}
-    having = [{name.removesuffix(end) for name in names if name.endswith(end)} for end in STATEMENTS.values()]
-    return frozenset(set.intersection(*having))
+    wheels = [{name.removesuffix(suffix) for name in names if name.endswith(suffix)} for suffix in STATEMENTS.values()]
+    return frozenset(set.intersection(*wheels))
 
 
 def with_evidence(record: Record, directory: Path) -> Record:
-    """The record with the sha256 of what else is stated about its wheel below ``directory``."""
-    paths = {kind: statement(record.sha256, kind, directory) for kind in STATEMENTS}
+    """Return the record with the SHA-256 of each of the STATEMENTS about its wheel below ``directory``."""
+    paths = {kind: statement_path(record.sha256, kind, directory) for kind in STATEMENTS}
     return replace(record, evidence={kind: file_sha256(path) for kind, path in paths.items() if path.is_file()})
 
 
-def about(name: str, directory: Path) -> list[Record]:
-    """Every record below ``directory`` about a wheel of that file name, whatever its bytes; a damaged one is none."""
+def find_by_name(name: str, directory: Path) -> list[Record]:
+    """Return all records below ``directory`` of wheels with this file name; skip damaged records."""
     found = []
     for path in sorted((directory / _FOLDER).glob(f"*{_SUFFIX}")):
         try:
@@ -136,32 +136,32 @@ def load(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        AuditError: it cannot be read, is of another schema, states an outcome that its checks do not bear out, or was
-            changed by so much as a byte since it was written.
+        AuditError: if the record is malformed, has another schema, states an outcome that its checks contradict, or was
+            modified after it was written.
     """
     hint = "audit the wheel again: nox -s audit -- WHEEL"
     try:
         text = path.read_bytes().decode()
         data = json.loads(text)
         data.pop("seal", None)
-        stated = {name: data.pop(name) for name in ("outcome", "release")}
+        results = {name: data.pop(name) for name in ("outcome", "release")}
         record = _ADAPTER.validate_python(data)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise AuditError(f"{path}: not a record: {error}", hint=hint) from error
     if record.schema != SCHEMA:
-        raise AuditError(f"{path}: a record of schema {record.schema}, not {SCHEMA}", hint=hint)
-    if stated != {"outcome": record.outcome, "release": record.release}:
-        raise AuditError(f"{path}: states {stated}, but its checks make it {record.outcome}", hint=hint)
+        raise AuditError(f"{path}: the record has schema {record.schema}, not {SCHEMA}", hint=hint)
+    if results != {"outcome": record.outcome, "release": record.release}:
+        raise AuditError(f"{path}: states {results}, but the outcome of its checks is {record.outcome}", hint=hint)
     if path.name.endswith(_SUFFIX) and path.name != record.sha256 + _SUFFIX:
         raise AuditError(f"{path}: is about another wheel, {record.sha256}", hint=hint)
     if text != _text(record):
-        raise AuditError(f"{path}: was changed since it was written: its seal does not fit", hint=hint)
+        raise AuditError(f"{path}: was modified after it was written: its seal does not fit", hint=hint)
     return record
 
 
 def find(sha256: str, directory: Path) -> Record | None:
-    """The record about the wheel of that sha256 below ``directory``, or None."""
-    path = _path(sha256, directory)
+    """Return the record of the wheel with this SHA-256 below ``directory``, or None if there is no such record."""
+    path = _record_path(sha256, directory)
     return load(path) if path.is_file() else None
 
 
@@ -169,10 +169,10 @@ _ADAPTER = TypeAdapter(Record)
 
 
 def _text(record: Record) -> str:
-    """The record as JSON. Its seal, a sha256 of the rest, tells a damaged one; it is no signature."""
-    stated = {**asdict(record), "outcome": record.outcome, "release": record.release}
-    stated["seal"] = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
-    return json.dumps(stated, indent=2, sort_keys=True) + "\n"
+    """Return the record as JSON. Its seal, a SHA-256 of the other fields, detects damage; it is not a signature."""
+    document = {**asdict(record), "outcome": record.outcome, "release": record.release}
+    document["seal"] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -182,5 +182,5 @@ def _write(path: Path, content: bytes) -> Path:
     return beside.replace(path)
 
 
-def _path(sha256: str, directory: Path) -> Path:
+def _record_path(sha256: str, directory: Path) -> Path:
     return directory / _FOLDER / f"{sha256}{_SUFFIX}"

@@ -1,4 +1,4 @@
-"""nvdiffrast/build_info.json, as it is read back from a wheel."""
+"""Reads nvdiffrast/build_info.json of a wheel."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scripts.errors import AuditError
 
 
 class _Model(BaseModel):
-    # What is added to the file later does not make earlier readers fail.
+    # Ignore unknown keys, so that this version can read files of later versions.
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
 class Compiler(_Model):
-    """Versions of the host compiler and of nvcc: "12.2.0", "13.0.88".
+    """The versions of the host compiler ("12.2.0") and of nvcc ("13.0.88").
 
-    ``cxx_build`` and ``linker`` are the first lines that the compiler and the linker print about themselves, such as
-    "g++ (Debian 12.2.0-14+deb12u1) 12.2.0"; the same sources give the same bytes with the same builds of both.
+    ``cxx_build`` and ``linker`` are the first lines that the compiler and the linker print for --version, such as
+    "g++ (Debian 12.2.0-14+deb12u1) 12.2.0". Only the same builds of both give the same bytes for the same sources.
     """
 
     cxx: str = Field(min_length=1)
@@ -29,14 +29,14 @@ class Compiler(_Model):
 
 
 class Architectures(_Model):
-    """Compute capabilities ("9.0") that the kernels were compiled for."""
+    """The compute capabilities ("9.0") that the kernels were compiled for."""
 
     sass: list[str]
     ptx: list[str]
 
 
 class BuildInfo(_Model):
-    """What a wheel says of its own making."""
+    """The contents of build_info.json: how a wheel was built."""
 
     cell: str
     release: str
@@ -55,10 +55,10 @@ class BuildInfo(_Model):
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Read the file's bytes.
+        """Parse the contents of the file.
 
         Raises:
-            AuditError: not JSON, or a key is missing or malformed; all of them are named.
+            AuditError: if the file is not JSON, or keys are missing or malformed; the message lists all of them.
         """
         try:
             return cls.model_validate_json(content)

@@ -1,4 +1,4 @@
-"""Reading ELF shared libraries."""
+"""Reads ELF shared libraries."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
 from elftools.elf.sections import SymbolTableSection
 
 from scripts.errors import AuditError
-from scripts.wheel.shared_library import Binary
+from scripts.wheel.shared_library import SharedLibrary
 
 _DEBUG_PREFIXES = (".debug", ".zdebug", ".gdb_index", ".stab")
 
 
-def read(path: Path) -> Binary:
+def read(path: Path) -> SharedLibrary:
     """Read an ELF shared library.
 
     Raises:
-        AuditError: it is damaged.
+        AuditError: if the file is damaged.
     """
     try:
         with path.open("rb") as file:
             image = ELFFile(file)
             names = [section.name for section in image.iter_sections()]
             fatbin = image.get_section_by_name(".nv_fatbin")
-            return Binary(
+            return SharedLibrary(
                 needed=frozenset(_dynamic(image, "DT_NEEDED", "needed")),
                 run_paths=(*_dynamic(image, "DT_RPATH", "rpath"), *_dynamic(image, "DT_RUNPATH", "runpath")),
                 versions=_versions(image),
@@ -37,7 +37,7 @@ def read(path: Path) -> Binary:
                 debug=tuple(name for name in names if name.startswith(_DEBUG_PREFIXES)),
                 fatbin=fatbin.data() if fatbin else b"",
             )
-    # pyelftools lets what a damaged file makes of its tables through as it comes.
+    # For a damaged file, pyelftools also raises errors of other types.
     except (ELFError, ValueError, KeyError, IndexError, AttributeError, UnicodeDecodeError, OverflowError) as error:
         raise AuditError(f"{path.name}: a damaged ELF file: {error}") from error
 
@@ -50,7 +50,10 @@ def _dynamic(image: ELFFile, tag: str, attribute: str) -> list[str]:
 
 
 def _versions(image: ELFFile) -> Mapping[str, frozenset[str]]:
-    """``GLIBC_2.2.5`` and the like by prefix; versions that are not PREFIX_NUMBER have no ceiling and are left out."""
+    """Return the required symbol versions by prefix: GLIBC_2.2.5 gives {"GLIBC": {"2.2.5"}}.
+
+    Versions without the form PREFIX_NUMBER are omitted, because platform tags do not limit them.
+    """
     versions: dict[str, set[str]] = defaultdict(set)
     section = image.get_section_by_name(".gnu.version_r")
     if isinstance(section, GNUVerNeedSection):
@@ -63,7 +66,7 @@ def _versions(image: ELFFile) -> Mapping[str, frozenset[str]]:
 
 
 def _symbols(image: ELFFile) -> Mapping[str, frozenset[str]]:
-    """Return the names of the undefined symbols by the version that is required of each."""
+    """Return the names of the undefined symbols by their required version."""
     needed, table = image.get_section_by_name(".gnu.version_r"), image.get_section_by_name(".dynsym")
     indexes = image.get_section_by_name(".gnu.version")
     if not isinstance(needed, GNUVerNeedSection) or not isinstance(indexes, GNUVerSymSection):

@@ -1,9 +1,9 @@
-"""What CUDA embeds in a module: the fat binaries of an `.nv_fatbin` section, one for each compiled .cu file.
+"""Parses an `.nv_fatbin` section, which contains one fat binary for each compiled .cu file.
 
-The layout is not documented by NVIDIA. It is little-endian; what is read here agrees with cuobjdump
-(tests/integration/test_fatbin_cuda.py). A fat binary is a header (u32 magic, u16 version, u16 header size, u64 size of
-what follows) and entries (u16 kind at 0, u32 header size at 4, u64 payload size at 8, u32 architecture at 28, u64
-flags at 40, of which two bits are the suffixes of sm_90a and sm_100f).
+NVIDIA does not document the format; tests/integration/test_fatbin_cuda.py compares the results with cuobjdump. All
+numbers are little-endian. A fat binary is a header (u32 magic, u16 version, u16 header size, u64 size of the entries)
+and entries (u16 kind at offset 0, u32 header size at 4, u64 payload size at 8, u32 architecture at 28, u64 flags at 40;
+two bits of the flags stand for the suffixes of sm_90a and sm_100f).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One architecture of one .cu file: "sass" for "9.0", or "ptx" for "12.0"; "9.0a" and "10.0f" run nowhere else."""
+    """The code of one .cu file for one architecture, such as SASS for "9.0" or PTX for "12.0".
+
+    Code for "9.0a" runs on no other architecture, and code for "10.0f" runs only on its family.
+    """
 
     kind: Kind
     architecture: str
@@ -37,10 +40,10 @@ FatBinary = frozenset[Entry]
 
 
 def parse(section: bytes) -> tuple[FatBinary, ...]:
-    """The fat binaries of an `.nv_fatbin` section, in the order in which the linker put them.
+    """Return the fat binaries of an `.nv_fatbin` section in their order.
 
     Raises:
-        AuditError: the bytes are not fat binaries, are cut short, or hold a kind of entry that is not known here.
+        AuditError: if the section is malformed or truncated, or contains an unknown kind of entry.
     """
     found: list[FatBinary] = []
     offset = 0
@@ -55,16 +58,16 @@ def parse(section: bytes) -> tuple[FatBinary, ...]:
 
 
 def _container(section: bytes, offset: int) -> tuple[int, int]:
-    """Where the entries of the fat binary at ``offset`` begin and end."""
+    """Return the offsets where the entries of the fat binary at ``offset`` begin and end."""
     if len(section) - offset < _CONTAINER.size:
-        raise _malformed(offset, "the header is cut short")
+        raise _malformed(offset, "the header is truncated")
     magic, version, header, size = _CONTAINER.unpack_from(section, offset)
     if magic != _MAGIC:
         raise _malformed(offset, f"magic 0x{magic:08X} instead of 0x{_MAGIC:08X}")
     if version != 1 or header < _CONTAINER.size:
         raise _malformed(offset, f"version {version}, header of {header} bytes")
     if offset + header + size > len(section):
-        raise _malformed(offset, f"{size} bytes are announced, {len(section) - offset - header} are there")
+        raise _malformed(offset, f"the header states {size} bytes, but {len(section) - offset - header} follow")
     return offset + header, offset + header + size
 
 
@@ -73,12 +76,12 @@ def _entries(section: bytes, begin: int, end: int) -> list[Entry]:
     offset = begin
     while offset < end:
         if end - offset < _ENTRY.size:
-            raise _malformed(offset, "an entry is cut short")
+            raise _malformed(offset, "an entry is truncated")
         kind, header, size, architecture, flags = _ENTRY.unpack_from(section, offset)
         if kind not in _KINDS:
-            raise _malformed(offset, f"an entry of unknown kind {kind}")
+            raise _malformed(offset, f"an entry has the unknown kind {kind}")
         if header < _ENTRY.size or offset + header + size > end:
-            raise _malformed(offset, f"an entry of {header}+{size} bytes does not fit")
+            raise _malformed(offset, f"an entry of {header}+{size} bytes exceeds the fat binary")
         entries.append(Entry(_KINDS[kind], _capability(architecture, flags)))
         offset += header + size
     return entries

@@ -1,4 +1,4 @@
-"""What one wheel is made of, with hashes: what its bill of materials and its provenance both state."""
+"""The materials of a wheel with their hashes, which its bill of materials and its provenance list."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from scripts.wheel.build_info import BuildInfo
 CUDA_LICENCE = "NVIDIA CUDA Toolkit EULA"
 CUDA_LICENCE_URL = "https://docs.nvidia.com/cuda/eula/index.html"
 TOOLS_LOCK = "requirements/pipeline.txt"
-# The CUDA runtime, as its providers call it: package index, component archives.
+# The names of the CUDA runtime: as a package on PyPI, and as a component archive.
 _RUNTIMES = ("nvidia-cuda-runtime", "cuda_cudart")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing of somebody else's; ``hashes`` are the sha256 of every file that its lock lets serve it."""
+    """A third-party material; ``hashes`` are the SHA-256 of all files that its lock permits."""
 
     name: str
     version: str
@@ -34,13 +34,13 @@ class Part:
     licence: str | None = None
 
 
-@dataclass(frozen=True)
-class Ingredients:
-    """Everything that decides a wheel's bytes, by name, version and hash; nothing of the machine that made it.
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """Everything that affects the bytes of a wheel, with names, versions and hashes.
 
-    ``series`` maps every file of ours that goes into the tree ("patches/0.3/loader.patch") to its sha256, ``locks``
-    every lock that was used ("requirements/pipeline.txt") to its own. ``runtime`` is the version of the CUDA runtime,
-    ``architectures`` what was compiled for in torch's notation ("9.0+PTX").
+    ``series`` maps each file of the series ("patches/0.3/loader.patch") to its SHA-256, and ``locks`` each lock file
+    ("requirements/pipeline.txt"). ``runtime`` is the version of the CUDA runtime. ``architectures`` uses the notation
+    of torch ("9.0+PTX").
     """
 
     cell: Cell
@@ -59,46 +59,45 @@ class Ingredients:
 
 def collect(
     cell: Cell, cuda: CudaHome, info: BuildInfo, *, engine: str, image: str | None, architectures: tuple[str, ...]
-) -> Ingredients:
-    """What the wheel that says ``info`` of itself was made of, with the toolkit at ``cuda``.
+) -> Materials:
+    """Return the materials of the wheel with the build information ``info`` that was built with the toolkit ``cuda``.
 
     Raises:
-        ToolchainError: the lock of torch is missing or malformed.
-        PatchError: the series cannot be read.
-        BuildError: the series is not the one that the wheel says it was built with.
+        ToolchainError: if the lock of torch is missing or malformed.
+        PatchError: if the series is malformed.
+        BuildError: if the wheel was built with another series.
     """
     series = patching.read_series(cell.release.series)
     if series.sha256 != info.series_sha256:
         raise BuildError(
-            f"{cell.id}: patches/ holds another series ({series.sha256}) than the wheel was built with "
+            f"{cell.id}: patches/ contains another series ({series.sha256}) than the wheel was built with "
             f"({info.series_sha256})",
-            hint="leave patches/ alone during a build; build it again",
+            hint="do not change patches/ during a build; build the wheel again",
         )
     toolkit_lock = _toolkit_lock(cell, cuda.provider)
     torch_lock = environments.torch_lock(cell)
     locks = [ROOT / TOOLS_LOCK, torch_lock, *([toolkit_lock] if toolkit_lock else [])]
-    return Ingredients(
+    return Materials(
         cell=cell,
         engine=engine,
         image=image if engine == "cibuildwheel" else None,
         architectures=architectures,
         series_sha256=series.sha256,
-        series={_name(path): file_sha256(path) for path in [*_patches(series), *series.overlay.values()]},
+        series={
+            _relative_name(path): file_sha256(path)
+            for path in [*(patch.path for patch in series.patches), *series.overlay.values()]
+        },
         provider=cuda.provider,
         toolkit=_toolkit(cuda, toolkit_lock),
         runtime=_runtime_version(cell, cuda),
-        compiler=Part("cl" if cell.platform.name.startswith("win") else "g++", info.compiler.cxx),
+        compiler=Part("cl" if cell.platform.is_windows else "g++", info.compiler.cxx),
         torch=_torch(cell, torch_lock),
-        locks={_name(path): file_sha256(path) for path in sorted(locks)},
+        locks={_relative_name(path): file_sha256(path) for path in sorted(locks)},
     )
 
 
-def _name(path: Path) -> str:
+def _relative_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-def _patches(series: patching.Series) -> list[Path]:
-    return [patch.path for patch in series.patches]
 
 
 def _toolkit_lock(cell: Cell, kind: ProviderKind) -> Path | None:
@@ -107,30 +106,30 @@ def _toolkit_lock(cell: Cell, kind: ProviderKind) -> Path | None:
 
 
 def _toolkit(cuda: CudaHome, lock: Path | None) -> tuple[Part, ...]:
-    """The toolkit's parts with the hashes of their lock; those of the system have none."""
+    """Return the components of the toolkit with the hashes in ``lock``; a toolkit of the system has no lock."""
     if lock is None:
         return tuple(Part(name, version, (), CUDA_LICENCE) for name, version in sorted(cuda.components.items()))
     if cuda.provider == "pypi":
         pins = sorted(lockfile.read_lock(lock), key=lambda pin: pin.name)
         return tuple(Part(pin.name, pin.version, tuple(sorted(pin.hashes)), CUDA_LICENCE) for pin in pins)
     platform = redist_platform()
-    held = sorted(redist.read_lock(lock).for_platform(platform).items())
-    return tuple(Part(name, one.version, (one.archives[platform].sha256,), one.license) for name, one in held)
+    locked = sorted(redist.read_lock(lock).for_platform(platform).items())
+    return tuple(Part(name, one.version, (one.archives[platform].sha256,), one.license) for name, one in locked)
 
 
 def _runtime_version(cell: Cell, cuda: CudaHome) -> str:
-    """The CUDA runtime's own version, "13.0.96"; where an installed toolkit does not say it, the toolkit's, "13.0"."""
+    """Return the version of the CUDA runtime ("13.0.96"), or that of the toolkit ("13.0") if it is unknown."""
     for name in _RUNTIMES:
         if name in cuda.components:
             return cuda.components[name]
     try:
-        stated = json.loads((cuda.path / "version.json").read_text(encoding="utf-8"))
-        return str(stated["cuda_cudart"]["version"])
+        versions = json.loads((cuda.path / "version.json").read_text(encoding="utf-8"))
+        return str(versions["cuda_cudart"]["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return cell.toolkit.cuda
 
 
 def _torch(cell: Cell, lock: Path) -> Part:
-    """The torch whose headers were compiled in."""
+    """Return the locked torch, whose headers are compiled into the wheel."""
     (pin,) = (pin for pin in lockfile.read_lock(lock) if pin.name == "torch")
     return Part("torch", pin.version, tuple(sorted(pin.hashes)), "BSD-3-Clause")

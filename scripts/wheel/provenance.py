@@ -1,7 +1,7 @@
-"""Where a wheel comes from: an in-toto statement (v1) with a SLSA provenance predicate (v1), one for each wheel.
+"""Provenance of a wheel: an in-toto statement (v1) with a SLSA provenance predicate (v1).
 
-It holds what decides the wheel's bytes and nothing of the machine or the hour, so that whoever builds the same again
-gets the same statement. It is not signed here; GitHub Actions attests to what it says.
+The statement contains what affects the bytes of the wheel, but no machine and no time: a rebuild gives the same
+statement. It is not signed here; GitHub Actions attests to it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from packageurl import PackageURL
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.errors import VerifyError
 from scripts.model import RegistryPin
-from scripts.wheel.materials import Ingredients, Part
+from scripts.wheel.materials import Materials, Part
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:nvdiffrast-wheels:cell:v1"
-BUILDER = "urn:nvdiffrast-wheels:build"
+STATEMENT: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
+PREDICATE: Literal["https://slsa.dev/provenance/v1"] = "https://slsa.dev/provenance/v1"
+BUILD_TYPE: Literal["urn:nvdiffrast-wheels:cell:v1"] = "urn:nvdiffrast-wheels:cell:v1"
+BUILDER: Literal["urn:nvdiffrast-wheels:build"] = "urn:nvdiffrast-wheels:build"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -31,7 +31,7 @@ class _Model(BaseModel):
 
 
 class Resource(_Model):
-    """in-toto's ResourceDescriptor, as far as we use it; ``digest`` is empty where nothing can be hashed."""
+    """The used fields of in-toto's ResourceDescriptor; ``digest`` is empty for a resource without a single hash."""
 
     name: str
     uri: str | None = None
@@ -39,16 +39,16 @@ class Resource(_Model):
 
 
 class Parameters(_Model):
-    """What a maintainer chooses: enough to build the wheel again."""
+    """The parameters that a maintainer chooses; they suffice to rebuild the wheel."""
 
     cell: str
-    engine: Literal["host", "cibuildwheel"]
+    engine: Annotated[str, Field(pattern=r"^(host|cibuildwheel)$")]
     image: str | None
     architectures: list[str]
 
 
 class Internal(_Model):
-    """What the pipeline itself decides."""
+    """The parameters that the pipeline sets."""
 
     recipe: str
     source_date_epoch: int
@@ -65,7 +65,7 @@ class Definition(_Model):
 
 
 class Builder(_Model):
-    """SLSA's Builder: this pipeline, wherever it ran."""
+    """SLSA's Builder: this pipeline, on any machine."""
 
     id: Literal["urn:nvdiffrast-wheels:build"]
 
@@ -78,14 +78,14 @@ class Run(_Model):
 
 
 class Predicate(_Model):
-    """SLSA's provenance."""
+    """SLSA's provenance predicate."""
 
     buildDefinition: Definition  # noqa: N815
     runDetails: Run  # noqa: N815
 
 
 class Statement(BaseModel):
-    """in-toto's Statement about one wheel."""
+    """An in-toto Statement about one wheel."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", populate_by_name=True)
 
@@ -96,105 +96,99 @@ class Statement(BaseModel):
 
     @property
     def parameters(self) -> Parameters:
-        """What was chosen."""
+        """Return the parameters that the maintainer chose."""
         return self.predicate.buildDefinition.externalParameters
 
     @property
     def wheel(self) -> tuple[str, str]:
-        """File name and sha256 of the wheel."""
+        """Return the file name and the SHA-256 of the wheel."""
         return self.subject[0].name, self.subject[0].digest.get("sha256", "")
 
     @property
     def bill(self) -> str:
-        """The sha256 of the bill of materials, "" if none is stated."""
+        """Return the SHA-256 of the bill of materials, or "" if the statement does not contain it."""
         return next((one.digest.get("sha256", "") for one in self.predicate.runDetails.byproducts), "")
 
     @property
     def digests(self) -> dict[str, str]:
-        """Every hash of a dependency, and the name of what it is of."""
-        named = self.predicate.buildDefinition.resolvedDependencies
-        return {digest: one.name for one in named for digest in one.digest.values()}
+        """Return the name of each dependency by its hashes."""
+        dependencies = self.predicate.buildDefinition.resolvedDependencies
+        return {digest: one.name for one in dependencies for digest in one.digest.values()}
 
 
-def make(name: str, sha256: str, bill: tuple[str, str], made_of: Ingredients, *, recipe: str, epoch: int) -> bytes:
-    """The statement about the wheel ``name``, as JSON.
+def make(name: str, sha256: str, bill: tuple[str, str], materials: Materials, *, recipe: str, epoch: int) -> bytes:
+    """Return the statement about the wheel ``name`` as JSON.
 
-    ``bill`` is the bill of materials' member and sha256; ``epoch`` is SOURCE_DATE_EPOCH in seconds.
+    ``bill`` is the member name and the SHA-256 of the bill of materials; ``epoch`` is SOURCE_DATE_EPOCH in seconds.
     """
-    cell = made_of.cell
-    stated = {
-        "_type": STATEMENT,
-        "subject": [_resource(name, digest={"sha256": sha256})],
-        "predicateType": PREDICATE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "cell": cell.id,
-                    "engine": made_of.engine,
-                    "image": made_of.image,
-                    "architectures": list(made_of.architectures),
-                },
-                "internalParameters": {"recipe": recipe, "source_date_epoch": epoch, "provider": made_of.provider},
-                "resolvedDependencies": list(_dependencies(made_of)),
-            },
-            "runDetails": {
-                "builder": {"id": BUILDER},
-                "byproducts": [_resource(bill[0], digest={"sha256": bill[1]})],
-            },
-        },
-    }
-    return _text(stated)
+    definition = Definition(
+        buildType=BUILD_TYPE,
+        externalParameters=Parameters(
+            cell=materials.cell.id,
+            engine=materials.engine,
+            image=materials.image,
+            architectures=list(materials.architectures),
+        ),
+        internalParameters=Internal(recipe=recipe, source_date_epoch=epoch, provider=materials.provider),
+        resolvedDependencies=list(_dependencies(materials)),
+    )
+    bill_name, bill_sha256 = bill
+    run = Run(builder=Builder(id=BUILDER), byproducts=[Resource(name=bill_name, digest={"sha256": bill_sha256})])
+    statement = Statement(
+        _type=STATEMENT,
+        subject=[Resource(name=name, digest={"sha256": sha256})],
+        predicateType=PREDICATE,
+        predicate=Predicate(buildDefinition=definition, runDetails=run),
+    )
+    return _to_json(statement)
 
 
-def _text(stated: dict[str, Any]) -> bytes:
-    return (json.dumps(stated, indent=2, sort_keys=True) + "\n").encode()
+def _to_json(statement: Statement) -> bytes:
+    """Return the canonical JSON of a statement, which omits URIs and digests that are not stated."""
+    document = statement.model_dump(by_alias=True, exclude_defaults=True)
+    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _resource(name: str, **stated: Any) -> dict[str, Any]:
-    return {"name": name, **{key: value for key, value in stated.items() if value}}
+def _dependencies(materials: Materials) -> Iterator[Resource]:
+    """Yield upstream's release, the files of the series, the locks, the toolkit, torch and the compiler."""
+    yield _upstream(materials)
+    yield Resource(name="series", digest={"sha256": materials.series_sha256})
+    for name, sha256 in sorted({**materials.series, **materials.locks}.items()):
+        yield Resource(name=name, digest={"sha256": sha256})
+    for part in materials.toolkit:
+        yield _package(part, "pypi" if materials.provider == "pypi" else "generic")
+    yield _package(materials.torch, "pypi")
+    yield _package(materials.compiler, "generic")
 
 
-def _dependencies(made_of: Ingredients) -> Iterator[dict[str, Any]]:
-    """Upstream's release, our files, the locks, the toolkit, the compiler, torch; each by hash where it has one."""
-    yield _upstream(made_of)
-    yield _resource("series", digest={"sha256": made_of.series_sha256})
-    for name, sha256 in sorted({**made_of.series, **made_of.locks}.items()):
-        yield _resource(name, digest={"sha256": sha256})
-    for part in made_of.toolkit:
-        yield _part(part, "pypi" if made_of.provider == "pypi" else "generic")
-    yield _part(made_of.torch, "pypi")
-    yield _part(made_of.compiler, "generic")
-
-
-def _upstream(made_of: Ingredients) -> dict[str, Any]:
-    source = made_of.cell.release.source
+def _upstream(materials: Materials) -> Resource:
+    source = materials.cell.release.source
     if isinstance(source, RegistryPin):
         uri = f"pkg:pypi/{source.package}@{source.version}"
-        return _resource("upstream", uri=uri, digest={"sha256": source.sha256})
+        return Resource(name="upstream", uri=uri, digest={"sha256": source.sha256})
     uri = f"git+{source.url}@refs/tags/{source.tag}"
-    return _resource("upstream", uri=uri, digest={"gitCommit": source.commit, "gitTree": source.tree})
+    return Resource(name="upstream", uri=uri, digest={"gitCommit": source.commit, "gitTree": source.tree})
 
 
-def _part(part: Part, kind: str) -> dict[str, Any]:
-    """A lock may name a file for each platform: only what can be but one file is stated with its hash."""
+def _package(part: Part, kind: str) -> Resource:
+    """Return a part as a resource; the digest is stated only if the lock permits a single file."""
     digest = {"sha256": part.hashes[0]} if len(part.hashes) == 1 else {}
-    return _resource(part.name, uri=PackageURL(kind, None, part.name, part.version).to_string(), digest=digest)
+    return Resource(name=part.name, uri=PackageURL(kind, None, part.name, part.version).to_string(), digest=digest)
 
 
 def load(path: Path) -> Statement:
     """Read a statement.
 
     Raises:
-        VerifyError: it cannot be read, or is no statement of ours, to the byte.
+        VerifyError: if it is malformed, or its bytes are not those that this pipeline writes.
     """
-    hint = "build the wheel again: its statement is written with it"
+    hint = "build the wheel again; the build writes the statement"
     try:
         content = path.read_bytes()
         statement = Statement.model_validate_json(content)
     except (OSError, ValidationError) as error:
         first = str(error).splitlines()[0] if isinstance(error, OSError) else error.errors()[0]["msg"]
         raise VerifyError(f"{path}: not a provenance statement: {first}", hint=hint) from error
-    if content != _text(json.loads(content)):
-        raise VerifyError(f"{path}: not written as statements are", hint=hint)
+    if content != _to_json(statement):
+        raise VerifyError(f"{path}: not in the canonical form of a statement", hint=hint)
     return statement

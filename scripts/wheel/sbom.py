@@ -1,7 +1,7 @@
-"""A wheel's bill of materials: CycloneDX, inside it as `*.dist-info/sboms/nvdiffrast.cdx.json` (PEP 770).
+"""The bill of materials of a wheel in CycloneDX format, stored as `*.dist-info/sboms/nvdiffrast.cdx.json` (PEP 770).
 
-The same wheel from the same ingredients gives the same bytes: the time is SOURCE_DATE_EPOCH's, the serial number
-follows from the content, and nothing of the machine is stated.
+The same wheel and materials give the same bytes: the time is SOURCE_DATE_EPOCH, the serial number is computed from the
+content, and the document does not mention the machine.
 """
 
 from __future__ import annotations
@@ -39,51 +39,51 @@ from packageurl import PackageURL
 from scripts.errors import AuditError
 from scripts.model import Cell, GitPin, RegistryPin
 from scripts.wheel.build_info import BuildInfo
-from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Ingredients, Part
+from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Materials, Part
 from scripts.wheel.wheel_file import Wheel
 
 NAME = "nvdiffrast.cdx.json"
 LICENCE = "Nvidia Source Code License (1-Way Commercial)"
 _CUDART = re.compile(r"(?:^|/)(?:lib)?cudart[^/]*$")
 _PROPERTY = "nvdiffrast-wheels:"
-_UNNUMBERED = "urn:uuid:00000000-0000-0000-0000-000000000000"
+_PLACEHOLDER_SERIAL_NUMBER = "urn:uuid:00000000-0000-0000-0000-000000000000"
 
 
 def member(dist_info: str) -> str:
-    """Where the bill of materials lies in a wheel."""
+    """Return the member name of the bill of materials."""
     return f"{dist_info}/sboms/{NAME}"
 
 
 def cudart(wheel: Wheel) -> list[str]:
-    """The members that are the bundled CUDA runtime."""
+    """Return the members that are the bundled CUDA runtime."""
     return [name for name in wheel.files if _CUDART.search(name)]
 
 
-def make(wheel: Wheel, info: BuildInfo, made_of: Ingredients, *, epoch: int) -> bytes:
-    """The bill of materials of an unpacked ``wheel``, as JSON; ``epoch`` is SOURCE_DATE_EPOCH in seconds."""
-    subject = _wheel_component(wheel.dist_info, info, made_of)
-    runtime = [_bundled(wheel, name, made_of) for name in cudart(wheel)]
-    upstream, torch = _upstream(made_of.cell), _torch(made_of)
-    tools = [*_toolkit(made_of), _compiler(made_of)]
+def make(wheel: Wheel, info: BuildInfo, materials: Materials, *, epoch: int) -> bytes:
+    """Return the bill of materials of ``wheel`` as JSON; ``epoch`` is SOURCE_DATE_EPOCH in seconds."""
+    subject = _wheel_component(wheel.dist_info, info, materials)
+    runtime = [_bundled(wheel, name, materials) for name in cudart(wheel)]
+    upstream, torch = _upstream(materials.cell), _torch(materials)
+    tools = [*_toolkit(materials), _compiler(materials)]
     bom = Bom(
-        serial_number=uuid.UUID(_UNNUMBERED),
+        serial_number=uuid.UUID(_PLACEHOLDER_SERIAL_NUMBER),
         metadata=BomMetaData(component=subject, timestamp=datetime.fromtimestamp(epoch, UTC)),
-        components=[upstream, torch, *runtime, *_files(made_of), *tools],
+        components=[upstream, torch, *runtime, *_files(materials), *tools],
     )
     bom.register_dependency(subject, [upstream, torch, *runtime])
     content = JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
-    return content.replace(_UNNUMBERED, serial_number(content)).encode()
+    return content.replace(_PLACEHOLDER_SERIAL_NUMBER, serial_number(content)).encode()
 
 
 def serial_number(content: str) -> str:
-    """The serial number that a bill of materials must have: it follows from everything else in it."""
-    stated = json.loads(content)["serialNumber"]
-    digest = hashlib.sha256(content.replace(stated, _UNNUMBERED).encode()).hexdigest()
+    """Return the serial number that a bill of materials must have; it is computed from all other content."""
+    serial = json.loads(content)["serialNumber"]
+    digest = hashlib.sha256(content.replace(serial, _PLACEHOLDER_SERIAL_NUMBER).encode()).hexdigest()
     return uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
 
 
-def _wheel_component(dist_info: str, info: BuildInfo, made_of: Ingredients) -> Component:
-    cell = made_of.cell
+def _wheel_component(dist_info: str, info: BuildInfo, materials: Materials) -> Component:
+    cell = materials.cell
     return Component(
         type=ComponentType.LIBRARY,
         name="nvdiffrast",
@@ -91,24 +91,24 @@ def _wheel_component(dist_info: str, info: BuildInfo, made_of: Ingredients) -> C
         bom_ref=dist_info.removesuffix(".dist-info"),
         purl=PackageURL("pypi", None, "nvdiffrast", cell.version, {"file_name": cell.wheel}),
         licenses=[DisjunctiveLicense(name=LICENCE)],
-        pedigree=_pedigree(made_of),
+        pedigree=_pedigree(materials),
         properties=_properties(
             {
                 "cell": cell.id,
-                "architectures": ";".join(made_of.architectures),
+                "architectures": ";".join(materials.architectures),
                 "flags": json.dumps(info.flags, sort_keys=True),
                 "licence-sha256": info.license_sha256,
-                "series-sha256": made_of.series_sha256,
-                **{f"lock:{name}": sha256 for name, sha256 in made_of.locks.items()},
+                "series-sha256": materials.series_sha256,
+                **{f"lock:{name}": sha256 for name, sha256 in materials.locks.items()},
             }
         ),
     )
 
 
-def _pedigree(made_of: Ingredients) -> Pedigree:
-    """Upstream's release, and our patches of it; what each hashes to is in the list of components."""
-    source = made_of.cell.release.source
-    patches = [name for name in made_of.series if name.endswith(".patch")]
+def _pedigree(materials: Materials) -> Pedigree:
+    """Return the origin of the code: upstream's release and the patches; the list of components has their hashes."""
+    source = materials.cell.release.source
+    patches = [name for name in materials.series if name.endswith(".patch")]
     return Pedigree(
         commits=[Commit(uid=source.commit, url=XsUri(source.url))] if isinstance(source, GitPin) else (),
         patches=[Patch(type=PatchClassification.UNOFFICIAL, diff=Diff(url=XsUri(name))) for name in patches],
@@ -117,15 +117,15 @@ def _pedigree(made_of: Ingredients) -> Pedigree:
 
 
 def _upstream(cell: Cell) -> Component:
-    """The release as it is pinned: a commit and its tree, or a file of a package registry."""
+    """Return the component for the pinned release: a commit and its tree, or a file of a package registry."""
     source, version = cell.release.source, cell.release.version
     if isinstance(source, RegistryPin):
         purl = PackageURL("pypi", None, source.package, source.version, {"file_name": source.filename})
-        references, hashes, stated = [], [_sha256(source.sha256)], {"file": source.filename}
+        references, hashes, properties = [], [_sha256(source.sha256)], {"file": source.filename}
     else:
         purl = PackageURL("generic", None, "nvdiffrast", version, {"vcs_url": f"git+{source.url}@{source.commit}"})
         references = [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(source.url))]
-        hashes, stated = [], {"git-commit": source.commit, "git-tree": source.tree, "git-tag": source.tag}
+        hashes, properties = [], {"git-commit": source.commit, "git-tree": source.tree, "git-tag": source.tag}
     return Component(
         type=ComponentType.LIBRARY,
         name="nvdiffrast",
@@ -136,12 +136,12 @@ def _upstream(cell: Cell) -> Component:
         hashes=hashes,
         licenses=[DisjunctiveLicense(name=LICENCE)],
         external_references=references,
-        properties=_properties(stated),
+        properties=_properties(properties),
     )
 
 
-def _torch(made_of: Ingredients) -> Component:
-    part, line = made_of.torch, made_of.cell.torch.line
+def _torch(materials: Materials) -> Component:
+    part, line = materials.torch, materials.cell.torch.line
     return Component(
         type=ComponentType.LIBRARY,
         name=part.name,
@@ -155,12 +155,12 @@ def _torch(made_of: Ingredients) -> Component:
     )
 
 
-def _bundled(wheel: Wheel, name: str, made_of: Ingredients) -> Component:
-    """The CUDA runtime as it lies in the wheel: repair has given the toolkit's file a name of its own."""
+def _bundled(wheel: Wheel, name: str, materials: Materials) -> Component:
+    """Return the component for the CUDA runtime in the wheel, which the repair stage renamed."""
     return Component(
         type=ComponentType.LIBRARY,
         name="cudart",
-        version=made_of.runtime,
+        version=materials.runtime,
         bom_ref="cudart",
         description="the CUDA runtime, redistributed as Attachment A of its licence allows",
         scope=ComponentScope.REQUIRED,
@@ -170,8 +170,8 @@ def _bundled(wheel: Wheel, name: str, made_of: Ingredients) -> Component:
     )
 
 
-def _toolkit(made_of: Ingredients) -> Iterator[Component]:
-    for part in made_of.toolkit:
+def _toolkit(materials: Materials) -> Iterator[Component]:
+    for part in materials.toolkit:
         yield Component(
             type=ComponentType.APPLICATION,
             name=part.name,
@@ -179,28 +179,28 @@ def _toolkit(made_of: Ingredients) -> Iterator[Component]:
             version=part.version,
             bom_ref=f"toolkit:{part.name}",
             scope=ComponentScope.EXCLUDED,
-            purl=PackageURL("pypi", None, part.name, part.version) if made_of.provider == "pypi" else None,
+            purl=PackageURL("pypi", None, part.name, part.version) if materials.provider == "pypi" else None,
             licenses=[_cuda_licence() if part.licence == CUDA_LICENCE else DisjunctiveLicense(name=part.licence)],
-            properties=[*_locked(part), *_properties({"provider": made_of.provider})],
+            properties=[*_locked(part), *_properties({"provider": materials.provider})],
         )
 
 
-def _compiler(made_of: Ingredients) -> Component:
-    stated = {"engine": made_of.engine, **({"image": made_of.image} if made_of.image else {})}
+def _compiler(materials: Materials) -> Component:
+    properties = {"engine": materials.engine, **({"image": materials.image} if materials.image else {})}
     return Component(
         type=ComponentType.APPLICATION,
-        name=made_of.compiler.name,
-        version=made_of.compiler.version,
+        name=materials.compiler.name,
+        version=materials.compiler.version,
         bom_ref="compiler",
         description="the host compiler",
         scope=ComponentScope.EXCLUDED,
-        properties=_properties(stated),
+        properties=_properties(properties),
     )
 
 
-def _files(made_of: Ingredients) -> Iterator[Component]:
-    """Our patches of upstream and the files laid over it."""
-    for name, sha256 in made_of.series.items():
+def _files(materials: Materials) -> Iterator[Component]:
+    """Yield the components for the patches and the overlay files."""
+    for name, sha256 in materials.series.items():
         yield Component(type=ComponentType.FILE, name=name, bom_ref=name, hashes=[_sha256(sha256)])
 
 
@@ -212,25 +212,25 @@ def _sha256(digest: str) -> HashType:
     return HashType(alg=HashAlgorithm.SHA_256, content=digest)
 
 
-def _properties(stated: dict[str, str]) -> list[Property]:
-    return [Property(name=_PROPERTY + name, value=value) for name, value in stated.items()]
+def _properties(values: dict[str, str]) -> list[Property]:
+    return [Property(name=_PROPERTY + name, value=value) for name, value in values.items()]
 
 
 def _locked(part: Part) -> list[Property]:
-    """A lock allows one file for each platform: which of them served is not a fact about the wheel."""
+    """Return all hashes that the lock permits; it is not known which of these files was installed."""
     return [Property(name=f"{_PROPERTY}locked-sha256", value=value) for value in part.hashes]
 
 
-# --- in the wheel
+# --- writing into a wheel
 
 
 def inject(wheel: Path, content: bytes) -> None:
-    """Put ``content`` into the wheel as its bill of materials, with its line in RECORD; everything else stays.
+    """Write ``content`` into the wheel as its bill of materials, and update RECORD; other members do not change.
 
-    An earlier one is replaced. The file changes at once or not at all.
+    An existing bill of materials is replaced. The wheel file is replaced atomically.
 
     Raises:
-        AuditError: the wheel has no RECORD.
+        AuditError: if the wheel has no RECORD.
     """
     with zipfile.ZipFile(wheel) as archive:
         members = [(info, archive.read(info)) for info in archive.infolist()]
@@ -240,19 +240,19 @@ def inject(wheel: Path, content: bytes) -> None:
     name = member(record.filename.removesuffix("/RECORD"))
     added = zipfile.ZipInfo(name, record.date_time)
     added.compress_type, added.external_attr, added.create_system = zipfile.ZIP_DEFLATED, 0o100644 << 16, 3
-    beside = wheel.with_name(f".{wheel.name}.new")
-    with zipfile.ZipFile(beside, "w") as archive:
+    new_wheel = wheel.with_name(f".{wheel.name}.new")
+    with zipfile.ZipFile(new_wheel, "w") as archive:
         for info, old in members:
             if info is record:
                 archive.writestr(added, content)
                 archive.writestr(record, _with_row(old, name, content))
             elif info.filename != name:
                 archive.writestr(info, old)
-    beside.replace(wheel)
+    new_wheel.replace(wheel)
 
 
 def _with_row(record: bytes, name: str, content: bytes) -> bytes:
-    """RECORD with the row of one file, before the last one, which is RECORD's own."""
+    """Return RECORD with a row for ``name`` before its last row, which is that of RECORD itself."""
     rows = [row for row in csv.reader(io.StringIO(record.decode())) if row and row[0] != name]
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     rows.insert(-1, [name, f"sha256={digest}", str(len(content))])
@@ -261,44 +261,45 @@ def _with_row(record: bytes, name: str, content: bytes) -> bytes:
     return text.getvalue().encode()
 
 
-# --- what may be wrong with one
+# --- checking
 
 
 def schema_problems(content: bytes) -> Iterator[str]:
-    """Where ``content`` is not CycloneDX 1.6, as its JSON schema has it."""
+    """Yield a message if ``content`` does not match the JSON schema of CycloneDX 1.6."""
     try:
-        wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(content.decode())
+        schema_error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(content.decode())
     except UnicodeDecodeError as error:
         yield f"not UTF-8: {error}"
         return
-    if wrong is not None:
-        # What the schema's own error says of the whole document is of the document's length.
-        yield "not CycloneDX 1.6: " + str(wrong).splitlines()[0][:300]
+    if schema_error is not None:
+        # The message can contain the whole document.
+        yield "not CycloneDX 1.6: " + str(schema_error).splitlines()[0][:300]
 
 
 def problems(wheel: Wheel, cell: Cell, info: BuildInfo) -> Iterator[str]:
-    """Where the bill of materials is not valid, or says other things than the wheel and its cell."""
+    """Yield the problems of the bill of materials: it must be valid, and agree with the wheel and its cell."""
     content = wheel.read(member(wheel.dist_info))
-    wrong = list(schema_problems(content))
-    if wrong:
-        yield from wrong
+    invalid = list(schema_problems(content))
+    if invalid:
+        yield from invalid
         return
-    stated = json.loads(content)
-    if stated.get("serialNumber") != serial_number(content.decode()):
-        yield "the serial number does not follow from the content"
-    if stated["metadata"]["component"].get("version") != cell.version:
-        yield f"is about version {stated['metadata']['component'].get('version')}, the wheel is {cell.version}"
-    components = {component["bom-ref"]: component for component in stated["components"]}
+    document = json.loads(content)
+    if document.get("serialNumber") != serial_number(content.decode()):
+        yield "the serial number does not match the content"
+    subject = document["metadata"]["component"]
+    if subject.get("version") != cell.version:
+        yield f"describes version {subject.get('version')}, but the version of the wheel is {cell.version}"
+    components = {component["bom-ref"]: component for component in document["components"]}
     if "cudart" in components and not cudart(wheel):
         yield "cudart: is listed, but not in the wheel"
-    components["wheel"] = stated["metadata"]["component"]
+    components["wheel"] = subject
     for name, value in _expected(wheel, cell, info):
         if value not in json.dumps(components.get(name, {})):
-            yield f"{name}: {value} is not in it"
+            yield f"{name}: {value} is missing"
 
 
 def _expected(wheel: Wheel, cell: Cell, info: BuildInfo) -> Iterable[tuple[str, str]]:
-    """(component, what it must state)."""
+    """Yield pairs of a component and a value that it must contain."""
     source = cell.release.source
     pins = [source.sha256] if isinstance(source, RegistryPin) else [source.commit, source.tree]
     yield from (("upstream", pin) for pin in pins)

@@ -1,4 +1,4 @@
-"""What the audit knows about a shared library, whatever its format."""
+"""The properties of a shared library that the audit checks, independent of the file format."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Binary:
-    """One ELF or PE file.
+class SharedLibrary:
+    """An ELF or PE shared library.
 
-    ``needed`` are the libraries that the system's loader looks for, ``run_paths`` where it is told to look,
-    ``versions`` the symbol versions required (``{"GLIBC": {"2.2.5"}}``), ``symbols`` the undefined symbols by required
-    version (``{"GLIBC_2.2.5": {"memcpy"}}``), ``debug`` the names of what holds debug information, ``fatbin`` the bytes
-    of `.nv_fatbin` (empty: no CUDA code).
+    ``needed`` contains the names of the libraries that it depends on, ``run_paths`` its RPATH and RUNPATH entries,
+    ``versions`` the required symbol versions (``{"GLIBC": {"2.2.5"}}``), ``symbols`` the undefined symbols by required
+    version (``{"GLIBC_2.2.5": {"memcpy"}}``), ``debug`` the names of sections with debug information, and ``fatbin``
+    the contents of `.nv_fatbin`, which is empty if the library contains no CUDA code.
     """
 
     needed: frozenset[str]

@@ -1,4 +1,4 @@
-"""Reading a wheel: its name, its METADATA, WHEEL and RECORD, with no trust in any of them."""
+"""Reads untrusted wheels: the file name, METADATA, WHEEL and RECORD."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scripts.support.archives import unpack_zip
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel and its unpacked members; ``files`` are their names, sorted, below ``folder``."""
+    """An unpacked wheel; ``files`` are the sorted names of its members, relative to ``folder``."""
 
     path: Path
     folder: Path
@@ -31,10 +31,10 @@ class Wheel:
     tags: frozenset[Tag]
 
     def read(self, member: str) -> bytes:
-        """The bytes of a member.
+        """Return the contents of a member.
 
         Raises:
-            AuditError: the wheel has no such member.
+            AuditError: if the wheel has no such member.
         """
         if member not in self.files:
             raise AuditError(f"{self.path.name} has no {member}")
@@ -42,10 +42,10 @@ class Wheel:
 
     @cached_property
     def dist_info(self) -> str:
-        """The name of the dist-info folder.
+        """Return the name of the dist-info folder.
 
         Raises:
-            AuditError: there is none, or more than one.
+            AuditError: if the wheel does not have exactly one.
         """
         found = {name.partition("/")[0] for name in self.files if ".dist-info/" in name}
         if len(found) != 1:
@@ -54,10 +54,10 @@ class Wheel:
 
     @cached_property
     def metadata(self) -> Metadata:
-        """METADATA, validated.
+        """Return the validated METADATA.
 
         Raises:
-            AuditError: it is missing or malformed.
+            AuditError: if it is missing or malformed.
         """
         content = self.read(f"{self.dist_info}/METADATA")
         try:
@@ -67,18 +67,18 @@ class Wheel:
 
     @cached_property
     def wheel_fields(self) -> tuple[tuple[str, str], ...]:
-        """The fields of WHEEL, in order."""
+        """Return the fields of WHEEL in their order."""
         text = self.read(f"{self.dist_info}/WHEEL").decode("utf-8", "replace")
         pairs = (line.partition(":") for line in text.splitlines() if line.strip())
         return tuple((name.strip(), value.strip()) for name, _, value in pairs)
 
     def field(self, name: str) -> list[str]:
-        """All values of a field of WHEEL."""
+        """Return all values of a field of WHEEL."""
         return [value for field, value in self.wheel_fields if field == name]
 
     @cached_property
     def stated_tags(self) -> frozenset[Tag]:
-        """The tags that WHEEL states."""
+        """Return the tags in WHEEL."""
         return frozenset(tag for value in self.field("Tag") for tag in parse_tag(value))
 
 
@@ -86,8 +86,8 @@ def unpack(path: Path, folder: Path, project: str = "nvdiffrast") -> Wheel:
     """Unpack the wheel of ``project`` at ``path`` into the empty ``folder``.
 
     Raises:
-        AuditError: the file's name is not a wheel's, or of another project.
-        ArchiveError: it is not a whole zip archive, or holds a member that must not be unpacked.
+        AuditError: if the file name is not the name of a wheel of ``project``.
+        ArchiveError: if the file is not a complete zip archive, or has a member with an unsafe name.
     """
     try:
         name, version, _, tags = parse_wheel_filename(path.name)
@@ -95,32 +95,33 @@ def unpack(path: Path, folder: Path, project: str = "nvdiffrast") -> Wheel:
         raise AuditError(str(error)) from error
     if name != project:
         raise AuditError(f"{path.name} is a wheel of {name}, not of {project}")
-    written = unpack_zip(path, folder)
-    files = sorted(file.relative_to(folder).as_posix() for file in written)
+    members = unpack_zip(path, folder)
+    files = sorted(member.relative_to(folder).as_posix() for member in members)
     return Wheel(path, folder, tuple(files), version, frozenset(tags))
 
 
 def record_problems(wheel: Wheel) -> Iterator[str]:
-    """What is wrong with RECORD: it must name every file once, with its sha256 and size, and itself without."""
+    """Yield the problems of RECORD: it must list each file once with hash and size, and RECORD itself with neither."""
     record = f"{wheel.dist_info}/RECORD"
     text = wheel.read(record).decode("utf-8", "replace")
     seen: set[str] = set()
     for row in csv.reader(io.StringIO(text)):
         if len(row) != 3:
-            yield f"RECORD: a row of {len(row)} fields: {','.join(row)}"
+            yield f"RECORD has a row with {len(row)} fields: {','.join(row)}"
             continue
         name, digest, size = row
         if name in seen:
-            yield f"RECORD names {name} twice"
+            yield f"RECORD lists {name} twice"
         seen.add(name)
         if name not in wheel.files:
-            yield f"RECORD names {name}, which is not there"
-        elif (digest, size) != _entry(wheel, name, record):
-            yield f"{name} is not what RECORD says"
-    yield from (f"{name} is not in RECORD" for name in wheel.files if name not in seen)
+            yield f"RECORD lists {name}, which is not in the wheel"
+        elif (digest, size) != _record_fields(wheel, name, record):
+            yield f"{name} does not match RECORD"
+    yield from (f"RECORD does not list {name}" for name in wheel.files if name not in seen)
 
 
-def _entry(wheel: Wheel, name: str, record: str) -> tuple[str, str]:
+def _record_fields(wheel: Wheel, name: str, record: str) -> tuple[str, str]:
+    """Return the hash and size that RECORD must state for a file."""
     if name == record:
         return "", ""
     content = wheel.read(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.support import process
-from scripts.wheel import fatbin, libraries
+from scripts.wheel import fatbin, library_reader
 from scripts.wheel.fatbin import Entry
 from tests.integration import registry
 
@@ -69,7 +69,7 @@ def test_agrees_with_cuobjdump(cuda_home: Path, cuobjdump: Path, tmp_path: Path)
     ]
     library = tmp_path / "all.so"
     process.call(["gcc", "-shared", "-o", library, *objects, f"-L{cuda_home}/lib64", "-lcudart"])
-    found = fatbin.parse(libraries.read(library).fatbin)
+    found = fatbin.parse(library_reader.read(library).fatbin)
     whole = frozenset({Entry("sass", "8.0"), Entry("sass", "9.0"), Entry("ptx", "9.0")})
     assert sorted(found, key=len, reverse=True) == [whole, whole, frozenset({Entry("sass", "9.0a")})]
     assert sorted(entry for each in found for entry in each) == _listed(cuobjdump, library)

@@ -46,7 +46,7 @@ def nvcc(objects: ModuleType) -> object:
     except PipelineError as error:
         pytest.skip(f"{error}; {error.hint}")
     flags = ("-DNVDR_TORCH", "--compiler-options", "-fPIC", "-gencode=arch=compute_90,code=compute_90")
-    return objects.Nvcc(str(home.nvcc), home.version, str(compiler.path), compiler.version, flags)
+    return objects.Nvcc(str(home.path / "bin" / "nvcc"), home.version, str(compiler.path), compiler.version, flags)
 
 
 def test_the_same_bytes_from_any_folder(objects: ModuleType, nvcc: object, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_folder_of_somebody_elses_is_refused(objects: ModuleType) -> None:
     path.mkdir(mode=0o700)
     try:
         path.chmod(0o777)
-        with pytest.raises(SystemExit, match="not this user's own folder"), objects.fixed_folder(key):
+        with pytest.raises(SystemExit, match="is not private to this user"), objects.fixed_folder(key):
             pass
     finally:
         shutil.rmtree(path)

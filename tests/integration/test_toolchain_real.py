@@ -64,12 +64,12 @@ def test_toolkit_of_the_index_compiles(index: None, compiler: None, tmp_path: Pa
     source = tmp_path / "twice.cu"
     source.write_text(KERNEL)
     alone = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "CUDA_PATH": "", "CPATH": "", "LD_LIBRARY_PATH": ""}
-    call([home.nvcc, "-arch=sm_90", "-cubin", source, "-o", tmp_path / "twice.cubin"], env=alone)
+    call([home.path / "bin" / "nvcc", "-arch=sm_90", "-cubin", source, "-o", tmp_path / "twice.cubin"], env=alone)
     with (tmp_path / "twice.cubin").open("rb") as file:
         elf = ELFFile(file)
         assert elf.header["e_machine"] in (EM_CUDA, "EM_CUDA")
         assert [section.name for section in elf.iter_sections() if section.name.startswith(".text.")]
-    call([home.nvcc, "-arch=sm_90", "-cudart", "shared", source, "-o", tmp_path / "twice"], env=alone)
+    call([home.path / "bin" / "nvcc", "-arch=sm_90", "-cudart", "shared", source, "-o", tmp_path / "twice"], env=alone)
     runtime = {"LD_LIBRARY_PATH": str(home.path / "lib64")}
     major, minor = cuda.split(".")
     assert call([tmp_path / "twice"], env=runtime, quiet=True) == f"{int(major) * 1000 + int(minor) * 10}"

@@ -83,7 +83,7 @@ def test_one_flipped_byte_is_named(wheel: Path, part: str) -> None:
     digest = file_sha256(wheel)
     folder = wheel.parent
     paths = {"wheel": wheel, "record": folder / "records" / f"{digest}.audit.json"}
-    paths |= {kind: audit_record.statement(digest, kind, folder) for kind in audit_record.STATEMENTS}
+    paths |= {kind: audit_record.statement_path(digest, kind, folder) for kind in audit_record.STATEMENTS}
     before = paths[part].read_bytes()
     place = len(before) // 2
     paths[part].write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])

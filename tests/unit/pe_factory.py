@@ -1,4 +1,4 @@
-"""PE shared libraries (.pyd, .dll) from nothing: no compiler, no linker, no file of another's."""
+"""Creates PE shared libraries (.pyd, .dll) without a compiler or linker."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def library(
     sections: Mapping[str, bytes] | None = None,
     machine: int = AMD64,
 ) -> bytes:
-    """The bytes of a DLL called ``name`` that imports functions from the ``needed`` DLLs and ``exports`` others.
+    """Return the contents of a DLL ``name`` that imports functions from the ``needed`` DLLs and exports ``exports``.
 
-    Without functions a DLL is needed for one called "function". ``delayed`` DLLs are needed only when one of their
-    functions is called. ``sections`` are further ones, by name. It holds no code: what it exports cannot be called.
+    If ``needed`` lists no functions, the DLL imports "function" from each of them. ``delayed`` DLLs are loaded at the
+    first call of their functions. ``sections`` maps the names of additional sections to their contents. The DLL
+    contains no code, so its exports cannot be called.
     """
     imports = dict(needed) if isinstance(needed, Mapping) else dict.fromkeys(needed, ("function",))
     data = _Data(_IN_MEMORY)
@@ -37,7 +38,7 @@ def library(
 
 
 class _Data:
-    """A section that grows; everything in it is referred to by its address in memory."""
+    """A growing section; its methods add data and return the address in memory."""
 
     def __init__(self, address: int) -> None:
         self.address, self.content = address, bytearray()
@@ -52,7 +53,7 @@ class _Data:
         return self.add(text.encode("ascii") + b"\0")
 
     def thunks(self, functions: Iterable[str], size: int) -> int:
-        """A table of what is imported from one DLL: each function's hint and name, then a zero."""
+        """Add the import table of one DLL: the hint and name of each function, then a zero."""
         names = [self.add(struct.pack("<H", 0) + function.encode("ascii") + b"\0") for function in functions]
         return self.add(b"".join(place.to_bytes(size, "little") for place in [*names, 0]))
 
@@ -100,7 +101,7 @@ def _image(machine: int, directories: Mapping[str, tuple[int, int]], sections: M
     for which, entry in directories.items():
         entries[_DIRECTORIES[which]] = entry
     optional = _optional(machine, address) + b"".join(struct.pack("<II", *entry) for entry in entries)
-    # A DLL, executable; without symbols.
+    # The flags of an executable DLL without symbols.
     coff = struct.pack("<HHIIIHH", machine, len(sections), 0, 0, 0, len(optional), 0x2022)
     dos = b"MZ" + bytes(58) + struct.pack("<I", 64)
     headers = dos + b"PE\0\0" + coff + optional + table
@@ -108,7 +109,7 @@ def _image(machine: int, directories: Mapping[str, tuple[int, int]], sections: M
 
 
 def _optional(machine: int, size: int) -> bytes:
-    """The optional header up to its directories: no entry point, Windows 6.0, the console's subsystem."""
+    """Return the optional header without directories: no entry point, Windows 6.0, console subsystem."""
     wide = machine == AMD64
     start = struct.pack("<HBB5I", 0x20B if wide else 0x10B, 14, 0, 0, 0, 0, 0, _IN_MEMORY)
     base = struct.pack("<Q", 0x180000000) if wide else struct.pack("<II", 0, 0x10000000)

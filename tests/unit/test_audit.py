@@ -1,4 +1,4 @@
-"""Every check of the audit: a good wheel passes all, and a wheel with one thing wrong fails that one check alone."""
+"""Tests of the audit: a correct wheel passes all checks, and a wheel with one defect fails exactly one check."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import venv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -30,7 +31,7 @@ INFO = f"nvdiffrast-{CELL.version}.dist-info"
 POLICY_AND_MORE = factory.fat_binary([(2, 80), (1, 90), (2, 90), (2, 100)])
 ONLY_SUFFIXED = factory.fat_binary([(2, 80), (1, 90), (2, 90)], flags=1 << 20)
 
-Breakage = Callable[[Parts, ModuleMaker], None]
+Change = Callable[[Parts, ModuleMaker], None]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,12 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> ModuleMaker:
 
 @pytest.fixture
 def without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the checks that start a Python each; they have tests of their own."""
+    """Disable the checks that start other programs; separate tests cover them."""
     kept = {name: check for name, check in audit.CHECKS.items() if name not in TOOLS}
     monkeypatch.setattr(audit, "CHECKS", kept)
 
 
-def test_a_good_wheel_passes_everything_but_the_import(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_correct_wheel_passes_all_checks_except_the_import(maker: ModuleMaker, tmp_path: Path) -> None:
     record = audit.audit(factory.good_parts(maker).write(tmp_path), CELL)
     assert {check.name: check.detail for check in record.checks if check.outcome == "failed"} == {}
     assert [check.name for check in record.checks if check.outcome == "untested"] == list(IMPORTS)
@@ -53,23 +54,23 @@ def test_a_good_wheel_passes_everything_but_the_import(maker: ModuleMaker, tmp_p
     assert "--torch-environment" in record.named("import-cuda").detail
 
 
-def _drop(member: str) -> Breakage:
+def _drop(member: str) -> Change:
     return lambda parts, _: parts.members.__delitem__(member)
 
 
-def _edit(member: str, old: str, new: str) -> Breakage:
+def _edit(member: str, old: str, new: str) -> Change:
     return lambda parts, _: parts.edit(member, old, new)
 
 
-def _info(**changes: object) -> Breakage:
+def _info(**changes: object) -> Change:
     return lambda parts, _: parts.edit_info(**changes)
 
 
-def _add(member: str, content: bytes = b"") -> Breakage:
+def _add(member: str, content: bytes = b"") -> Change:
     return lambda parts, _: parts.members.__setitem__(member, content)
 
 
-def _module(kind: str, **changes: object) -> Breakage:
+def _module(kind: str, **changes: object) -> Change:
     def make_wrong(parts: Parts, maker: ModuleMaker) -> None:
         right = {"cuda": factory.cuda_module, "gl": factory.gl_module}[kind]()
         parts.members[PLUGINS[kind]] = maker.make(replace(right, **changes))  # type: ignore[arg-type]
@@ -77,12 +78,12 @@ def _module(kind: str, **changes: object) -> Breakage:
     return make_wrong
 
 
-def _needing(kind: str, *more: Stub | str) -> Breakage:
+def _needing(kind: str, *more: Stub | str) -> Change:
     right = {"cuda": factory.cuda_module, "gl": factory.gl_module}[kind]()
     return _module(kind, needed=(*right.needed, *more))
 
 
-def _fatbin(*fat_binaries: bytes) -> Breakage:
+def _fatbin(*fat_binaries: bytes) -> Change:
     return _module("cuda", fatbin=b"".join(fat_binaries))
 
 
@@ -108,75 +109,79 @@ def _no_bill(parts: Parts, _: ModuleMaker) -> None:
     parts.bill = False
 
 
-BREAKAGES: list[tuple[str, str, Breakage]] = [
-    ("file-name", "its cell says", _rename),
-    ("metadata", "Name: other", _edit(f"{INFO}/METADATA", "Name: nvdiffrast", "Name: other")),
-    ("metadata", "Version: 0.3.4", _edit(f"{INFO}/METADATA", f"Version: {CELL.version}", "Version: 0.3.4")),
-    ("metadata", "rules", _edit(f"{INFO}/METADATA", "Requires-Python: >=3.9", "Requires-Python: <3.0")),
-    ("requirements", "torch==2.11.*", _edit(f"{INFO}/METADATA", "torch==2.11.*", "torch>=2.11")),
-    ("requirements", "torch==2.11.*", _edit(f"{INFO}/METADATA", "Requires-Dist: torch==2.11.*\n", "")),
-    ("requirements", "no numpy", _edit(f"{INFO}/METADATA", "Requires-Dist: numpy\n", "")),
-    ("requirements", "ninja", _edit(f"{INFO}/METADATA", "Dist: numpy\n", "Dist: numpy\nRequires-Dist: ninja\n")),
-    ("tags", "linux_x86_64", _edit(f"{INFO}/WHEEL", "manylinux_2_28_x86_64", "linux_x86_64")),
-    ("tags", "Root-Is-Purelib", _edit(f"{INFO}/WHEEL", "Purelib: false", "Purelib: true")),
-    ("licence", "0 LICENSE.txt", _drop(f"{INFO}/licenses/LICENSE.txt")),
-    ("licence", "not whole", _short_licence),
-    ("licence", "the source's had", _edit(f"{INFO}/licenses/LICENSE.txt", "A stand-in", "A copy")),
-    ("build-info", "flags", _edit("nvdiffrast/build_info.json", '"cxx": ["-O2"]', '"cxx": "-O2"')),
-    ("build-info", "cell", _info(cell="0.3.4-cp310-cu130-torch2.11-linux_x86_64")),
-    ("build-info", "torch", _info(torch="2.11.1")),
-    ("build-info", "compiler.nvcc", _info(compiler={"cxx": "12.2.0", "nvcc": "12.8.93"})),
-    ("build-info", "pinned", _info(source={"commit": "f" * 40, "tree": "d" * 40})),
-    ("build-info", "partial: false", _info(architectures={"sass": ["9.0"], "ptx": ["9.0"]})),
-    ("build-info", "plugins", _info(plugins=["nvdiffrast_plugin"])),
-    ("bill-of-materials", "has no", _no_bill),
-    ("plugins", "gl plugin", _drop(PLUGINS["gl"])),
-    ("members", "tests does not", _add("tests/test_it.py")),
-    ("members", "earth.npz", _add("nvdiffrast/torch/earth.npz")),
-    ("members", "nvdiffrast/not-a-module.py cannot be imported", _add("nvdiffrast/not-a-module.py")),
-    ("sources", "torch_texture.cpp", _drop("nvdiffrast/torch/torch_texture.cpp")),
-    ("sources", "antialias.cu includes it", _drop("nvdiffrast/common/antialias.h")),
-    ("bundled", "libEGL-01234567.so.1", _bundle_egl),
-    ("needed", "libpython3.so", _needing("cuda", "libpython3.so")),
-    ("needed", "libGL.so.1", _needing("cuda", "libGL.so.1")),
-    ("run-paths", "/opt/cuda/lib64", _module("cuda", run_path="$ORIGIN/../../nvdiffrast.libs:/opt/cuda/lib64")),
-    ("symbol-versions", "GLIBC_2.32", _needing("gl", Stub("libc.so.6", "newer", "GLIBC_2.32"))),
-    ("symbol-versions", "GLIBCXX_3.4.29", _needing("gl", Stub("libstdc++.so.6", "newer", "GLIBCXX_3.4.29"))),
-    ("architectures", "lacks sass 8.0", _fatbin(factory.POLICY_FATBIN, factory.fat_binary([(1, 90), (2, 90)]))),
-    ("architectures", "lacks ptx 9.0", _fatbin(factory.fat_binary([(2, 80), (2, 90)]))),
-    ("architectures", "against the policy, sass 10.0", _fatbin(POLICY_AND_MORE)),
-    ("architectures", "lacks ptx 9.0, sass 8.0, sass 9.0", _fatbin(ONLY_SUFFIXED)),
-    ("architectures", "cut short", _fatbin(factory.POLICY_FATBIN + factory.POLICY_FATBIN[:12])),
-    ("architectures", "no CUDA code", _fatbin()),
-    ("debug-information", ".debug_info", _module("gl", debug=True)),
-    ("build-paths", "/tmp/pip-build-env/x.h", _module("gl", text="/tmp/pip-build-env/x.h")),
-    ("build-paths", "/home/me/x", _info(flags={"cxx": ["-I/home/me/x"], "nvcc": []})),
-    ("whole", "a partial wheel", _info(partial=True)),
+class Defect(NamedTuple):
+    """A change to a correct wheel; the check ``name`` must fail with ``message`` in its detail."""
+
+    name: str
+    message: str
+    apply: Change
+
+
+DEFECTS = [
+    Defect("file-name", "but the cell requires", _rename),
+    Defect("metadata", "Name: other", _edit(f"{INFO}/METADATA", "Name: nvdiffrast", "Name: other")),
+    Defect("metadata", "Version: 0.3.4", _edit(f"{INFO}/METADATA", f"Version: {CELL.version}", "Version: 0.3.4")),
+    Defect("metadata", "excludes", _edit(f"{INFO}/METADATA", "Requires-Python: >=3.9", "Requires-Python: <3.0")),
+    Defect("requirements", "torch==2.11.*", _edit(f"{INFO}/METADATA", "torch==2.11.*", "torch>=2.11")),
+    Defect("requirements", "torch==2.11.*", _edit(f"{INFO}/METADATA", "Requires-Dist: torch==2.11.*\n", "")),
+    Defect("requirements", "does not contain numpy", _edit(f"{INFO}/METADATA", "Requires-Dist: numpy\n", "")),
+    Defect("requirements", "ninja", _edit(f"{INFO}/METADATA", "Dist: numpy\n", "Dist: numpy\nRequires-Dist: ninja\n")),
+    Defect("tags", "linux_x86_64", _edit(f"{INFO}/WHEEL", "manylinux_2_28_x86_64", "linux_x86_64")),
+    Defect("tags", "Root-Is-Purelib", _edit(f"{INFO}/WHEEL", "Purelib: false", "Purelib: true")),
+    Defect("licence", "contains 0 files LICENSE.txt", _drop(f"{INFO}/licenses/LICENSE.txt")),
+    Defect("licence", "incomplete", _short_licence),
+    Defect("licence", "that of the source had", _edit(f"{INFO}/licenses/LICENSE.txt", "A stand-in", "A copy")),
+    Defect("build-info", "flags", _edit("nvdiffrast/build_info.json", '"cxx": ["-O2"]', '"cxx": "-O2"')),
+    Defect("build-info", "cell", _info(cell="0.3.4-cp310-cu130-torch2.11-linux_x86_64")),
+    Defect("build-info", "torch", _info(torch="2.11.1")),
+    Defect("build-info", "compiler.nvcc", _info(compiler={"cxx": "12.2.0", "nvcc": "12.8.93"})),
+    Defect("build-info", "pinned", _info(source={"commit": "f" * 40, "tree": "d" * 40})),
+    Defect("build-info", "partial is false", _info(architectures={"sass": ["9.0"], "ptx": ["9.0"]})),
+    Defect("build-info", "plugins", _info(plugins=["nvdiffrast_plugin"])),
+    Defect("bill-of-materials", "has no", _no_bill),
+    Defect("plugins", "gl plugin", _drop(PLUGINS["gl"])),
+    Defect("members", "tests must not be in the wheel", _add("tests/test_it.py")),
+    Defect("members", "earth.npz", _add("nvdiffrast/torch/earth.npz")),
+    Defect("members", "nvdiffrast/not-a-module.py is not a valid module name", _add("nvdiffrast/not-a-module.py")),
+    Defect("sources", "torch_texture.cpp", _drop("nvdiffrast/torch/torch_texture.cpp")),
+    Defect("sources", "antialias.cu includes it", _drop("nvdiffrast/common/antialias.h")),
+    Defect("bundled", "libEGL-01234567.so.1", _bundle_egl),
+    Defect("needed", "libpython3.so", _needing("cuda", "libpython3.so")),
+    Defect("needed", "libGL.so.1", _needing("cuda", "libGL.so.1")),
+    Defect("run-paths", "/opt/cuda/lib64", _module("cuda", run_path="$ORIGIN/../../nvdiffrast.libs:/opt/cuda/lib64")),
+    Defect("symbol-versions", "GLIBC_2.32", _needing("gl", Stub("libc.so.6", "newer", "GLIBC_2.32"))),
+    Defect("symbol-versions", "GLIBCXX_3.4.29", _needing("gl", Stub("libstdc++.so.6", "newer", "GLIBCXX_3.4.29"))),
+    Defect("architectures", "lacks sass 8.0", _fatbin(factory.POLICY_FATBIN, factory.fat_binary([(1, 90), (2, 90)]))),
+    Defect("architectures", "lacks ptx 9.0", _fatbin(factory.fat_binary([(2, 80), (2, 90)]))),
+    Defect("architectures", "contrary to the policy, sass 10.0", _fatbin(POLICY_AND_MORE)),
+    Defect("architectures", "lacks ptx 9.0, sass 8.0, sass 9.0", _fatbin(ONLY_SUFFIXED)),
+    Defect("architectures", "truncated", _fatbin(factory.POLICY_FATBIN + factory.POLICY_FATBIN[:12])),
+    Defect("architectures", "no CUDA code", _fatbin()),
+    Defect("debug-information", ".debug_info", _module("gl", debug=True)),
+    Defect("build-paths", "/tmp/pip-build-env/x.h", _module("gl", text="/tmp/pip-build-env/x.h")),
+    Defect("build-paths", "/home/me/x", _info(flags={"cxx": ["-I/home/me/x"], "nvcc": []})),
+    Defect("whole", "a partial wheel", _info(partial=True)),
 ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("without_tools")
-@pytest.mark.parametrize(
-    ("name", "said", "break_it"), BREAKAGES, ids=[f"{name}-{n}" for n, (name, _, _) in enumerate(BREAKAGES)]
-)
-def test_one_thing_wrong_fails_one_check(
-    maker: ModuleMaker, tmp_path: Path, name: str, said: str, break_it: Breakage
-) -> None:
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: f"{defect.name}: {defect.message}")
+def test_one_defect_fails_exactly_one_check(maker: ModuleMaker, tmp_path: Path, defect: Defect) -> None:
     parts = factory.good_parts(maker)
-    break_it(parts, maker)
+    defect.apply(parts, maker)
     record = audit.audit(parts.write(tmp_path), CELL)
-    assert [check.name for check in record.checks if check.outcome == "failed"] == [name]
-    assert said in record.named(name).detail
+    assert [check.name for check in record.checks if check.outcome == "failed"] == [defect.name]
+    assert defect.message in record.named(defect.name).detail
     assert (record.outcome, record.release) == ("failed", False)
 
 
-def test_every_check_has_a_wheel_that_fails_it() -> None:
-    elsewhere = {"record", *TOOLS, *IMPORTS}
-    assert {name for name, _, _ in BREAKAGES} | elsewhere == set(audit.CHECKS)
+def test_defects_cover_all_checks() -> None:
+    tested_separately = {"record", *TOOLS, *IMPORTS}
+    assert {defect.name for defect in DEFECTS} | tested_separately == set(audit.CHECKS)
 
 
 @pytest.mark.usefixtures("without_tools")
-def test_a_wheel_in_the_making_needs_no_bill_yet(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_bill_of_materials_is_untested_for_an_unfinished_wheel(maker: ModuleMaker, tmp_path: Path) -> None:
     parts = factory.good_parts(maker)
     parts.bill = False
     record = audit.audit(parts.write(tmp_path), CELL, finished=False)
@@ -185,50 +190,54 @@ def test_a_wheel_in_the_making_needs_no_bill_yet(maker: ModuleMaker, tmp_path: P
 
 
 @pytest.mark.usefixtures("without_tools")
-def test_a_plugin_for_another_python_is_none(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_ignores_a_plugin_for_another_python(maker: ModuleMaker, tmp_path: Path) -> None:
     parts = factory.good_parts(maker)
     _other_python(parts, maker)
     record = audit.audit(parts.write(tmp_path), CELL)
-    assert "cuda plugin is there 0 times" in record.named("plugins").detail
+    assert "cuda plugin occurs 0 times" in record.named("plugins").detail
 
 
 @pytest.mark.usefixtures("without_tools")
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
-        ("nvdiffrast/__init__.py,sha256=", "nvdiffrast/__init__.py,sha256=x", "__init__.py is not what RECORD says"),
-        ("nvdiffrast/__init__.py,", "nvdiffrast/other.py,", "other.py, which is not there"),
-        ("nvdiffrast/__init__.py,", "../outside.py,", "../outside.py, which is not there"),
-        ("RECORD,,", "RECORD,,5", "RECORD is not what RECORD says"),
+        ("nvdiffrast/__init__.py,sha256=", "nvdiffrast/__init__.py,sha256=x", "__init__.py does not match RECORD"),
+        ("nvdiffrast/__init__.py,", "nvdiffrast/other.py,", "other.py, which is not in the wheel"),
+        ("nvdiffrast/__init__.py,", "../outside.py,", "../outside.py, which is not in the wheel"),
+        ("RECORD,,", "RECORD,,5", "RECORD does not match RECORD"),
         ("RECORD,,\n", "RECORD,,\nnvdiffrast/__init__.py,,\n", "twice"),
-        ("RECORD,,\n", "RECORD,,\none,two\n", "a row of 2 fields"),
+        ("RECORD,,\n", "RECORD,,\none,two\n", "a row with 2 fields"),
     ],
 )
-def test_a_record_that_does_not_fit(maker: ModuleMaker, tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_rejects_a_wrong_record_file(maker: ModuleMaker, tmp_path: Path, old: str, new: str, message: str) -> None:
     parts = factory.good_parts(maker)
     assert old in parts.record()
     found = audit.audit(parts.write(tmp_path, parts.record().replace(old, new)), CELL)
     assert [check.name for check in found.checks if check.outcome == "failed"] == ["record"]
-    assert said in found.named("record").detail
+    assert message in found.named("record").detail
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "break_it"),
+    ("name", "message", "change"),
     [
         ("twine", "long_description", _edit(f"{INFO}/METADATA", "A wheel for tests.\n", "")),
         ("check-wheel-contents", "W001", _add("nvdiffrast/old.pyc", b"\0")),
     ],
 )
-def test_other_projects_checkers(maker: ModuleMaker, tmp_path: Path, name: str, said: str, break_it: Breakage) -> None:
+def test_runs_the_checkers_of_other_projects(
+    maker: ModuleMaker, tmp_path: Path, name: str, message: str, change: Change
+) -> None:
     parts = factory.good_parts(maker)
-    break_it(parts, maker)
+    change(parts, maker)
     record = audit.audit(parts.write(tmp_path), CELL)
     assert [check.name for check in record.checks if check.outcome == "failed"] == [name]
-    assert said in record.named(name).detail
+    assert message in record.named(name).detail
 
 
 @pytest.mark.usefixtures("without_tools")
-def test_a_partial_wheel_is_held_against_what_it_states_and_is_no_release(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_partial_wheel_must_have_its_stated_architectures_and_is_not_publishable(
+    maker: ModuleMaker, tmp_path: Path
+) -> None:
     modules = {"cuda": replace(factory.cuda_module(), fatbin=factory.fat_binary([(2, 90)])), "gl": factory.gl_module()}
     parts = factory.good_parts(maker, modules=modules)
     parts.edit_info(partial=True, architectures={"sass": ["9.0"], "ptx": []})
@@ -241,15 +250,15 @@ def test_a_partial_wheel_is_held_against_what_it_states_and_is_no_release(maker:
 
 
 @pytest.mark.usefixtures("without_tools")
-def test_where_the_licence_is_known_the_wheel_cannot_vouch_for_another(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_rejects_a_licence_that_differs_from_the_known_one(maker: ModuleMaker, tmp_path: Path) -> None:
     cell = replace(CELL, release=replace(CELL.release, version="0.3.3.1", source=factory.REGISTRY))
     record = audit.audit(factory.good_parts(maker, cell).write(tmp_path), cell)
     assert [check.name for check in record.checks if check.outcome == "failed"] == ["licence"]
-    assert "the release's has ce20436c" in record.named("licence").detail
+    assert "that of the release has ce20436c" in record.named("licence").detail
 
 
 @pytest.mark.usefixtures("without_tools")
-def test_with_torchs_own_runtime_nothing_is_bundled(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_rejects_a_bundled_runtime_if_the_cell_uses_that_of_torch(maker: ModuleMaker, tmp_path: Path) -> None:
     cell = replace(CELL, cuda_runtime="torch")
     parts = factory.good_parts(maker, cell)
     record = audit.audit(parts.write(tmp_path), cell)
@@ -257,18 +266,16 @@ def test_with_torchs_own_runtime_nothing_is_bundled(maker: ModuleMaker, tmp_path
 
 
 @pytest.mark.parametrize("member", ["../outside.py", "/etc/passwd", "nvdiffrast/__INIT__.py"])
-def test_an_archive_that_must_not_be_unpacked_is_looked_at_no_further(
-    maker: ModuleMaker, tmp_path: Path, member: str
-) -> None:
+def test_unsafe_archive_fails_and_leaves_other_checks_untested(maker: ModuleMaker, tmp_path: Path, member: str) -> None:
     parts = factory.good_parts(maker)
-    parts.members[member] = b"climbed out"
+    parts.members[member] = b"outside"
     record = audit.audit(parts.write(tmp_path), CELL)
     assert [check.name for check in record.checks if check.outcome == "failed"] == ["archive"]
     assert {check.outcome for check in record.checks if check.name != "archive"} == {"untested"}
     assert not (tmp_path.parent / "outside.py").exists()
 
 
-def test_the_cell_is_found_by_name_or_by_what_the_wheel_says(
+def test_finds_the_cell_by_file_name_or_build_info(
     maker: ModuleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "CHECKS", {"file-name": audit.CHECKS["file-name"]})
@@ -279,19 +286,19 @@ def test_the_cell_is_found_by_name_or_by_what_the_wheel_says(
     _rename(parts, maker)
     renamed = audit.audit(parts.write(tmp_path))
     assert (renamed.cell, renamed.outcome) == (CELL.id, "failed")
-    parts.edit_info(cell="of nobody")
+    parts.edit_info(cell="unknown")
     with pytest.raises(AuditError, match="no cell of the matrix"):
         audit.audit(parts.write(tmp_path))
 
 
-def test_a_file_that_is_not_there_and_an_environment_that_is_none(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_rejects_a_missing_file_and_an_invalid_environment(maker: ModuleMaker, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="no such file"):
         audit.audit(tmp_path / CELL.wheel, CELL)
-    with pytest.raises(UsageError, match="no virtual environment"):
+    with pytest.raises(UsageError, match="is not a virtual environment"):
         audit.audit(factory.good_parts(maker).write(tmp_path), CELL, torch_environment=tmp_path)
 
 
-# A loader that is not ours or upstream's: it hands out the module file, as far as ctypes can open it.
+# A minimal replacement of upstream's loader: it opens the plugin with ctypes and returns a module with its path.
 _OPS = """\
 import ctypes, glob, os, types
 
@@ -309,7 +316,7 @@ def _get_plugin(gl=False):
 
 @pytest.fixture(scope="module")
 def torch_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with a stand-in for torch."""
+    """Return a virtual environment with a minimal replacement of torch."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     venv.create(folder, symlinks=True)
     package = folder / "lib" / f"python{factory.PYTHON}" / "site-packages" / "torch"
@@ -331,7 +338,7 @@ def imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("imports_only")
-def test_import_with_no_compiler_in_sight(maker: ModuleMaker, tmp_path: Path, torch_environment: Path) -> None:
+def test_imports_the_wheel_without_a_compiler(maker: ModuleMaker, tmp_path: Path, torch_environment: Path) -> None:
     wheel = _importable(maker).write(tmp_path)
     record = audit.audit(wheel, CELL, torch_environment=torch_environment)
     assert record.named("import-cuda").outcome == "passed", record.named("import-cuda").detail
@@ -341,7 +348,7 @@ def test_import_with_no_compiler_in_sight(maker: ModuleMaker, tmp_path: Path, to
 
 @pytest.mark.usefixtures("imports_only")
 @pytest.mark.parametrize(("kind", "other"), [("cuda", "gl"), ("gl", "cuda")])
-def test_a_plugin_that_does_not_load_fails(
+def test_rejects_a_plugin_that_cannot_be_loaded(
     maker: ModuleMaker, tmp_path: Path, torch_environment: Path, kind: str, other: str
 ) -> None:
     parts = _importable(maker)
@@ -355,7 +362,7 @@ def test_a_plugin_that_does_not_load_fails(
 
 
 @pytest.mark.usefixtures("imports_only")
-def test_without_the_systems_gl_its_plugin_is_untested(
+def test_gl_plugin_is_untested_without_gl_libraries(
     maker: ModuleMaker, tmp_path: Path, torch_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = imports.PROBE.read_text().replace("libEGL.so.1", "libEGL.so.99")
@@ -363,51 +370,51 @@ def test_without_the_systems_gl_its_plugin_is_untested(
     monkeypatch.setattr(imports, "PROBE", tmp_path / "probe.py")
     record = audit.audit(_importable(maker).write(tmp_path), CELL, torch_environment=torch_environment)
     assert (record.named("import-cuda").outcome, record.named("import-gl").outcome) == ("passed", "untested")
-    assert "libEGL.so.99 not on this machine: apt-get install libegl1 libgl1" in record.named("import-gl").detail
+    assert "this machine has no libEGL.so.99: apt-get install libegl1 libgl1" in record.named("import-gl").detail
 
 
 @pytest.mark.usefixtures("imports_only")
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [("module.__file__ = os.__file__", "outside of the wheel"), ("os._exit(77)", "exit status 77")],
 )
-def test_a_plugin_from_elsewhere_or_a_crash_fails(
-    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, statement: str, said: str
+def test_rejects_a_plugin_outside_of_the_wheel_and_a_crash(
+    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, statement: str, message: str
 ) -> None:
     parts = _importable(maker)
     parts.edit("nvdiffrast/torch/ops.py", "module.__file__ = file", statement)
     record = audit.audit(parts.write(tmp_path), CELL, torch_environment=torch_environment)
     assert record.named("import-cuda").outcome == "failed"
-    assert said in record.named("import-cuda").detail
+    assert message in record.named("import-cuda").detail
 
 
 @pytest.mark.usefixtures("imports_only")
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         (replace(CELL, torch=replace(CELL.torch, line="2.1")), "has torch 2.11.0+cu130 with CUDA 13.0"),
         (replace(CELL, toolkit=replace(CELL.toolkit, cuda="12.8")), "has torch 2.11.0+cu130 with CUDA 13.0"),
         (replace(CELL, python="3.8"), f"is Python {factory.PYTHON}"),
     ],
 )
-def test_an_environment_that_is_not_what_the_wheel_is_for_tells_nothing(
-    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, cell: Cell, said: str
+def test_import_is_untested_in_an_unsuitable_environment(
+    maker: ModuleMaker, tmp_path: Path, torch_environment: Path, cell: Cell, message: str
 ) -> None:
     record = audit.audit(_importable(maker, cell).write(tmp_path), cell, torch_environment=torch_environment)
     assert record.named("import-cuda").outcome == "untested"
-    assert said in record.named("import-cuda").detail
+    assert message in record.named("import-cuda").detail
 
 
 @pytest.mark.usefixtures("imports_only")
-def test_an_environment_without_torch_tells_nothing(maker: ModuleMaker, tmp_path: Path) -> None:
+def test_import_is_untested_without_torch(maker: ModuleMaker, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     record = audit.audit(_importable(maker).write(tmp_path), CELL, torch_environment=tmp_path / "venv")
     assert record.named("import-cuda").outcome == "untested"
-    assert "torch does not import" in record.named("import-cuda").detail
+    assert "cannot import torch" in record.named("import-cuda").detail
 
 
 @pytest.mark.usefixtures("without_tools")
-def test_the_command_line(
+def test_command_prints_and_writes_the_record(
     maker: ModuleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(matrix, "load", lambda: matrix.Matrix((), (), (CELL,), (), "cu130", ""))
@@ -415,9 +422,29 @@ def test_the_command_line(
     for partial, code, outcome in ((False, 3, "untested"), (True, 16, "failed")):
         parts.edit_info(partial=partial)
         wheel = parts.write(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["audit", str(wheel), "--records", str(tmp_path / "evidence")])
+        monkeypatch.setattr(sys, "argv", ["audit", str(wheel), "--records", str(tmp_path / "output")])
         assert audit.main() == code
         shown = capsys.readouterr().out
         assert f"{outcome}: {20 - partial} passed, {int(partial)} failed, 2 untested" in shown
-        record = tmp_path / "evidence" / "records" / f"{file_sha256(wheel)}.audit.json"
+        record = tmp_path / "output" / "records" / f"{file_sha256(wheel)}.audit.json"
         assert json.loads(record.read_text())["outcome"] == outcome
+
+
+@pytest.mark.usefixtures("imports_only")
+def test_command_loads_the_matrix_once_for_all_wheels(
+    maker: ModuleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load() -> matrix.Matrix:
+        loaded.append(1)
+        return matrix.Matrix((), (), (CELL,), (), "cu130", "")
+
+    monkeypatch.setattr(matrix, "load", load)
+    wheels = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        wheels.append(str(factory.good_parts(maker).write(folder)))
+    monkeypatch.setattr(sys, "argv", ["audit", *wheels])
+    assert audit.main() == 3
+    assert len(loaded) == 1

@@ -129,7 +129,7 @@ def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
     toolkit = PYPI.toolkit
     lock = providers.to_fetch(toolkit, cache=tmp_path)
     assert lock is not None and lock.name == "cu130.txt"
-    (made,) = {providers._place(toolkit, one, lock, tmp_path) for one in toolkit.providers if one.kind == "pypi"}
+    (made,) = {providers._cache_folder(toolkit, one, lock, tmp_path) for one in toolkit.providers if one.kind == "pypi"}
     made.mkdir(parents=True)
     assert providers.to_fetch(toolkit, cache=tmp_path) is None
     assert providers.to_fetch(replace(toolkit, providers=()), cache=tmp_path) is None

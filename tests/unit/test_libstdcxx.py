@@ -1,4 +1,4 @@
-"""wheel_build/libstdcxx.py of the overlay: which symbols of the C++ runtime a plugin may take from the system."""
+"""Tests of wheel_build/libstdcxx.py of the overlay, which limits the symbol versions of the C++ runtime."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def libstdcxx() -> ModuleType:
     return module
 
 
-def test_limits_of_the_platform_tag(libstdcxx: ModuleType) -> None:
+def test_parses_the_limits_of_the_platform_tag(libstdcxx: ModuleType) -> None:
     words = wheel_policy.newest_symbols(factory.CELL)
     assert libstdcxx.parse_limits(words) == {"GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11)}
 
 
-def test_no_limits_on_windows() -> None:
+def test_windows_has_no_limits() -> None:
     assert wheel_policy.newest_symbols(replace(factory.CELL, platform=factory.WINDOWS)) == ""
 
 
 @pytest.mark.parametrize("word", ["GLIBCXX", "3.4.24", "GLIBCXX_3.4.", "GLIBCXX_3.4.24,"])
-def test_malformed_limits_are_refused(libstdcxx: ModuleType, word: str) -> None:
+def test_rejects_malformed_limits(libstdcxx: ModuleType, word: str) -> None:
     with pytest.raises(ValueError, match="not a symbol version"):
         libstdcxx.parse_limits(word)
 
 
-def test_only_defined_default_versions_are_read(libstdcxx: ModuleType) -> None:
+def test_reads_only_defined_default_versions(libstdcxx: ModuleType) -> None:
     names = {symbol.name: symbol.kind for symbol in libstdcxx.parse_symbols(TABLE)}
     assert names == {
         "__cxa_begin_catch": "FUNC",
@@ -69,19 +69,19 @@ def test_only_defined_default_versions_are_read(libstdcxx: ModuleType) -> None:
     }
 
 
-def test_newer_and_unnumbered_versions_are_not_permitted(libstdcxx: ModuleType) -> None:
+def test_does_not_permit_newer_and_unnumbered_versions(libstdcxx: ModuleType) -> None:
     found = libstdcxx.permitted(libstdcxx.parse_symbols(TABLE), libstdcxx.parse_limits(LIMITS))
     assert [symbol.name for symbol in found] == ["__cxa_begin_catch", "_ZSt4cout", "_ZSt15__once_callable"]
 
 
-def test_versions_are_compared_as_numbers(libstdcxx: ModuleType) -> None:
+def test_compares_versions_as_numbers(libstdcxx: ModuleType) -> None:
     symbols = [libstdcxx.Symbol("a", "FUNC", "GLIBCXX_3.4.9"), libstdcxx.Symbol("b", "FUNC", "GLIBCXX_3.4.30")]
     assert [one.name for one in libstdcxx.permitted(symbols, {"GLIBCXX": (3, 4, 24)})] == ["a"]
 
 
 @pytest.mark.skipif(which("g++") is None, reason="no g++: apt-get install g++")
-def test_a_plugin_links_without_the_symbols_above_the_limit(libstdcxx: ModuleType, tmp_path: Path) -> None:
-    """The limit here is so old that any g++ exceeds it: 3.4.20 has none of the strings of the C++11 ABI."""
+def test_links_a_plugin_without_symbols_above_the_limit(libstdcxx: ModuleType, tmp_path: Path) -> None:
+    """Any g++ exceeds this limit: GLIBCXX_3.4.20 does not contain the strings of the C++11 ABI."""
     source = tmp_path / "plugin.cpp"
     body = 'extern "C" int probe(const char* text) { return std::string(text).append("x").size(); }'
     source.write_text(f"#include <string>\n{body}\n")

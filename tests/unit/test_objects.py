@@ -1,4 +1,4 @@
-"""wheel_build/objects.py, which the overlay lays into every patched tree: what it says while it compiles."""
+"""Tests of wheel_build/objects.py of the overlay: the progress messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="on Windows torc
 @pytest.fixture(scope="module")
 def objects() -> ModuleType:
     path = ROOT / "patches" / "common" / "overlay" / "wheel_build" / "objects.py"
-    spec = importlib.util.spec_from_file_location("wheel_build_objects_said", path)
+    spec = importlib.util.spec_from_file_location("wheel_build_objects", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -28,7 +28,7 @@ def objects() -> ModuleType:
     return module
 
 
-def test_a_compiled_file_has_a_time_and_a_kept_one_has_none(
+def test_prints_the_time_of_a_compiled_file_but_not_of_a_reused_one(
     objects: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = tmp_path / "tree"
@@ -46,11 +46,11 @@ def test_a_compiled_file_has_a_time_and_a_kept_one_has_none(
     assert kept == "[1/2] src/one.cu: kept from an earlier build"
 
 
-def test_lines_of_several_threads_do_not_mix(objects: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_mix_the_lines_of_several_threads(objects: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
 
     class Slow:
-        """Standard output that lets other threads run before each part of a line."""
+        """A slow standard output, so that other threads run before each part of a line."""
 
         def write(self, text: str) -> int:
             time.sleep(0.001)

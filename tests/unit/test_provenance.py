@@ -1,4 +1,4 @@
-"""The statement of provenance: what it says, that it is the same each time, and that a foreign one is refused."""
+"""Tests of scripts.wheel.provenance: the contents of the statement, and that invalid ones are rejected."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from scripts.errors import VerifyError
 from scripts.wheel import provenance
-from scripts.wheel.materials import Ingredients
-from tests.unit.ingredients_factory import EPOCH, ingredients
+from scripts.wheel.materials import Materials
+from tests.unit.materials_factory import EPOCH, materials_of
 from tests.unit.wheel_factory import CELL, GIT, REGISTRY
 
 
-def _made(made_of: Ingredients) -> bytes:
+def _made(materials: Materials) -> bytes:
     bill = ("nvdiffrast-1.dist-info/sboms/nvdiffrast.cdx.json", "8" * 64)
-    return provenance.make(CELL.wheel, "9" * 64, bill, made_of, recipe="2", epoch=EPOCH)
+    return provenance.make(CELL.wheel, "9" * 64, bill, materials, recipe="2", epoch=EPOCH)
 
 
 def _saved(folder: Path, content: bytes) -> Path:
@@ -27,8 +27,8 @@ def _saved(folder: Path, content: bytes) -> Path:
     return path
 
 
-def test_says_what_decides_the_bytes(tmp_path: Path) -> None:
-    statement = provenance.load(_saved(tmp_path, _made(ingredients())))
+def test_states_the_materials_and_parameters(tmp_path: Path) -> None:
+    statement = provenance.load(_saved(tmp_path, _made(materials_of())))
     assert statement.wheel == (CELL.wheel, "9" * 64)
     assert statement.bill == "8" * 64
     assert statement.parameters.cell == CELL.id
@@ -44,25 +44,25 @@ def test_says_what_decides_the_bytes(tmp_path: Path) -> None:
     }
 
 
-def test_a_registrys_file_is_named_by_its_hash(tmp_path: Path) -> None:
+def test_states_the_hash_of_a_registry_file(tmp_path: Path) -> None:
     cell = dataclasses.replace(CELL, release=dataclasses.replace(CELL.release, source=REGISTRY))
-    statement = provenance.load(_saved(tmp_path, _made(ingredients(cell))))
+    statement = provenance.load(_saved(tmp_path, _made(materials_of(cell))))
     assert statement.digests[REGISTRY.sha256] == "upstream"
 
 
-def test_every_dependency_can_be_told_apart() -> None:
-    """The specification asks for a URI or a digest of each; a name alone says nothing."""
-    stated = json.loads(_made(ingredients()))
+def test_every_dependency_has_a_uri_or_a_digest() -> None:
+    """The specification requires a URI or a digest for each dependency."""
+    stated = json.loads(_made(materials_of()))
     dependencies = stated["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert all("uri" in one or "digest" in one for one in dependencies)
     assert "pkg:generic/g%2B%2B@12.2.0" in {one.get("uri") for one in dependencies}
 
 
-def test_the_same_each_time() -> None:
-    made_of = ingredients()
-    turned = dataclasses.replace(made_of, series=dict(sorted(made_of.series.items(), reverse=True)))
-    assert _made(made_of) == _made(turned)
-    assert _made(made_of) != _made(dataclasses.replace(made_of, runtime="x", architectures=("9.0",)))
+def test_same_input_gives_the_same_bytes() -> None:
+    materials = materials_of()
+    reordered = dataclasses.replace(materials, series=dict(sorted(materials.series.items(), reverse=True)))
+    assert _made(materials) == _made(reordered)
+    assert _made(materials) != _made(dataclasses.replace(materials, runtime="x", architectures=("9.0",)))
 
 
 def _without_subject(stated: dict[str, Any]) -> None:
@@ -70,29 +70,29 @@ def _without_subject(stated: dict[str, Any]) -> None:
 
 
 def _other_builder(stated: dict[str, Any]) -> None:
-    stated["predicate"]["runDetails"]["builder"]["id"] = "urn:somebody"
+    stated["predicate"]["runDetails"]["builder"]["id"] = "urn:other"
 
 
-def _more(stated: dict[str, Any]) -> None:
+def _unknown_key(stated: dict[str, Any]) -> None:
     stated["predicate"]["more"] = 1
 
 
-@pytest.mark.parametrize("change", [_without_subject, _other_builder, _more])
-def test_another_form_is_refused(tmp_path: Path, change: Any) -> None:
-    stated = json.loads(_made(ingredients()))
+@pytest.mark.parametrize("change", [_without_subject, _other_builder, _unknown_key])
+def test_rejects_an_invalid_statement(tmp_path: Path, change: Any) -> None:
+    stated = json.loads(_made(materials_of()))
     change(stated)
     content = (json.dumps(stated, indent=2, sort_keys=True) + "\n").encode()
     with pytest.raises(VerifyError, match="not a provenance statement"):
         provenance.load(_saved(tmp_path, content))
 
 
-def test_other_bytes_of_the_same_are_refused(tmp_path: Path) -> None:
-    content = _made(ingredients()).replace(b"\n", b"\r\n", 1)
-    with pytest.raises(VerifyError, match="not written as statements are"):
+def test_rejects_a_statement_that_is_not_canonical(tmp_path: Path) -> None:
+    content = _made(materials_of()).replace(b"\n", b"\r\n", 1)
+    with pytest.raises(VerifyError, match="not in the canonical form"):
         provenance.load(_saved(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff"])
-def test_what_is_no_statement_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_rejects_a_file_that_is_not_a_statement(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(VerifyError, match="not a provenance statement"):
         provenance.load(_saved(tmp_path, content))

@@ -87,7 +87,7 @@ def test_records_elsewhere(store: Path, first: Path, tmp_path: Path) -> None:
 def _stated(wheel: Path) -> Path:
     """State a provenance of the wheel, and let its record know; the file."""
     sha256 = file_sha256(wheel)
-    path = audit_record.state(sha256, "provenance", b"made of this", wheel.parent)
+    path = audit_record.save_statement(sha256, "provenance", b"made of this", wheel.parent)
     record = audit_record.find(sha256, wheel.parent)
     assert record
     audit_record.save(audit_record.with_evidence(record, wheel.parent), wheel.parent)
@@ -274,7 +274,7 @@ def test_status(store: Path, first: Path, tmp_path: Path) -> None:
 
 def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: Path, tmp_path: Path) -> None:
     sha256 = file_sha256(first)
-    paths = [audit_record.state(sha256, kind, b"{}", first.parent) for kind in audit_record.STATEMENTS]
+    paths = [audit_record.save_statement(sha256, kind, b"{}", first.parent) for kind in audit_record.STATEMENTS]
     record = audit_record.find(sha256, first.parent)
     assert record is not None
     audit_record.save(audit_record.with_evidence(record, first.parent), first.parent)

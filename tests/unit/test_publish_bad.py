@@ -207,7 +207,7 @@ edited("build_info.json makes it", "torch_with_slash", lambda p: p.edit_info(tor
 edited("a member|is not a portable name|leads out", "backslash", lambda p: p.members.update({"a\\..\\..\\b": b""}))
 
 
-@case("is not what RECORD says")
+@case("does not match RECORD")
 def _record_hash(scene: Scene) -> Action:
     parts = text_parts(cell("2.12"))
     record = parts.record()
@@ -215,7 +215,7 @@ def _record_hash(scene: Scene) -> Action:
     return scene.stage(audited(parts.write(scene.folder, record), id_=parts.cell.id))
 
 
-@case("is not in RECORD")
+@case("RECORD does not list")
 def _record_lacks(scene: Scene) -> Action:
     parts = text_parts(cell("2.12"))
     record = parts.record()
@@ -223,14 +223,14 @@ def _record_lacks(scene: Scene) -> Action:
     return scene.stage(audited(parts.write(scene.folder, record), id_=parts.cell.id))
 
 
-@case("which is not there")
+@case("which is not in the wheel")
 def _record_names_more(scene: Scene) -> Action:
     parts = text_parts(cell("2.12"))
     record = parts.record() + "nvdiffrast/more.py,sha256=x,1\n"
     return scene.stage(audited(parts.write(scene.folder, record), id_=parts.cell.id))
 
 
-@case("a row of 1 fields")
+@case("a row with 1 fields")
 def _record_is_no_table(scene: Scene) -> Action:
     parts = text_parts(cell("2.12"))
     return scene.stage(audited(parts.write(scene.folder, "nothing\n"), id_=parts.cell.id))
@@ -402,7 +402,7 @@ def _partial_into_a_store_of_releases(scene: Scene) -> Action:
     return scene.stage(audited(wheel(scene.folder, "2.12"), partial=True, id_=cell("2.12").id), allow_partial=True)
 
 
-@case("but its checks make it failed")
+@case("but the outcome of its checks is failed")
 def _tampered_record(scene: Scene) -> Action:
     made = audited(wheel(scene.folder, "2.12"), outcome="failed", id_=cell("2.12").id)
     data = json.loads(_record(made).read_text())

@@ -1,4 +1,4 @@
-"""The bill of materials: valid, the same each time, in the wheel with its line in RECORD, and held against it."""
+"""Tests of scripts.wheel.sbom: creating, injecting and checking the bill of materials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scripts.errors import AuditError
 from scripts.model import Cell, GitPin
 from scripts.wheel import sbom, wheel_file
 from scripts.wheel.build_info import BuildInfo
-from tests.unit.ingredients_factory import bill, ingredients
+from tests.unit.materials_factory import bill, materials_of
 from tests.unit.wheel_factory import CELL, CUDART, REGISTRY, text_parts
 
 REGISTRY_CELL = dataclasses.replace(CELL, release=dataclasses.replace(CELL.release, source=REGISTRY))
@@ -28,27 +28,27 @@ def _wheel(folder: Path, cell: Cell = CELL) -> Path:
     return parts.write(folder)
 
 
-def _with_bill(folder: Path, change: Callable[[str], str] = str, cell: Cell = CELL) -> list[str]:
-    """What is wrong with a wheel whose bill of materials was changed."""
+def _problems_of_changed_bill(folder: Path, change: Callable[[str], str] = str, cell: Cell = CELL) -> list[str]:
+    """Return the problems of a wheel whose bill of materials was changed."""
     wheel = _wheel(folder, cell)
-    content = change(bill(wheel, ingredients(cell)).decode())
+    content = change(bill(wheel, materials_of(cell)).decode())
     sbom.inject(wheel, content.encode())
     unpacked = wheel_file.unpack(wheel, folder / "unpacked")
     return list(sbom.problems(unpacked, cell, BuildInfo.parse(unpacked.read(BUILD_INFO))))
 
 
-def _numbered(text: str) -> str:
-    """With the serial number that follows from the changed content."""
+def _renumber(text: str) -> str:
+    """Return ``text`` with the serial number that matches its content."""
     return text.replace(json.loads(text)["serialNumber"], sbom.serial_number(text))
 
 
 @pytest.mark.parametrize("cell", [CELL, REGISTRY_CELL], ids=["git", "registry"])
-def test_a_wheels_own_bill_is_right(tmp_path: Path, cell: Cell) -> None:
-    assert _with_bill(tmp_path, cell=cell) == []
+def test_generated_bill_has_no_problems(tmp_path: Path, cell: Cell) -> None:
+    assert _problems_of_changed_bill(tmp_path, cell=cell) == []
 
 
-def test_names_what_the_wheel_is_made_of(tmp_path: Path) -> None:
-    stated = json.loads(bill(_wheel(tmp_path), ingredients()))
+def test_lists_the_materials_of_the_wheel(tmp_path: Path) -> None:
+    stated = json.loads(bill(_wheel(tmp_path), materials_of()))
     found = {component["bom-ref"]: component for component in stated["components"]}
     source = CELL.release.source
     assert isinstance(source, GitPin)
@@ -64,17 +64,17 @@ def test_names_what_the_wheel_is_made_of(tmp_path: Path) -> None:
     assert found["torch"]["version"] == CELL.torch.version
 
 
-def test_the_same_each_time(tmp_path: Path) -> None:
-    """Also for another folder and another order of the same ingredients."""
-    made_of = ingredients()
-    turned = dataclasses.replace(made_of, series=dict(sorted(made_of.series.items(), reverse=True)))
-    assert bill(_wheel(tmp_path / "a"), made_of) == bill(_wheel(tmp_path / "b"), turned)
+def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The folder and the order of the materials do not matter."""
+    materials = materials_of()
+    reordered = dataclasses.replace(materials, series=dict(sorted(materials.series.items(), reverse=True)))
+    assert bill(_wheel(tmp_path / "a"), materials) == bill(_wheel(tmp_path / "b"), reordered)
 
 
-def test_another_ingredient_gives_another_serial_number(tmp_path: Path) -> None:
-    wheel, made_of = _wheel(tmp_path), ingredients()
-    other = dataclasses.replace(made_of, runtime="13.0.97")
-    numbers = {json.loads(bill(wheel, one))["serialNumber"] for one in (made_of, other)}
+def test_another_material_gives_another_serial_number(tmp_path: Path) -> None:
+    wheel, materials = _wheel(tmp_path), materials_of()
+    other = dataclasses.replace(materials, runtime="13.0.97")
+    numbers = {json.loads(bill(wheel, one))["serialNumber"] for one in (materials, other)}
     assert len(numbers) == 2
 
 
@@ -83,7 +83,7 @@ def _contents(wheel: Path) -> dict[str, tuple[object, int, bytes]]:
         return {info.filename: (info.date_time, info.external_attr, archive.read(info)) for info in archive.infolist()}
 
 
-def test_injecting_keeps_everything_else(tmp_path: Path) -> None:
+def test_injecting_preserves_all_other_members(tmp_path: Path) -> None:
     wheel = _wheel(tmp_path)
     before = _contents(wheel)
     sbom.inject(wheel, b"{}")
@@ -96,7 +96,7 @@ def test_injecting_keeps_everything_else(tmp_path: Path) -> None:
     assert list(wheel_file.record_problems(wheel_file.unpack(wheel, tmp_path / "unpacked"))) == []
 
 
-def test_injecting_twice_replaces_and_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_injecting_again_replaces_the_bill_and_gives_the_same_bytes(tmp_path: Path) -> None:
     wheel = _wheel(tmp_path)
     sbom.inject(wheel, b"{}")
     once = wheel.read_bytes()
@@ -105,7 +105,7 @@ def test_injecting_twice_replaces_and_gives_the_same_bytes(tmp_path: Path) -> No
     assert wheel.read_bytes() == once
 
 
-def test_a_wheel_without_record_is_refused(tmp_path: Path) -> None:
+def test_rejects_a_wheel_without_record(tmp_path: Path) -> None:
     wheel = tmp_path / CELL.wheel
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("nvdiffrast/__init__.py", "")
@@ -116,35 +116,35 @@ def test_a_wheel_without_record_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('"type": "library"', '"type": "libary"', "not CycloneDX 1.6"),
         ('"specVersion": "1.6"', '"specVersion": "1.6", "extra": 1', "not CycloneDX 1.6"),
         ("c" * 40, "b" * 40, "upstream: " + "c" * 40),
         ('"12.2.0"', '"12.2.1"', "compiler: 12.2.0"),
-        (f'"version": "{CELL.version}"', '"version": "0"', "is about version 0"),
+        (f'"version": "{CELL.version}"', '"version": "0"', "describes version 0"),
         ("NVIDIA CUDA Toolkit EULA", "MIT", "cudart: NVIDIA CUDA Toolkit EULA"),
         ("a" * 64, "b" * 64, "wheel: " + "a" * 64),
         ('"bom-ref": "cudart"', '"bom-ref": "cudart2"', "cudart: "),
     ],
 )
-def test_what_is_not_so_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_reports_wrong_contents(tmp_path: Path, old: str, new: str, message: str) -> None:
     def change(text: str) -> str:
         assert old in text
-        return _numbered(text.replace(old, new))
+        return _renumber(text.replace(old, new))
 
-    assert any(told in problem for problem in _with_bill(tmp_path, change))
+    assert any(message in problem for problem in _problems_of_changed_bill(tmp_path, change))
 
 
-def test_a_changed_byte_is_told_by_the_serial_number(tmp_path: Path) -> None:
-    assert _with_bill(tmp_path, lambda text: text.replace("6" * 64, "7" + "6" * 63)) == [
-        "the serial number does not follow from the content"
+def test_serial_number_detects_a_changed_byte(tmp_path: Path) -> None:
+    assert _problems_of_changed_bill(tmp_path, lambda text: text.replace("6" * 64, "7" + "6" * 63)) == [
+        "the serial number does not match the content"
     ]
 
 
-def test_a_runtime_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_reports_a_listed_runtime_that_is_not_in_the_wheel(tmp_path: Path) -> None:
     wheel = _wheel(tmp_path)
-    content = bill(wheel, ingredients())
+    content = bill(wheel, materials_of())
     parts = text_parts(CELL)
     bare = parts.write(tmp_path)
     sbom.inject(bare, content)

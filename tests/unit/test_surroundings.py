@@ -49,7 +49,7 @@ VARIABLES = {
 }
 # Unit tests that run pip, uv, git, twine, compilers and the doctor, or look for caches.
 MODULES = (
-    *("cache", "compilers", "doctor", "doctor_machine", "download", "interpreters", "libraries", "packages"),
+    *("cache", "compilers", "doctor", "doctor_machine", "download", "interpreters", "library_reader", "packages"),
     *("process", "toolchain", "upload", "upstream"),
 )
 

@@ -1,4 +1,4 @@
-"""scripts.toolchain.providers and scripts.support.environments: which provider, verified how; no network."""
+"""Tests of scripts.toolchain.providers and scripts.support.environments; they use no network."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def write_nvcc(path: Path, version: str, top: Path) -> None:
 
 @pytest.fixture
 def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeHome:
-    """A machine without CUDA, and a way to give it one."""
+    """Remove CUDA from the environment and return a function that creates a toolkit."""
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/bin")
     monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path / "cache"))
 
-    def made(version: str = "12.4.131", header: int | None = 12040, folder: str = "cuda") -> Path:
+    def make(version: str = "12.4.131", header: int | None = 12040, folder: str = "cuda") -> Path:
         home = tmp_path / folder
         write_nvcc(home / "bin" / "nvcc", version, home)
         if header is not None:
@@ -53,19 +53,20 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeHome:
             (home / "include" / "cuda_runtime_api.h").write_text(f"#define CUDART_VERSION  {header}\n")
         return home
 
-    return made
+    return make
 
 
 @pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
-def test_system(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_uses_the_toolkit_of_the_environment_variable(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv(variable, str(make_home()))
     assert providers.availability(toolkit(SYSTEM)) is None
     home = providers.provide(toolkit(SYSTEM))
     assert (home.path, home.version, home.provider) == (make_home(), "12.4.131", "system")
-    assert home.nvcc == make_home() / "bin" / "nvcc"
 
 
-def test_system_by_nvcc_on_path_that_is_a_script(
+def test_finds_the_toolkit_of_an_nvcc_script_on_path(
     make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     home = make_home()
@@ -74,8 +75,8 @@ def test_system_by_nvcc_on_path_that_is_a_script(
     assert providers.provide(toolkit(SYSTEM)).path == home
 
 
-def test_cuda_home_comes_before_nvcc_on_path(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CUDA_HOME that does not fit is somebody's mistake to hear of, not to be passed over."""
+def test_cuda_home_takes_precedence_over_nvcc_on_path(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unsuitable CUDA_HOME is an error; the nvcc on PATH must not be used instead."""
     monkeypatch.setenv("PATH", str(make_home() / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_HOME", str(make_home("11.8.89", 11080, "old")))
     with pytest.raises(ToolchainError, match=r"old is CUDA 11\.8, not 12\.4"):
@@ -89,34 +90,35 @@ def test_cuda_home_comes_before_nvcc_on_path(make_home: MakeHome, monkeypatch: p
         ("13.0.88", 13000, r"is CUDA 13\.0, not 12\.4"),
         ("12.4.131", None, r"has no include/cuda_runtime_api\.h"),
         ("12.4.131", 12060, r"has the runtime headers of CUDA 12\.6, not 12\.4"),
-        ("12.4", 12040, "does not say its version"),
+        ("12.4", 12040, "prints no version"),
     ],
 )
-def test_system_that_does_not_fit(
+def test_rejects_an_unsuitable_system_toolkit(
     make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, version: str, header: int | None, message: str
 ) -> None:
     monkeypatch.setenv("CUDA_HOME", str(make_home(version, header)))
-    said = providers.availability(toolkit(SYSTEM))
-    assert said is not None
+    assert providers.availability(toolkit(SYSTEM)) is not None
     with pytest.raises(ToolchainError, match=message):
         providers.provide(toolkit(SYSTEM))
 
 
-def test_system_without_nvcc(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rejects_a_system_toolkit_without_nvcc(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert "has no nvcc that runs" in str(providers.availability(toolkit(SYSTEM)))
+    assert "has no working nvcc" in str(providers.availability(toolkit(SYSTEM)))
 
 
-def test_nothing_here(make_home: MakeHome) -> None:
+def test_error_lists_the_reason_for_each_provider(make_home: MakeHome) -> None:
     assert providers.availability(toolkit(UNLOCKED, SYSTEM)) == (
-        "unlocked: run `nox -s lock -- cu124`; no CUDA 12.4 on the system (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
+        "unlocked: run `nox -s lock -- cu124`; the system has no CUDA 12.4 (CUDA_HOME, CUDA_PATH, nvcc on PATH)"
     )
-    with pytest.raises(ToolchainError, match=r"redist: unlocked: .*; system: no CUDA") as raised:
+    with pytest.raises(ToolchainError, match=r"redist: unlocked: .*; system: the system has no CUDA") as raised:
         providers.provide(toolkit(UNLOCKED, SYSTEM))
-    assert raised.value.hint == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4"
+    assert raised.value.hint == "run `nox -s lock -- cu124`, or set CUDA_HOME to a CUDA 12.4 toolkit"
 
 
-def test_providers_are_tried_in_order(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tries_providers_in_order(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_HOME", str(make_home()))
     assert providers.availability(toolkit(UNLOCKED, SYSTEM)) is None
     assert providers.provide(toolkit(UNLOCKED, SYSTEM)).provider == "system"
@@ -124,16 +126,16 @@ def test_providers_are_tried_in_order(make_home: MakeHome, monkeypatch: pytest.M
         providers.provide(toolkit(UNLOCKED, SYSTEM), provider="redist")
 
 
-def test_a_provider_that_is_not_the_toolkits(make_home: MakeHome) -> None:
+def test_rejects_a_provider_that_the_toolkit_does_not_have(make_home: MakeHome) -> None:
     with pytest.raises(UsageError, match="cu124 has no provider pypi") as raised:
         providers.provide(toolkit(UNLOCKED, SYSTEM), provider="pypi")
     assert raised.value.hint == "choose from: redist, system"
 
 
-def test_a_failing_provider_is_not_passed_over(
+def test_does_not_skip_a_provider_that_fails(
     make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A wrong hash must be heard of, not lead to whatever CUDA the system has."""
+    """A wrong hash is an error; the toolkit of the system must not be used instead."""
     lock = tmp_path / "cu124.txt"
     lock.write_text(f"nvidia-cuda-nvcc==12.4.1 {HASH}\n")
     monkeypatch.setenv("CUDA_HOME", str(make_home()))
@@ -148,13 +150,15 @@ def test_a_failing_provider_is_not_passed_over(
 
 
 @pytest.fixture
-def uv_puts(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Toolkit, list[list[str]]]:
-    """A CUDA 13.0 from the index, with uv's part played here: what it is called with is kept."""
+def simulated_uv(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[Toolkit, list[list[str]]]:
+    """Return a toolkit from the package index and a list that records the calls of a simulated uv."""
     lock = tmp_path / "cu130.txt"
     lock.write_text(f"nvidia-cuda-nvcc==13.0.88 {HASH}\nnvidia-cuda-runtime==13.0.96 {HASH}\n")
     calls: list[list[str]] = []
 
-    def put(command: list[str | os.PathLike[str]], **options: object) -> str:
+    def run_uv(command: list[str | os.PathLike[str]], **options: object) -> str:
         arguments = [os.fspath(part) for part in command]
         if "install" not in arguments:
             return process.call(command, echo=False, quiet=True)
@@ -167,39 +171,41 @@ def uv_puts(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (home / "include" / "cuda_runtime_api.h").write_text("#define CUDART_VERSION 13000\n")
         return ""
 
-    monkeypatch.setattr(providers, "call", put)
+    monkeypatch.setattr(providers, "call", run_uv)
     return toolkit(Provider("pypi", str(lock)), cuda="13.0"), calls
 
 
-def test_pypi(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
-    asked, calls = uv_puts
-    home = providers.provide(asked)
+def test_installs_the_toolkit_from_pypi_once(simulated_uv: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
+    requested, calls = simulated_uv
+    home = providers.provide(requested)
     assert home.path.is_relative_to(tmp_path / "cache" / "toolkits")
     assert home.components == {"nvidia-cuda-nvcc": "13.0.88", "nvidia-cuda-runtime": "13.0.96"}
     assert (home.path / "lib64" / "libcudart.so").read_text() == "runtime"
     assert {"--require-hashes", "--no-deps"} <= set(calls[0])
-    assert providers.provide(asked) == home
+    assert providers.provide(requested) == home
     assert len(calls) == 1
 
 
-def test_pypi_lies_under_its_locks_content(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
-    asked, calls = uv_puts
-    first = providers.provide(asked)
+def test_installs_again_after_the_lock_changed(simulated_uv: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
+    requested, calls = simulated_uv
+    first = providers.provide(requested)
     (tmp_path / "cu130.txt").write_text(f"nvidia-cuda-nvcc==13.0.89 {HASH}\n")
-    second = providers.provide(asked)
+    second = providers.provide(requested)
     assert first.path != second.path
     assert first.lock_sha256 != second.lock_sha256
     assert len(calls) == 2
 
 
-def test_pypi_of_another_version_leaves_nothing(uv_puts: tuple[Toolkit, list[list[str]]], tmp_path: Path) -> None:
-    asked = toolkit(*uv_puts[0].providers, cuda="13.2")
+def test_caches_nothing_if_pypi_has_another_version(
+    simulated_uv: tuple[Toolkit, list[list[str]]], tmp_path: Path
+) -> None:
+    requested = toolkit(*simulated_uv[0].providers, cuda="13.2")
     with pytest.raises(ToolchainError, match=r"is CUDA 13\.0, not 13\.2"):
-        providers.provide(asked)
+        providers.provide(requested)
     assert not list((tmp_path / "cache" / "toolkits").iterdir())
 
 
-def test_compiler_availability(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_missing_compiler(make_home: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     assert "no C++ compiler" in str(providers.compiler_availability(toolkit(SYSTEM)))
@@ -215,32 +221,32 @@ def cell(torch: str, platform: str) -> Cell:
     )
 
 
-def test_torch_lock() -> None:
+def test_returns_the_torch_lock_of_a_linux_cell() -> None:
     path = environments.torch_lock(cell("2.14.1", "linux_x86_64"))
     assert path.name == "2.14.1-cu130.txt"
     assert path.exists()
 
 
-def test_torch_lock_of_linux_does_not_serve_windows() -> None:
+def test_rejects_the_torch_lock_of_another_platform() -> None:
     with pytest.raises(ToolchainError, match=r"torch 2\.14\.1 for cu130 on win_amd64 is unlocked") as raised:
         environments.torch_lock(cell("2.14.1", "win_amd64"))
     assert raised.value.hint == "run `nox -s lock -- 2.14.1-cu130-win_amd64`"
 
 
-def test_environment_is_made_once(tmp_path: Path) -> None:
+def test_creates_an_environment_once(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("# nothing\n")
     python = Path(sys.executable)
-    first = environments.create(python, [empty], name="try", cache=tmp_path)
+    first = environments.create(python, [empty], name="example", cache=tmp_path)
     (first / "kept").touch()
-    assert environments.create(python, [empty], name="try", cache=tmp_path) == first
+    assert environments.create(python, [empty], name="example", cache=tmp_path) == first
     assert (first / "kept").exists()
     empty.write_text("# nothing else\n")
-    assert environments.create(python, [empty], name="try", cache=tmp_path) != first
+    assert environments.create(python, [empty], name="example", cache=tmp_path) != first
 
 
 @pytest.mark.parametrize("broken", ["complete.json", "bin/python"])
-def test_environment_that_is_not_whole_is_made_anew(tmp_path: Path, broken: str) -> None:
+def test_creates_an_incomplete_environment_again(tmp_path: Path, broken: str) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
     made = environments.create(Path(sys.executable), [empty], cache=tmp_path)
@@ -251,7 +257,7 @@ def test_environment_that_is_not_whole_is_made_anew(tmp_path: Path, broken: str)
     assert environments.interpreter(made).exists()
 
 
-def test_environment_needs_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_an_environment_without_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download_sizes, "expected", lambda *_: ())
     bare = tmp_path / "bare.txt"
     bare.write_text("packaging==26.0\n")
@@ -260,7 +266,7 @@ def test_environment_needs_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list((tmp_path / "environments").glob("*/complete.json"))
 
 
-def test_environment_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_rejects_an_environment_with_a_missing_lock(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match=r"gone\.txt is not there") as raised:
         environments.create(Path(sys.executable), [tmp_path / "gone.txt"], cache=tmp_path)
     assert raised.value.hint == "run `nox -s lock -- gone`"
@@ -271,13 +277,13 @@ def test_environment_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     [("cuda: str | None = '13.0'", "13.0"), ("cuda = '12.8'", "12.8"), ("cuda: Optional[str] = None", "")],
 )
 @pytest.mark.parametrize("folder", ["lib/python3.12/site-packages", "Lib/site-packages"])
-def test_torch_cuda(tmp_path: Path, line: str, expected: str, folder: str) -> None:
+def test_reads_the_cuda_version_of_torch(tmp_path: Path, line: str, expected: str, folder: str) -> None:
     package = tmp_path / folder / "torch"
     package.mkdir(parents=True)
     (package / "version.py").write_text(f"__version__ = '2.14.1+cu130'\n{line}\nhip = None\n")
     assert environments.torch_cuda(tmp_path) == expected
 
 
-def test_torch_cuda_without_torch(tmp_path: Path) -> None:
+def test_rejects_an_environment_without_torch(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="holds no torch"):
         environments.torch_cuda(tmp_path)

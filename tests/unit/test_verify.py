@@ -18,7 +18,7 @@ from scripts.errors import UsageError, VerifyError
 from scripts.matrix import matrix
 from scripts.wheel import audit_record, provenance, sbom
 from scripts.wheel.audit_record import Check
-from tests.unit.ingredients_factory import EPOCH, bill, ingredients
+from tests.unit.materials_factory import EPOCH, bill, materials_of
 from tests.unit.wheel_factory import CELL, CUDART, text_parts
 
 CHECKS = (Check("metadata", "passed", "fine"),)
@@ -57,7 +57,7 @@ def made(tmp_path: Path) -> Made:
     parts.members[f"nvdiffrast.libs/{CUDART}"] = b"the CUDA runtime"
     parts.edit_info(architectures={"sass": [*CELL.toolkit.architectures], "ptx": [CELL.toolkit.ptx]})
     wheel = parts.write(tmp_path)
-    sbom.inject(wheel, bill(wheel, ingredients()))
+    sbom.inject(wheel, bill(wheel, materials_of()))
     return _state(wheel)
 
 
@@ -68,10 +68,10 @@ def _state(wheel: Path, *, checks: tuple[Check, ...] = CHECKS) -> Made:
         (name,) = [name for name in archive.namelist() if name.endswith(sbom.NAME)]
         content = archive.read(name)
     stated = name, hashlib.sha256(content).hexdigest()
-    statement = provenance.make(wheel.name, record.sha256, stated, ingredients(), recipe="2", epoch=EPOCH)
+    statement = provenance.make(wheel.name, record.sha256, stated, materials_of(), recipe="2", epoch=EPOCH)
     folder = wheel.parent
-    copy = audit_record.state(record.sha256, "sbom", content, folder)
-    path = audit_record.state(record.sha256, "provenance", statement, folder)
+    copy = audit_record.save_statement(record.sha256, "sbom", content, folder)
+    path = audit_record.save_statement(record.sha256, "provenance", statement, folder)
     return Made(wheel, audit_record.save(audit_record.with_evidence(record, folder), folder), copy, path)
 
 
@@ -104,7 +104,7 @@ def test_what_nothing_else_states_is_held_by_the_record(made: Made) -> None:
 
 def test_another_bill_inside_the_wheel_is_found(made: Made) -> None:
     """With a line in RECORD that fits it: wheel and bill are both others than was stated."""
-    other = dataclasses.replace(ingredients(), runtime="13.0.97")
+    other = dataclasses.replace(materials_of(), runtime="13.0.97")
     sbom.inject(made.wheel, bill(made.wheel, other))
     assert made.blamed() == {"wheel", "sbom"}
 
@@ -174,7 +174,7 @@ def test_a_record_of_a_check_that_fails_is_found(made: Made) -> None:
     parts.edit(f"{parts.dist_info}/METADATA", "Name: nvdiffrast", "Name: other")
     parts.members[f"nvdiffrast.libs/{CUDART}"] = b"the CUDA runtime"
     wheel = parts.write(made.folder)
-    sbom.inject(wheel, bill(wheel, ingredients()))
+    sbom.inject(wheel, bill(wheel, materials_of()))
     assert _state(wheel).blamed() == {"record"}
 
 

@@ -1,4 +1,4 @@
-"""Wheels by construction: small real ELF files, our own texts, everything right until a test makes one thing wrong."""
+"""Creates small wheels with real ELF files, which are correct until a test changes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TORCH = TorchBuild("2.11", "2.11.0", "pypi")
 
 CELL = Cell(RELEASE, PYTHON, TOOLKIT, TORCH, LINUX)
 
-# Of our own writing; only what the audit looks for is said as the real one says it.
+# Written for the tests; only the texts that the audit searches are those of upstream.
 LICENCE = (
     "Nvidia Source Code License (1-Way Commercial)\n\n1. Definitions\n\n3.1 Redistribution.\n\n"
     "5. Limitation of Liability.\n" + "A stand-in for the text that upstream ships.\n" * 100
@@ -49,7 +49,7 @@ TORCH_LIBRARIES = ("libc10.so", "libtorch_python.so")
 
 
 def fat_binary(entries: Iterable[tuple[int, int]], flags: int = 0x11, payload: bytes = b"\x7fELF" * 4) -> bytes:
-    """A fat binary of (kind, architecture) entries: kind 1 is PTX, 2 SASS; architecture 90 is sm_90."""
+    """Return a fat binary with (kind, architecture) entries: kind 1 is PTX, 2 is SASS; architecture 90 is sm_90."""
     body = b""
     for kind, architecture in entries:
         header = struct.pack("<HHIQQIIIIQQQ", kind, 0x101, 64, len(payload), 0, 0, architecture, 0, 0, flags, 0, 0)
@@ -61,13 +61,13 @@ POLICY_FATBIN = fat_binary([(2, 80), (1, 90), (2, 90)])
 
 
 def compiler() -> str | None:
-    """A C compiler for Linux, or None."""
+    """Return the path of a C compiler for Linux, or None if this machine has no compiler."""
     return shutil.which("gcc") or shutil.which("cc")
 
 
 @dataclass(frozen=True)
 class Stub:
-    """A library that a module is linked against: its name, and the versioned symbol that it exports."""
+    """A library that a module is linked with, and the versioned symbol that it exports."""
 
     name: str
     symbol: str = ""
@@ -76,7 +76,7 @@ class Stub:
 
 @dataclass(frozen=True)
 class Module:
-    """What an ELF file is to have."""
+    """The properties of an ELF file to create."""
 
     needed: Sequence[Stub | str] = ()
     run_path: str = ""
@@ -87,13 +87,13 @@ class Module:
 
 @dataclass
 class ModuleMaker:
-    """Compiles modules, each once."""
+    """Compiles each module once."""
 
     folder: Path
     made: dict[str, bytes] = field(default_factory=dict)
 
     def make(self, module: Module) -> bytes:
-        """The bytes of an ELF shared library."""
+        """Return the contents of an ELF shared library."""
         key = hashlib.sha256(repr(module).encode()).hexdigest()[:16]
         if key not in self.made:
             work = self.folder / key
@@ -130,7 +130,7 @@ class ModuleMaker:
 
 def _cc(source: str, output: Path, *options: str) -> bytes:
     (output.parent / "source.c").write_text(source)
-    # -nostdlib: the compiler's own start files differ from one system to the next, and would need what they please.
+    # Use -nostdlib because the compiler's start files differ between systems and can add dependencies.
     command = [str(compiler()), "-shared", "-fPIC", "-nostdlib", "-o", str(output), "source.c", *options]
     command.append(f"-ffile-prefix-map={output.parent}=.")
     subprocess.run(command, check=True, cwd=output.parent)
@@ -138,26 +138,26 @@ def _cc(source: str, output: Path, *options: str) -> bytes:
 
 
 def plugin_names(cell: Cell) -> dict[str, str]:
-    """The members of the plugins by kind."""
+    """Return the members of the plugins by kind."""
     suffix = f".cpython-{cell.python.replace('.', '')}-x86_64-linux-gnu.so"
     names = {"cuda": "nvdiffrast_plugin", "gl": "nvdiffrast_plugin_gl"}
     return {kind: f"nvdiffrast/torch/{name}{suffix}" for kind, name in names.items()}
 
 
 def cuda_module() -> Module:
-    """A CUDA plugin that is right."""
+    """Return a correct CUDA plugin."""
     needed = (*TORCH_LIBRARIES, CUDART)
     return Module(needed, "$ORIGIN/../../nvdiffrast.libs", POLICY_FATBIN + POLICY_FATBIN)
 
 
 def gl_module() -> Module:
-    """A GL plugin that is right."""
+    """Return a correct GL plugin."""
     needed = (*TORCH_LIBRARIES, CUDART, "libGL.so.1", "libEGL.so.1")
     return Module(needed, "$ORIGIN/../../nvdiffrast.libs")
 
 
 def build_info(cell: Cell) -> dict[str, Any]:
-    """A build_info.json that is right."""
+    """Return a correct build_info.json."""
     source = cell.release.source
     pin = (
         {"sha256": source.sha256} if isinstance(source, RegistryPin) else {"commit": source.commit, "tree": source.tree}
@@ -181,7 +181,7 @@ def build_info(cell: Cell) -> dict[str, Any]:
 
 
 def metadata(cell: Cell) -> str:
-    """A METADATA that is right."""
+    """Return a correct METADATA."""
     return (
         f"Metadata-Version: 2.4\nName: nvdiffrast\nVersion: {cell.version}\nRequires-Python: >=3.9\n"
         "License-File: LICENSE.txt\nRequires-Dist: numpy\n"
@@ -216,9 +216,9 @@ SOURCES = {
 
 @dataclass
 class Parts:
-    """A wheel taken apart: change ``members`` or ``file_name``, then :meth:`write` it with a RECORD that fits.
+    """The parts of a wheel: change ``members`` or ``file_name``, then :meth:`write` the wheel with a correct RECORD.
 
-    With ``bill`` it gets a bill of materials for the members as they are, where they can be read.
+    With ``bill``, the wheel gets a bill of materials for its members, if they are readable.
     """
 
     cell: Cell
@@ -228,11 +228,11 @@ class Parts:
 
     @property
     def dist_info(self) -> str:
-        """The dist-info folder."""
+        """Return the name of the dist-info folder."""
         return f"nvdiffrast-{self.cell.version}.dist-info"
 
     def edit(self, member: str, old: str, new: str) -> None:
-        """Replace ``old``, which must be there, in a text member."""
+        """Replace ``old`` in a text member, which must contain it."""
         text = self.members[member].decode()
         assert old in text, f"{old!r} is not in {member}"
         self.members[member] = text.replace(old, new).encode()
@@ -243,19 +243,19 @@ class Parts:
         self.members["nvdiffrast/build_info.json"] = json.dumps({**info, **changes}).encode()
 
     def record(self) -> str:
-        """RECORD for the members as they are."""
+        """Return a correct RECORD for the current members."""
         rows = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in self.members.items()]
         return "\n".join([*rows, f"{self.dist_info}/RECORD,,"]) + "\n"
 
     def write(self, folder: Path, record: str | None = None) -> Path:
-        """Write the wheel, with another RECORD if one is given."""
+        """Write the wheel; ``record`` replaces the correct RECORD."""
         path = folder / self.file_name
         self._write(path, record)
         if self.bill:
-            from tests.unit import ingredients_factory
+            from tests.unit import materials_factory
 
             with suppress(PipelineError):
-                content = ingredients_factory.bill(path, ingredients_factory.ingredients(self.cell))
+                content = materials_factory.bill(path, materials_factory.materials_of(self.cell))
                 self.members[sbom.member(self.dist_info)] = content
                 self._write(path, record)
         return path
@@ -272,7 +272,7 @@ def _digest(content: bytes) -> str:
 
 
 def text_parts(cell: Cell = CELL) -> Parts:
-    """The parts of a wheel of series 0.3 that are not shared libraries."""
+    """Return the parts of a wheel of series 0.3 without shared libraries."""
     info = f"nvdiffrast-{cell.version}.dist-info"
     tag = f"{cell.python_tag}-{cell.python_tag}-{cell.platform.wheel_tag}"
     members = {
@@ -294,7 +294,7 @@ def text_parts(cell: Cell = CELL) -> Parts:
 
 
 def good_parts(maker: ModuleMaker, cell: Cell = CELL, modules: Mapping[str, Module] | None = None) -> Parts:
-    """The parts of a repaired Linux wheel of series 0.3 with which nothing is wrong."""
+    """Return the parts of a correct, repaired Linux wheel of series 0.3."""
     modules = modules or {"cuda": cuda_module(), "gl": gl_module()}
     parts = text_parts(cell)
     parts.bill = True

@@ -1,7 +1,7 @@
-"""Build nvdiffrast: upstream's source wheel, or with BUILD_BINARY_WHEEL=1 a wheel with the extensions inside.
+"""Build nvdiffrast: upstream's source wheel, or with BUILD_BINARY_WHEEL=1 a wheel with compiled extensions.
 
-A release line that cannot compile just in time is always built with its extension.
-TORCH_CUDA_ARCH_LIST says what a binary wheel is compiled for, CUDA_HOME and CXX with what.
+A release line without just-in-time compilation is always built with its extension. For a binary wheel,
+TORCH_CUDA_ARCH_LIST sets the architectures, CUDA_HOME the toolkit and CXX the host compiler.
 """
 
 import os
@@ -17,7 +17,7 @@ sys.path.insert(0, str(TREE / "wheel_build"))
 import metadata  # noqa: E402
 from layout import read_layout  # noqa: E402
 
-# File modes go into the wheel; they must not depend on who builds.
+# The wheel contains file modes, which must not depend on the umask of the user.
 os.umask(0o022)
 
 layout = read_layout(TREE)

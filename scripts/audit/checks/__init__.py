@@ -1,7 +1,7 @@
-"""The audit's checks, by concern. A check is a function of a Subject that yields what is wrong; nothing is good.
+"""The checks of the audit, one module per topic.
 
-It raises UntestedError where it cannot be made here, and may raise another PipelineError where the wheel is too damaged
-to be read.
+A check is a function that takes a Subject and yields one message per problem; no message means that it passed. It
+raises UntestedError if it is not possible on this machine, and another PipelineError if the wheel is too damaged.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Protocol
 
 from scripts.errors import AuditError, UntestedError
 from scripts.model import Cell
-from scripts.wheel import libraries, wheel_policy
+from scripts.wheel import library_reader, wheel_policy
 from scripts.wheel.build_info import BuildInfo
-from scripts.wheel.shared_library import Binary
+from scripts.wheel.shared_library import SharedLibrary
 from scripts.wheel.wheel_file import Wheel
 from scripts.wheel.wheel_policy import LIBRARY_FOLDER, WheelPolicy
 
@@ -25,7 +25,7 @@ BUILD_INFO = "nvdiffrast/build_info.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """The wheel under audit and what it is held against; ``interpreter`` is a Python with torch to import it in."""
+    """The audited wheel and its cell; ``interpreter`` is a Python with torch for the import checks."""
 
     wheel: Wheel
     cell: Cell
@@ -34,56 +34,56 @@ class Subject:
 
     @cached_property
     def policy(self) -> WheelPolicy:
-        """What a wheel of this cell may hold and need."""
+        """Return the policy for a wheel of this cell."""
         return wheel_policy.for_cell(self.cell)
 
     @cached_property
     def info(self) -> BuildInfo:
-        """build_info.json.
+        """Return build_info.json.
 
         Raises:
-            AuditError: it is missing or malformed.
+            AuditError: if it is missing or malformed.
         """
         return BuildInfo.parse(self.wheel.read(BUILD_INFO))
 
     @property
     def trusted_info(self) -> BuildInfo:
-        """build_info.json for a check that is about something else.
+        """Return build_info.json for a check of other files.
 
         Raises:
-            UntestedError: it cannot be read; the check of build_info.json itself says why.
+            UntestedError: if it is missing or malformed; the check "build-info" reports the details.
         """
         try:
             return self.info
         except AuditError as error:
-            raise UntestedError("build_info.json cannot be read") from error
+            raise UntestedError("build_info.json is missing or malformed") from error
 
     @cached_property
     def bundled(self) -> tuple[str, ...]:
-        """The members that are there beside the package: all that is in nvdiffrast.libs, and any strange library."""
+        """Return the bundled members: everything in nvdiffrast.libs, and other shared libraries except the plugins."""
         return tuple(
             name
             for name in self.wheel.files
             if name.startswith(f"{LIBRARY_FOLDER}/")
-            or (libraries.is_shared_library(name) and name not in self.plugins.values())
+            or (library_reader.is_shared_library(name) and name not in self.plugins.values())
         )
 
     @cached_property
-    def binaries(self) -> dict[str, Binary]:
-        """All shared libraries of the wheel by member name.
+    def shared_libraries(self) -> dict[str, SharedLibrary]:
+        """Return the shared libraries of the wheel by member name.
 
         Raises:
-            AuditError: one is damaged.
+            AuditError: if a library is damaged.
         """
         return {
-            name: libraries.read(self.wheel.folder / name)
+            name: library_reader.read(self.wheel.folder / name)
             for name in self.wheel.files
-            if libraries.is_shared_library(name)
+            if library_reader.is_shared_library(name)
         }
 
     @cached_property
     def plugins(self) -> dict[str, str]:
-        """The member that holds each plugin, by its kind; one that is missing is not there."""
+        """Return the member of each plugin by its kind, without the plugins that are missing."""
         candidates = {
             plugin.kind: [plugin.member + suffix for suffix in self.policy.suffixes] for plugin in self.policy.plugins
         }
@@ -92,8 +92,8 @@ class Subject:
 
 
 class CheckFunction(Protocol):
-    """What a check looks like."""
+    """The type of a check."""
 
     def __call__(self, subject: Subject, /) -> Iterable[str]:
-        """Yield what is wrong."""
+        """Yield one message per problem."""
         ...

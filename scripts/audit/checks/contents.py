@@ -1,4 +1,4 @@
-"""What the wheel holds: the plugins, the sources for the fallback, nothing that does not belong."""
+"""Checks of the members of the wheel: plugins, sources and unexpected files."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 
 
 def plugins(subject: Subject) -> Iterator[str]:
-    """Every plugin that the release has is there, for this Python, once."""
+    """Check that the wheel contains each plugin of the release exactly once, for this Python."""
     for plugin in subject.policy.plugins:
-        wanted = [plugin.member + suffix for suffix in subject.policy.suffixes]
-        count = sum(name in subject.wheel.files for name in wanted)
+        names = [plugin.member + suffix for suffix in subject.policy.suffixes]
+        count = sum(name in subject.wheel.files for name in names)
         if count != 1:
-            yield f"the {plugin.kind} plugin is there {count} times; looked for {' and '.join(wanted)}"
+            yield f"the {plugin.kind} plugin occurs {count} times instead of once; expected {' or '.join(names)}"
 
 
 def members(subject: Subject) -> Iterator[str]:
-    """At the top there is the package and what belongs to it; nothing is upstream's samples' or cannot be imported."""
+    """Check for unexpected top-level members, for data of upstream's samples, and for modules with invalid names."""
     allowed = (*subject.policy.top_level, subject.wheel.dist_info)
-    # On Windows the runtime of a module at the top level lies beside it; bundled libraries have a check of their own.
+    # On Windows the CUDA runtime is beside a top-level module. Another check covers the bundled libraries.
     names = {name.partition("/")[0] for name in subject.wheel.files if "/" in name or name not in subject.bundled}
-    strangers = [name for name in sorted(names) if not matches(name, allowed)]
-    strangers += [name for name in subject.wheel.files if matches(name, subject.policy.forbidden)]
-    yield from (f"{name} does not belong into the wheel" for name in strangers)
+    unexpected = [name for name in sorted(names) if not matches(name, allowed)]
+    unexpected += [name for name in subject.wheel.files if matches(name, subject.policy.forbidden)]
+    yield from (f"{name} must not be in the wheel" for name in unexpected)
     modules = (name for name in subject.wheel.files if name.endswith(".py") and name not in subject.policy.not_imported)
-    yield from (f"{name} cannot be imported by that name" for name in modules if not _is_importable(name))
+    yield from (f"{name} is not a valid module name" for name in modules if not _is_importable(name))
 
 
 def sources(subject: Subject) -> Iterator[str]:
-    """What upstream's just-in-time fallback compiles is there, with every header of its own that it includes."""
+    """Check that all files that upstream's just-in-time fallback compiles and includes are in the wheel."""
     files = subject.wheel.files
     if not subject.policy.sources:
         return
@@ -46,7 +46,7 @@ def sources(subject: Subject) -> Iterator[str]:
             continue
         for include in _INCLUDE.findall(subject.wheel.read(name)):
             header = posixpath.normpath(posixpath.join(posixpath.dirname(name), include.decode("utf-8", "replace")))
-            # A folder that is not there either is another project's (TensorFlow's, for one, is mentioned).
+            # A header whose folder is missing belongs to another project, such as TensorFlow.
             if header not in files and posixpath.dirname(header) in folders:
                 yield f"{header} is missing: {name} includes it"
 

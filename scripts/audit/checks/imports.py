@@ -1,8 +1,7 @@
-"""Import in a clean environment, in a fresh interpreter, with no compiler in sight."""
+"""Checks that import the wheel in a new process without a compiler."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -10,36 +9,56 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from scripts.audit.checks import Subject
-from scripts.audit.checks.metadata import torch_is_of_its_line
+from scripts.audit.checks.metadata import is_of_torch_line
 from scripts.errors import AuditError, CommandError, UntestedError
 from scripts.support.process import call
 
 PROBE = Path(__file__).resolve().parent.parent / "import_probe.py"
-# Seconds; importing torch from a cold disk takes a minute at worst.
-_PATIENCE = 600.0
+# Importing torch from a cold disk takes up to a minute.
+_TIMEOUT_SECONDS = 600.0
 _GL_PACKAGES = "libegl1 libgl1"
 
 
 def cuda_plugin(subject: Subject) -> Iterator[str]:
-    """nvdiffrast.torch imports, and the CUDA plugin is the precompiled one."""
+    """Check that nvdiffrast.torch can be imported and uses the precompiled CUDA plugin."""
     yield from _plugin(subject, "cuda")
 
 
 def gl_plugin(subject: Subject) -> Iterator[str]:
-    """The GL plugin is the precompiled one."""
+    """Check that nvdiffrast.torch uses the precompiled GL plugin."""
     if not any(plugin.kind == "gl" for plugin in subject.policy.plugins):
         return
-    missing = _answer(subject).get("missing_gl", [])
+    missing = _probe(subject).missing_gl
     if missing:
-        raise UntestedError(f"{', '.join(missing)} not on this machine: apt-get install {_GL_PACKAGES}")
+        raise UntestedError(f"this machine has no {' and no '.join(missing)}: apt-get install {_GL_PACKAGES}")
     yield from _plugin(subject, "gl")
 
 
+class _PluginResult(BaseModel, frozen=True):
+    """The file of an imported plugin and whether it belongs to the wheel, or the error of the import."""
+
+    file: str = ""
+    inside: bool = False
+    error: str | None = None
+
+
+class _ProbeResult(BaseModel, frozen=True):
+    """The JSON document that import_probe.py writes; ``crash`` is set if it wrote no document."""
+
+    crash: str | None = None
+    torch_error: str | None = None
+    torch: str = ""
+    cuda: str | None = None
+    missing_gl: list[str] = []
+    plugins: dict[str, _PluginResult] = {}
+
+
 @dataclass(frozen=True)
-class _Question:
+class _ProbeOptions:
     wheel: Path
     interpreter: Path
     series: str
@@ -47,41 +66,40 @@ class _Question:
 
 
 def _plugin(subject: Subject, kind: str) -> Iterator[str]:
-    answer = _answer(subject)
-    found = answer["plugins"].get(kind, {"error": "no answer"})
-    if "error" in found:
-        yield found["error"]
-    elif not found["inside"]:
-        yield f"the {kind} plugin came from {found['file']}, outside of the wheel"
+    result = _probe(subject).plugins.get(kind, _PluginResult(error="the probe has no result for it"))
+    if result.error is not None:
+        yield result.error
+    elif not result.inside:
+        yield f"the {kind} plugin was imported from {result.file}, which is outside of the wheel"
 
 
-def _answer(subject: Subject) -> dict[str, Any]:
-    """What the probe found.
+def _probe(subject: Subject) -> _ProbeResult:
+    """Return the result of the probe.
 
     Raises:
-        UntestedError: no interpreter was given, or it is not what the wheel is for.
-        AuditError: the wheel cannot be installed, or kills the interpreter.
+        UntestedError: if no interpreter was given, or it does not match the cell.
+        AuditError: if the wheel cannot be installed, or the interpreter crashes.
     """
     cell = subject.cell
     if subject.interpreter is None:
         raise UntestedError(f"no environment with torch {cell.torch.line} was given: --torch-environment DIR")
     if cell.platform.name != _this_platform():
-        raise UntestedError(f"a wheel for {cell.platform.name} does not import on {_this_platform()}")
+        raise UntestedError(f"a wheel for {cell.platform.name} cannot be imported on {_this_platform()}")
     python = _version(subject.interpreter)
     if python != cell.python:
-        raise UntestedError(f"{subject.interpreter} is Python {python}, the wheel is for {cell.python}")
+        raise UntestedError(f"{subject.interpreter} is Python {python}, but the wheel is for {cell.python}")
     kinds = tuple(plugin.kind for plugin in subject.policy.plugins)
-    answer = _ask(_Question(subject.wheel.path, subject.interpreter, cell.release.series, kinds))
-    if "crash" in answer:
-        raise AuditError(answer["crash"])
-    if "torch_error" in answer:
-        raise UntestedError(f"torch does not import in {subject.interpreter}: {answer['torch_error']}")
-    if not torch_is_of_its_line(answer["torch"], cell.torch.line) or answer["cuda"] != cell.toolkit.cuda:
+    result = _run_probe(_ProbeOptions(subject.wheel.path, subject.interpreter, cell.release.series, kinds))
+    if result.crash is not None:
+        raise AuditError(result.crash)
+    if result.torch_error is not None:
+        raise UntestedError(f"{subject.interpreter} cannot import torch: {result.torch_error}")
+    if not is_of_torch_line(result.torch, cell.torch.line) or result.cuda != cell.toolkit.cuda:
         raise UntestedError(
-            f"{subject.interpreter} has torch {answer['torch']} with CUDA {answer['cuda']}, "
-            f"the wheel is for torch {cell.torch.line} with CUDA {cell.toolkit.cuda}"
+            f"{subject.interpreter} has torch {result.torch} with CUDA {result.cuda}, "
+            f"but the wheel is for torch {cell.torch.line} with CUDA {cell.toolkit.cuda}"
         )
-    return answer
+    return result
 
 
 def _version(interpreter: Path) -> str:
@@ -89,37 +107,36 @@ def _version(interpreter: Path) -> str:
     try:
         return call([interpreter, "-I", "-c", program], echo=False, quiet=True).strip()
     except CommandError as error:
-        raise UntestedError(f"{interpreter} does not run: {error}") from error
+        raise UntestedError(f"{interpreter} is not a working interpreter: {error}") from error
 
 
 @cache
-def _ask(question: _Question) -> dict[str, Any]:
-    """Install the wheel into a folder of its own, run the probe with that folder alone beside the interpreter's."""
+def _run_probe(options: _ProbeOptions) -> _ProbeResult:
+    """Install the wheel into a new folder and run the probe with that folder added to sys.path."""
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-audit-") as temporary:
         scratch = Path(temporary).resolve()
-        target, empty, answer = scratch / "installed", scratch / "empty", scratch / "answer.json"
+        target, empty, output = scratch / "installed", scratch / "empty", scratch / "result.json"
         empty.mkdir()
         try:
-            call(_install(question, target), echo=False, quiet=True)
+            call(_install(options, target), echo=False, quiet=True)
             command: list[str | Path] = [
-                question.interpreter,
+                options.interpreter,
                 "-I",
                 "-B",
                 PROBE,
                 target,
-                answer,
-                question.series,
-                *question.kinds,
+                output,
+                options.series,
+                *options.kinds,
             ]
-            call(command, env=_environment(empty), cwd=empty, timeout=_PATIENCE, echo=False, quiet=True)
-            found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            call(command, env=_environment(empty), cwd=empty, timeout=_TIMEOUT_SECONDS, echo=False, quiet=True)
+            return _ProbeResult.model_validate_json(output.read_text(encoding="utf-8"))
         except CommandError as error:
-            # The interpreter suits the wheel: an installer that refuses, or a crash, is the wheel's fault.
-            return {"crash": f"{error}: {' '.join(error.output.split())}"}
-        return found
+            # The interpreter matches the wheel, so the wheel causes a failed installation or a crash.
+            return _ProbeResult(crash=f"{error}: {' '.join(error.output.split())}")
 
 
-def _install(question: _Question, target: Path) -> list[str | Path]:
+def _install(options: _ProbeOptions, target: Path) -> list[str | Path]:
     uv = [
         sys.executable,
         "-m",
@@ -132,11 +149,11 @@ def _install(question: _Question, target: Path) -> list[str | Path]:
         "--no-deps",
         "--no-config",
     ]
-    return [*uv, "--python", question.interpreter, "--target", target, question.wheel]
+    return [*uv, "--python", options.interpreter, "--target", target, options.wheel]
 
 
 def _environment(empty: Path) -> dict[str, str]:
-    """No compiler, no ninja, no nvcc, no kernels that were compiled here earlier."""
+    """Return variables that hide compilers, ninja, nvcc and kernels that were compiled earlier."""
     cleared = dict.fromkeys(("LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_PATH", "CC", "CXX"), "")
     return {**cleared, "PATH": str(empty), "HOME": str(empty), "TORCH_EXTENSIONS_DIR": str(empty)}
 

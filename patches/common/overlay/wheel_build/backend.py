@@ -1,4 +1,4 @@
-"""setuptools' PEP 517 backend; a binary wheel additionally needs torch, also under build isolation."""
+"""The PEP 517 backend of setuptools, which also requires torch to build a binary wheel."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ __all__ = ["build_sdist", "build_wheel", "get_requires_for_build_sdist", "get_re
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """What the front end installs before building: nothing more for a source wheel, torch and ninja for a binary one.
+    """Return the requirements of the build: those of setuptools, and torch, ninja and numpy for a binary wheel.
 
-    NVDIFFRAST_TORCH_REQUIREMENT (default "torch") pins the torch that the wheel will be bound to.
+    NVDIFFRAST_TORCH_REQUIREMENT (default "torch") pins the torch version that the wheel will require.
     """
     required = list(_setuptools.get_requires_for_build_wheel(config_settings))
     if read_layout(Path.cwd()).binary:

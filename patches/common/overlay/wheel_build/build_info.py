@@ -1,4 +1,4 @@
-"""nvdiffrast/build_info.json: what a wheel says of its own making; when and where it was built is not in it."""
+"""Writes nvdiffrast/build_info.json, which states how a wheel was built, but not when or where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from objects import Nvcc, first_line
 
 
 def architectures(flags: Sequence[str]) -> dict[str, list[str]]:
-    """SASS and PTX by compute capability, read off nvcc's -gencode flags."""
+    """Return the compute capabilities of SASS and PTX in the -gencode flags of nvcc."""
     found: dict[str, set[tuple[int, ...]]] = {"sm": set(), "compute": set()}
     for flag in flags:
         for kind, number in re.findall(r"code=(sm|compute)_(\d+)[a-z]?", flag):
@@ -28,14 +28,14 @@ def architectures(flags: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _number(version_line: str) -> str:
-    """The last thing in a compiler's version line that looks like a version: 13.0.88, 12.2.0."""
+    """Return the last version number in the version line of a compiler: 13.0.88, 12.2.0."""
     return re.findall(r"\d+\.\d+(?:\.\d+)*", version_line)[-1]
 
 
 def write(build_lib: Path, layout: Layout, nvcc: Nvcc, host_flags: Sequence[str]) -> None:
     """Write the file into the package under ``build_lib``.
 
-    NVDIFFRAST_CELL names the cell; NVDIFFRAST_PARTIAL=1 marks a wheel with narrowed architectures.
+    NVDIFFRAST_CELL is the id of the cell; NVDIFFRAST_PARTIAL=1 marks a wheel that does not contain all architectures.
     """
     license_text = Path("LICENSE.txt").read_bytes()
     info = {

@@ -1,8 +1,9 @@
-"""The binary wheel: upstream's plugins compiled by torch's own cpp_extension, with torch's flags.
+"""Builds the plugins of a binary wheel with torch's cpp_extension and its flags.
 
-Two things differ from a plain CUDAExtension. Kernels never see torch or Python, so they are compiled apart, once. And
-all C++ files of a kind go into one translation unit against narrow headers: one for host files, one for the bindings,
-for all plugins together. Each plugin is then linked from the same objects; the linker drops what it does not use.
+There are two differences from a plain CUDAExtension. Kernels use neither torch nor Python, so they are compiled
+separately, and only once. All C++ files are compiled in two translation units with reduced headers: one for the host
+files and one for the bindings of all plugins. Each plugin is linked from the same objects; the linker removes unused
+sections.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from layout import Layout, Plugin
 from setuptools import Extension
 from torch.utils import cpp_extension
 
-# As in upstream's own build of its plugins.
+# The definitions of upstream's own build.
 _DEFINES = ("-DNVDR_TORCH",)
-# What torch and every Python agree on, whatever flags this Python was built with; sections let the linker drop what a
-# plugin does not use; the maps keep this machine's folders out of the binary.
+# These flags replace those that this Python was built with. Sections let the linker remove unused functions and data.
 _HOST_FLAGS = ("-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-g0", "-ffunction-sections", "-fdata-sections")
 _LINK_FLAGS = ("-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-s", "-Wl,-z,relro", "-Wl,--build-id=sha1")
 
-# Definitions in place of two that older systems lack:
-# - libstdc++'s headers since GCC 11 refer to glibc's __libc_single_threaded. Ours says that there are always threads.
-# - <iostream> since GCC 13 refers to std::ios_base_library_init, so that libstdc++ initializes the streams. The static
-#   library's definition would make streams of its own; with ours, the plugin asks the system's libstdc++ for them.
+# Replacements of two definitions that older systems do not have:
+# - libstdc++'s headers since GCC 11 refer to glibc's __libc_single_threaded. The replacement states that there are
+#   always several threads.
+# - <iostream> since GCC 13 refers to std::ios_base_library_init, so that libstdc++ initializes the streams. The
+#   definition in the static library would create separate streams; with the replacement, the plugin uses the streams of
+#   the system's libstdc++.
 _OLDER_SYSTEMS = """\
 #ifdef __linux__
 extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded;
@@ -58,13 +60,13 @@ def _includes(sources: Sequence[str]) -> str:
 
 
 def host_unit(plugins: Sequence[Plugin]) -> str:
-    """All C++ files that know nothing of Python, each once, as one translation unit."""
+    """Return a translation unit that includes each C++ file without Python once."""
     sources = dict.fromkeys(source for plugin in plugins for source in plugin.host)
     return f"#define AT_PER_OPERATOR_HEADERS\n{_OLDER_SYSTEMS}{_includes(list(sources))}{_NO_PYTHON}"
 
 
 def bindings_unit(plugins: Sequence[Plugin]) -> str:
-    """The modules themselves, each under its own name, as one translation unit."""
+    """Return a translation unit that includes the bindings of all plugins, each with its own module name."""
     parts = [
         f"#undef TORCH_EXTENSION_NAME\n#define TORCH_EXTENSION_NAME {plugin.name}\n{_includes(plugin.bindings)}"
         for plugin in plugins
@@ -73,9 +75,10 @@ def bindings_unit(plugins: Sequence[Plugin]) -> str:
 
 
 def _cuda_library_includes() -> list[str]:
-    """Headers of cuBLAS, cuSPARSE and cuSOLVER, which torch's own headers want: from the nvidia-* wheels beside torch.
+    """Return the folders with the headers of cuBLAS, cuSPARSE and cuSOLVER in the nvidia-* wheels beside torch.
 
-    A minimal toolkit has none of them; a full one comes first on the include path.
+    The headers of torch include them, but a minimal toolkit does not contain them. A full toolkit comes first on the
+    include path.
     """
     packages = Path(torch.__file__).parent.parent / "nvidia"
     return [str(folder) for folder in sorted(packages.glob("*/include"))]
@@ -83,23 +86,23 @@ def _cuda_library_includes() -> list[str]:
 
 def _cuda_home() -> Path:
     if cpp_extension.CUDA_HOME is None:
-        raise SystemExit("error: no CUDA toolkit: set CUDA_HOME to the folder that holds bin/nvcc")
+        raise SystemExit("error: no CUDA toolkit: set CUDA_HOME to the folder that contains bin/nvcc")
     return Path(cpp_extension.CUDA_HOME)
 
 
 def _host_compiler() -> tuple[str, str]:
-    """The C++ compiler's command and the line that states its version."""
+    """Return the command of the C++ compiler and the line with its version."""
     if os.name == "nt":
-        # cl has no option for it: without arguments it states its version, on standard error.
+        # cl has no version option; without arguments it prints its version to standard error.
         return "cl", objects.first_line(["cl"], "Version")
-    compiler = os.environ.get("CXX", "c++")  # as torch has it
+    compiler = os.environ.get("CXX", "c++")  # The default of torch.
     return compiler, objects.first_line([compiler, "--version"])
 
 
 def _nvcc() -> objects.Nvcc:
-    """The toolkit's compiler with torch's flags and TORCH_CUDA_ARCH_LIST's architectures."""
+    """Return the compiler of the toolkit with torch's flags and the architectures of TORCH_CUDA_ARCH_LIST."""
     if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
-        raise SystemExit('error: no GPU to ask: set TORCH_CUDA_ARCH_LIST, e.g. TORCH_CUDA_ARCH_LIST="8.6 9.0+PTX"')
+        raise SystemExit('error: no GPU found: set TORCH_CUDA_ARCH_LIST, e.g. TORCH_CUDA_ARCH_LIST="8.6 9.0+PTX"')
     path = str(_cuda_home() / "bin" / "nvcc")
     host, host_version = _host_compiler()
     flags = (
@@ -119,14 +122,14 @@ def _nvcc() -> objects.Nvcc:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Objects, before linking: of the two translation units, and of each kernel by its source."""
+    """The objects of the two translation units, and of each kernel by its source."""
 
     units: list[str]
     kernels: dict[str, Path]
 
 
 class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
-    """torch's build_ext, compiling the sources of all plugins once and linking each plugin from the result."""
+    """A build_ext of torch that compiles the sources of all plugins once and links each plugin from these objects."""
 
     tree: Path
     layout: Layout
@@ -134,10 +137,11 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
     _runtime_inputs: list[str]
 
     def build_extensions(self) -> None:
-        """Replace what this Python was built with by flags of ours, then let torch add its own."""
+        """Replace the compiler flags of this Python, then build; torch adds its own flags."""
         self._compiled = None
         if os.name == "posix":
             compiler, _ = _host_compiler()
+            # Remove the folders of this machine from the binary.
             maps = [f"-ffile-prefix-map={self.tree}=."]
             maps += [f"-ffile-prefix-map={folder}=torch" for folder in cpp_extension.include_paths()[:1]]
             compile_command = [compiler, *_HOST_FLAGS, *maps]
@@ -154,7 +158,7 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
         build_info.write(Path(self.build_lib), self.layout, _nvcc(), _host_flags(self.extensions[0]))
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile everything at the first plugin; link this one."""
+        """Compile all sources for the first plugin, and link this plugin."""
         if os.name != "posix":
             super().build_extension(ext)
             return
@@ -163,10 +167,11 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
             self._runtime_inputs = _runtime_inputs(Path(self.build_temp).absolute() / "libstdcxx")
         plugin = next(plugin for plugin in self.layout.plugins if plugin.module == ext.name)
         made = [*self._compiled.units, *(str(self._compiled.kernels[source]) for source in plugin.kernels)]
-        # Before torch's libraries: what those lack must not be taken from the static library as well.
+        # These come before torch's libraries; otherwise the linker would also take symbols that those libraries need
+        # from the static library.
         made += self._runtime_inputs
         export = Path(self.build_temp) / f"{plugin.name}.map"
-        # One symbol is enough for Python; with the others local the linker can tell what is not used.
+        # Python needs only this symbol. With all others local, the linker can find unused code.
         export.write_text(f"{{ global: PyInit_{plugin.name}; local: *; }};\n", encoding="ascii")
         self.compiler.link_shared_object(
             made,
@@ -197,7 +202,7 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
     def _compile_units(
         self, ext: Extension, build: Path, store: objects.ObjectStore, nvcc: objects.Nvcc, progress: objects.Progress
     ) -> list[str]:
-        """Both translation units, in one run of torch's ninja; the first may be in the store."""
+        """Compile both translation units with one run of ninja, or copy the host unit from the store."""
         units = {"host": host_unit(self.layout.plugins), "bindings": bindings_unit(self.layout.plugins)}
         for name, text in units.items():
             (build / f"{name}.cpp").write_text(text, encoding="utf-8")
@@ -217,20 +222,20 @@ class PluginBuild(cpp_extension.BuildExtension):  # type: ignore[misc]
                 extra_postargs=ext.extra_compile_args,
             )
         except RuntimeError as error:
-            # ninja has printed what the compiler said; torch's traceback would bury it.
+            # ninja has printed the errors of the compiler; torch's traceback would hide them.
             raise SystemExit(f"error: {error}") from None
         if not have_host:
             store.put(key, "host.o", Path(made[0]))
         if have_host:
             progress.kept("host.cpp")
         for source in sources:
-            # One run of ninja compiles both at once, so they have one time.
+            # One run of ninja compiles both units, so they have the same time.
             progress.compiled(Path(source).name, since)
         return [str(kept), *made] if have_host else list(made)
 
 
 def _runtime_inputs(folder: Path) -> list[str]:
-    """Return what limits the C++ runtime to NVDIFFRAST_SYMBOL_LIMITS (see libstdcxx.py); nothing if that is not set."""
+    """Return the link inputs that apply NVDIFFRAST_SYMBOL_LIMITS (see libstdcxx.py); empty if it is not set."""
     limits = os.environ.get("NVDIFFRAST_SYMBOL_LIMITS")
     if not limits:
         return []
@@ -238,7 +243,7 @@ def _runtime_inputs(folder: Path) -> list[str]:
 
 
 def _store_root() -> Path | None:
-    """NVDIFFRAST_BUILD_CACHE, where compiled objects are kept between builds."""
+    """Return NVDIFFRAST_BUILD_CACHE, the folder of stored objects, or None if it is not set."""
     root = os.environ.get("NVDIFFRAST_BUILD_CACHE")
     return Path(root) if root else None
 
@@ -248,7 +253,7 @@ def _host_flags(ext: Extension) -> list[str]:
 
 
 def _windows_sources(tree: Path, plugin: Plugin) -> list[str]:
-    """One file each, as upstream compiles them; kernels under names of their own, lest objects of one name collide."""
+    """Return the separate source files; kernels are copied to new names, because objects must have different names."""
     renamed = []
     for source in plugin.kernels:
         copy = tree / Path(source).with_name(Path(source).stem + "_nvcc.cu")
@@ -262,7 +267,7 @@ def _extension(tree: Path, plugin: Plugin) -> Extension:
     cxx = ["/wd4067", "/wd4624"] if windows else []
     ext = cpp_extension.CUDAExtension(
         plugin.module,
-        # torch wants sources; elsewhere than on Windows PluginBuild compiles what it generates instead.
+        # torch requires sources here. Except on Windows, PluginBuild compiles generated files instead.
         _windows_sources(tree, plugin) if windows else list(plugin.bindings),
         extra_compile_args={"cxx": [*_DEFINES, *cxx], "nvcc": [*_DEFINES]},
         library_dirs=[str(tree / "nvdiffrast" / "lib")] if windows else [],
@@ -273,7 +278,7 @@ def _extension(tree: Path, plugin: Plugin) -> Extension:
 
 
 def binary_wheel(tree: Path, layout: Layout) -> dict[str, Any]:
-    """Return further arguments of setup(): the version with its bounds, the torch it needs, plugins and aliases."""
+    """Return the additional arguments of setup() for a binary wheel: local version, torch requirement and modules."""
     torch_line = ".".join(torch.__version__.split("+")[0].split(".")[:2])
     if torch.version.cuda is None:
         raise SystemExit(f"error: torch {torch.__version__} is a CPU build: no CUDA extension can be built")

@@ -1,4 +1,4 @@
-"""What this release line is made of, read from layout.json (sources, plugins) and build_origin.json (which release)."""
+"""Reads the layout of a release line (layout.json) and the origin of the patched tree (build_origin.json)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plugin:
-    """One extension module; sources are relative to the tree.
+    """An extension module; source files are relative to the tree.
 
-    ``kernels`` are CUDA files, ``host`` C++ files that know nothing of Python, ``bindings`` those with the module in
-    them; ``libraries`` are linked besides torch's.
+    ``kernels`` are CUDA files, ``host`` are C++ files that do not use Python, ``bindings`` are C++ files that define
+    the module. ``libraries`` are linked in addition to those of torch.
     """
 
     module: str
@@ -25,16 +25,16 @@ class Plugin:
 
     @property
     def name(self) -> str:
-        """The last part of the module's name: what PyInit_ is followed by."""
+        """Return the last part of the module name, which follows PyInit_ in the name of its entry point."""
         return self.module.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A release: its origin (as patching wrote it), its packages and plugins.
+    """The origin of the patched tree, and the packages and plugins of its release line.
 
-    ``just_in_time``: upstream compiles at first use, so that a wheel of sources is of use. ``aliases`` are top-level
-    modules of a binary wheel by which programs import a plugin directly.
+    ``just_in_time`` is true if upstream can compile at first use, so that a source wheel works. ``aliases`` are
+    top-level modules of a binary wheel that programs use to import a plugin directly.
     """
 
     origin: dict[str, Any]
@@ -46,12 +46,12 @@ class Layout:
 
     @property
     def release(self) -> str:
-        """Upstream's version, e.g. 0.3.3.1."""
+        """Return upstream's version, e.g. 0.3.3.1."""
         return str(self.origin["release"])
 
     @property
     def binary(self) -> bool:
-        """Whether the wheel is to hold compiled extensions: if asked for, and always where nothing else works."""
+        """Return whether to build a binary wheel: on request, and always without just-in-time compilation."""
         return os.environ.get("BUILD_BINARY_WHEEL") == "1" or not self.just_in_time
 
 
@@ -66,7 +66,7 @@ def _plugin(entry: dict[str, Any], system: str) -> Plugin:
 
 
 def read_layout(tree: Path, system: str = "") -> Layout:
-    """Read the two files of the patched ``tree``; ``system`` is os.name unless told otherwise."""
+    """Read both files of the patched ``tree``; ``system`` is os.name by default."""
     origin = json.loads((tree / "build_origin.json").read_text(encoding="utf-8"))
     layout = json.loads((tree / "wheel_build" / "layout.json").read_text(encoding="utf-8"))
     return Layout(

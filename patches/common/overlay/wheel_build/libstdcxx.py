@@ -2,10 +2,10 @@
 
 A platform tag such as manylinux_2_28 limits the symbol versions that a wheel may need. Headers of newer compilers refer
 to newer symbols: g++ 14 to `__cxa_call_terminate@CXXABI_1.3.15`, for example. Red Hat's gcc-toolset solves this by
-linking against the system's old libstdc++.so and taking what it lacks from a static library. The same is done here for
-any g++: the plugin is linked against a stub that offers the symbols of the compiler's libstdc++.so up to the permitted
-versions, and then against libstdc++.a, from which the linker takes the rest. GCC's runtime library exception permits
-that. Symbols taken from libstdc++.a stay local to the plugin.
+linking with the old libstdc++.so of the system and taking the missing symbols from a static library. This module does
+the same for any g++: a plugin is linked with a stub that has the symbols of the compiler's libstdc++.so up to the
+permitted versions, and then with libstdc++.a, from which the linker takes the other symbols. GCC's runtime library
+exception permits this. Symbols from libstdc++.a are local to the plugin.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _VERSION = re.compile(r"(?P<prefix>[A-Z]+)_(?P<number>\d+(?:\.\d+)*)")
-# A stub's symbols need a type, because the linker refuses to mix thread-local and ordinary ones; they need no content.
+# The symbols of a stub need a type, because the linker does not mix thread-local and other symbols, but no content.
 _SECTIONS = {"FUNC": ".text", "IFUNC": ".text", "OBJECT": ".bss", "TLS": '.section .tbss,"awT",@nobits'}
 _TYPES = {"FUNC": "function", "IFUNC": "function", "OBJECT": "object", "TLS": "tls_object"}
 
@@ -37,7 +37,7 @@ def parse_limits(text: str) -> dict[str, Version]:
     """Return the newest permitted version by prefix: "GLIBCXX_3.4.24 CXXABI_1.3.11" gives {"GLIBCXX": (3, 4, 24), ...}.
 
     Raises:
-        ValueError: a word is not of that form.
+        ValueError: if a word does not have that form.
     """
     limits = {}
     for word in text.split():
@@ -49,13 +49,13 @@ def parse_limits(text: str) -> dict[str, Version]:
 
 
 def link_inputs(compiler: str, limits: Mapping[str, Version], folder: Path) -> list[str]:
-    """Make the stub in ``folder`` and return the files to link right after a plugin's objects, before other libraries.
+    """Create the stub in ``folder`` and return the files to link after a plugin's objects and before other libraries.
 
-    The list is empty if the compiler's libstdc++.so is a linker script: such a compiler (gcc-toolset) takes newer
-    symbols from a static library by itself.
+    The list is empty if the compiler's libstdc++.so is a linker script: such a compiler (gcc-toolset) already takes
+    newer symbols from a static library.
 
     Raises:
-        SystemExit: the compiler has no libstdc++.a.
+        SystemExit: if the compiler has no libstdc++.a.
     """
     shared = _library(compiler, "libstdc++.so")
     if shared is None or not _is_elf(shared):
@@ -68,12 +68,12 @@ def link_inputs(compiler: str, limits: Mapping[str, Version], folder: Path) -> l
 
 
 def permitted(symbols: Iterable[Symbol], limits: Mapping[str, Version]) -> list[Symbol]:
-    """Return the symbols of a version within ``limits``; a version without a number or a limit is not permitted."""
+    """Return the symbols whose version is within ``limits``; versions without a number or a limit are not permitted."""
     return [symbol for symbol in symbols if _is_permitted(symbol.version, limits)]
 
 
 def parse_symbols(table: str) -> Iterator[Symbol]:
-    """Yield the default version of every defined symbol in what `readelf --dyn-syms --wide` printed."""
+    """Yield every defined symbol with its default version from the output of `readelf --dyn-syms --wide`."""
     for line in table.splitlines():
         fields = line.split()
         if len(fields) != 8 or fields[6] == "UND" or fields[3] not in _TYPES:
@@ -107,7 +107,7 @@ def _number(text: str) -> Version:
 
 
 def _library(compiler: str, name: str) -> Path | None:
-    """Return the file that ``compiler`` links for ``name``, or None; it repeats the name of a library that it lacks."""
+    """Return the file that ``compiler`` links for ``name``, or None if it prints only the name of a missing library."""
     found = Path(_output([compiler, f"-print-file-name={name}"]).strip())
     return found.resolve() if found.is_absolute() else None
 
@@ -122,7 +122,7 @@ def _symbols(library: Path) -> Iterator[Symbol]:
 
 
 def _make_stub(compiler: str, symbols: Iterable[Symbol], folder: Path) -> Path:
-    """Link the stub; only its symbol table is ever used, by the linker."""
+    """Link the stub; the linker uses only its symbol table."""
     folder.mkdir(parents=True, exist_ok=True)
     assembly, script = folder / "stub.s", folder / "stub.map"
     for file, text in zip((assembly, script), stub_source(symbols), strict=True):

@@ -1,4 +1,4 @@
-"""What setup() is told about the package, whichever kind of wheel is made."""
+"""The arguments of setup() that source and binary wheels share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from layout import Layout
 
-# Needed by just-in-time compilation on Windows alone.
+# Only just-in-time compilation on Windows needs these files.
 _WINDOWS_ONLY = {".lib"}
 
 
 def _data_files(tree: Path, layout: Layout) -> dict[str, list[str]]:
-    """Every file of upstream's packages that is not Python, by the package that carries it."""
+    """Return the files of upstream's packages that are not Python modules, by package."""
     data: dict[str, list[str]] = {}
     folders = {package: tree / package.replace(".", "/") for package in layout.packages}
     for package, folder in folders.items():
@@ -30,7 +30,7 @@ def _data_files(tree: Path, layout: Layout) -> dict[str, list[str]]:
 
 
 def source_wheel(tree: Path, layout: Layout) -> dict[str, Any]:
-    """Upstream's own wheel: Python and sources, compiled just in time where the line can do that."""
+    """Return the arguments for upstream's own wheel, which contains Python modules and C++ and CUDA sources."""
     return {
         "name": "nvdiffrast",
         "version": layout.release,

@@ -1,7 +1,7 @@
-"""Compiled objects that do not depend on Python: where they are kept, and how the kernels are made.
+"""Compiles kernels and stores compiled objects that do not depend on Python.
 
-An object is kept under a key of everything that went into it: sources, flags, compilers. Any number of builds may share
-the folder, also at the same time.
+The key of a stored object is a hash of everything that affects it: sources, flags and compilers. Several builds can use
+the same folder at the same time.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-# A host compiler takes up to this much on a file that includes torch.
+# The maximum memory of a host compiler for a file that includes torch.
 _BYTES_PER_JOB = 1_600_000_000
-# Part of every key; raise it when the same sources, flags and compilers come to give other bytes.
+# Part of every key. Increase it when the same sources, flags and compilers give different bytes.
 _RECIPE = 2
 
 
 def jobs() -> int:
-    """How many compilers at once: MAX_JOBS, or as many as there are cores, within memory."""
+    """Return the number of parallel compilers: MAX_JOBS, or the number of cores if the memory is sufficient."""
     if "MAX_JOBS" in os.environ:
         return max(1, int(os.environ["MAX_JOBS"]))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -44,7 +44,7 @@ def jobs() -> int:
 
 
 def run(command: Sequence[str], cwd: Path) -> None:
-    """Run a compiler or linker; on failure print the whole command and end the build."""
+    """Run a compiler or linker; if it fails, print the command and its output and end the build."""
     result = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if result.returncode:
         sys.stderr.write(f"\nfailed: {shlex.join(command)}\n{result.stdout}")
@@ -52,13 +52,13 @@ def run(command: Sequence[str], cwd: Path) -> None:
 
 
 def first_line(command: Sequence[str], containing: str = "") -> str:
-    """The first line that ``command`` prints (with ``containing`` in it): how compilers state their version."""
+    """Return the first printed line of ``command`` that contains ``containing``, such as the version of a compiler."""
     text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
     return next(line.strip() for line in text.splitlines() if containing in line)
 
 
 def digest(tree: Path, folders: Sequence[str], extra: object) -> str:
-    """A key over every file in ``folders`` (by name and content) and ``extra`` (anything JSON can hold)."""
+    """Return a key for the names and contents of all files in ``folders`` and for ``extra``, a JSON value."""
     state = hashlib.sha256(json.dumps([_RECIPE, extra], sort_keys=True).encode())
     for folder in folders:
         for path in sorted((tree / folder).rglob("*")):
@@ -70,12 +70,12 @@ def digest(tree: Path, folders: Sequence[str], extra: object) -> str:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A folder of objects by key; ``root`` None keeps nothing."""
+    """A folder with objects by key; if ``root`` is None, no object is stored."""
 
     root: Path | None
 
     def get(self, key: str, name: str, destination: Path) -> bool:
-        """Copy a kept object to ``destination``; False if there is none."""
+        """Copy a stored object to ``destination``; return False if the object is not stored."""
         if self.root is None:
             return False
         try:
@@ -87,7 +87,7 @@ class ObjectStore:
         return True
 
     def put(self, key: str, name: str, made: Path) -> None:
-        """Keep ``made``; another build may do the same at the same time."""
+        """Store the file ``made``; another build can do the same at the same time."""
         if self.root is None:
             return
         folder = self.root / key[:2] / key
@@ -99,7 +99,7 @@ class ObjectStore:
 
 @dataclass(frozen=True)
 class Nvcc:
-    """The CUDA compiler with everything that decides what it makes."""
+    """The CUDA compiler with everything that affects its output."""
 
     path: str
     version: str
@@ -108,16 +108,16 @@ class Nvcc:
     flags: tuple[str, ...]
 
     def command(self, source: str, made: Path) -> list[str]:
-        """The command. nvcc names its intermediate files after its process unless they lie beside the object."""
+        """Return the command; without --objdir-as-tempdir, nvcc uses its process id in names of intermediate files."""
         return [self.path, "-ccbin", self.host, *self.flags, "--objdir-as-tempdir", "-c", source, "-o", str(made)]
 
     def identity(self) -> list[object]:
-        """What a key must hold of it."""
+        """Return the values that a key must contain."""
         return [self.version, self.host_version, list(self.flags)]
 
 
 class Progress:
-    """Print one line for each finished file: its number, and how long this build took to compile it."""
+    """Prints one line for each finished file: its number, and the time that this build took to compile it."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -126,16 +126,16 @@ class Progress:
         self._lock = threading.Lock()
 
     def compiled(self, name: str, since: float) -> None:
-        """Count ``name``, which this build compiled from ``since`` (of time.monotonic) until now."""
+        """Print that this build compiled ``name``, from ``since`` (in seconds of time.monotonic) until now."""
         now = time.monotonic()
         self._line(f"{name}: compiled in {now - since:.0f} s, {now - self.start:.0f} s since the build began")
 
     def kept(self, name: str) -> None:
-        """Count ``name``, which an earlier build compiled; its time is no part of this build."""
+        """Print that an earlier build compiled ``name``."""
         self._line(f"{name}: kept from an earlier build")
 
     def _line(self, text: str) -> None:
-        # Kernels are finished by several threads; print alone would mix their lines.
+        # Several threads print; without the lock their lines could mix.
         with self._lock:
             self.done += 1
             print(f"[{self.done}/{self.total}] {text}", flush=True)
@@ -143,10 +143,10 @@ class Progress:
 
 @contextmanager
 def fixed_folder(key: str) -> Iterator[Path]:
-    """An empty folder that has the same path on every machine, for whoever compiles ``key``; others wait.
+    """Yield an empty folder with the same path on every machine; other builds of ``key`` wait until it is free.
 
-    nvcc builds the absolute path of a source into the names of its internal symbols, and no option changes that. The
-    folder lies where anyone may write, so one that somebody else made is refused.
+    nvcc uses the absolute path of a source in the names of internal symbols, and has no option to change that. Every
+    user can write to the parent folder, so a folder to which others have access is refused.
     """
     path = Path(f"/tmp/nvdiffrast-{key[:16]}")  # noqa: S108
     while True:
@@ -159,13 +159,13 @@ def fixed_folder(key: str) -> Iterator[Path]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         found = os.fstat(handle)
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise SystemExit(f"error: {path} is not this user's own folder: remove it and build again")
-        # Whoever held it before us has removed it; the next one in its place is another.
+            raise SystemExit(f"error: {path} is not private to this user: remove it and build again")
+        # A previous build may have removed the folder, and another build may have created a new one.
         if path.exists() and path.stat().st_ino == found.st_ino:
             break
         os.close(handle)
     try:
-        for left in path.iterdir():  # By a build that was interrupted.
+        for left in path.iterdir():  # The files of an interrupted build.
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield path
     finally:
@@ -176,7 +176,7 @@ def fixed_folder(key: str) -> Iterator[Path]:
 def compile_kernel(
     tree: Path, source: str, folders: Sequence[str], nvcc: Nvcc, store: ObjectStore, build: Path, progress: Progress
 ) -> Path:
-    """Compile one .cu file, or take it from the store; it knows neither torch nor Python."""
+    """Compile one .cu file, which uses neither torch nor Python, or copy its object from the store."""
     made = build / "kernels" / (Path(source).name + ".o")
     key = digest(tree, folders, ["kernel", source, *nvcc.identity()])
     if store.get(key, made.name, made):
@@ -184,7 +184,7 @@ def compile_kernel(
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
     with fixed_folder(key) as fixed:
-        # Another build that compiles the same holds the folder; waiting for it is not compiling.
+        # Start the time here, so that it does not include waiting for another build of the same file.
         since = time.monotonic()
         for folder in folders:
             shutil.copytree(tree / folder, fixed / folder)

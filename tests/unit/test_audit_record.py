@@ -1,4 +1,4 @@
-"""Records: what is written is read back, what was tampered with is refused."""
+"""Tests of audit records: a saved record is loaded again, and a modified one is rejected."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def _record(tmp_path: Path, *outcomes: Outcome, partial: bool = False) -> Record
         ((), False, "untested", False),
     ],
 )
-def test_outcome(tmp_path: Path, outcomes: tuple[Outcome, ...], partial: bool, outcome: Outcome, release: bool) -> None:
+def test_outcome_follows_from_the_checks(
+    tmp_path: Path, outcomes: tuple[Outcome, ...], partial: bool, outcome: Outcome, release: bool
+) -> None:
     record = _record(tmp_path, *outcomes, partial=partial)
     assert (record.outcome, record.release) == (outcome, release)
 
 
-def test_saved_and_found_by_sha256(tmp_path: Path) -> None:
+def test_saves_and_finds_a_record_by_sha256(tmp_path: Path) -> None:
     record = _record(tmp_path, "passed", "untested")
     path = audit_record.save(record, tmp_path / "dist")
     assert path == tmp_path / "dist" / "records" / f"{record.sha256}.audit.json"
@@ -47,70 +49,68 @@ def test_saved_and_found_by_sha256(tmp_path: Path) -> None:
     assert audit_record.find("0" * 64, tmp_path / "dist") is None
 
 
-def _fail_nothing(data: dict[str, Any]) -> None:
+def _change_outcome(data: dict[str, Any]) -> None:
     data["outcome"] = "passed"
 
 
-def _release_it(data: dict[str, Any]) -> None:
+def _change_release(data: dict[str, Any]) -> None:
     data["release"] = True
 
 
-def _other_wheel(data: dict[str, Any]) -> None:
+def _change_wheel(data: dict[str, Any]) -> None:
     data["sha256"] = "0" * 64
 
 
-def _earlier(data: dict[str, Any]) -> None:
+def _change_time(data: dict[str, Any]) -> None:
     data["time"] = "2020-01-01T00:00:00+00:00"
 
 
-def _added(data: dict[str, Any]) -> None:
+def _add_key(data: dict[str, Any]) -> None:
     data["signed"] = "by somebody"
 
 
-def _no_checks(data: dict[str, Any]) -> None:
+def _remove_checks(data: dict[str, Any]) -> None:
     del data["checks"]
 
 
-def _odd_outcome(data: dict[str, Any]) -> None:
+def _set_unknown_outcome(data: dict[str, Any]) -> None:
     data["checks"][0]["outcome"] = "fine"
 
 
-def _later_schema(data: dict[str, Any]) -> None:
+def _change_schema(data: dict[str, Any]) -> None:
     data["schema"] = 3
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (_fail_nothing, "states"),
-        (_release_it, "states"),
-        (_other_wheel, "about another wheel"),
-        (_earlier, "was changed"),
-        (_added, "was changed"),
-        (_no_checks, "checks"),
-        (_odd_outcome, "outcome"),
-        (_later_schema, "schema 3"),
+        (_change_outcome, "states"),
+        (_change_release, "states"),
+        (_change_wheel, "about another wheel"),
+        (_change_time, "was modified"),
+        (_add_key, "was modified"),
+        (_remove_checks, "checks"),
+        (_set_unknown_outcome, "outcome"),
+        (_change_schema, "schema 3"),
     ],
 )
-def test_what_does_not_hold_together_is_refused(
-    tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
-) -> None:
+def test_rejects_an_inconsistent_record(tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
     path = audit_record.save(_record(tmp_path, "failed"), tmp_path)
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
-    with pytest.raises(AuditError, match=said):
+    with pytest.raises(AuditError, match=message):
         audit_record.load(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "\0"])
-def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+def test_rejects_a_file_that_is_not_a_record(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(AuditError, match="not a record"):
         audit_record.load(tmp_path / "x.json")
 
 
-def test_no_byte_of_a_record_can_change_unseen(tmp_path: Path) -> None:
+def test_rejects_a_record_with_any_changed_byte(tmp_path: Path) -> None:
     path = audit_record.save(_record(tmp_path, "passed"), tmp_path)
     content = path.read_bytes()
     for place in range(len(content)):
@@ -119,18 +119,18 @@ def test_no_byte_of_a_record_can_change_unseen(tmp_path: Path) -> None:
             audit_record.load(path)
 
 
-def test_a_record_holds_what_else_is_stated(tmp_path: Path) -> None:
+def test_record_contains_the_hashes_of_the_statements(tmp_path: Path) -> None:
     record = _record(tmp_path, "passed")
-    audit_record.state(record.sha256, "provenance", b"made of this", tmp_path)
-    evident = audit_record.with_evidence(record, tmp_path)
-    assert evident.evidence == {"provenance": hashlib.sha256(b"made of this").hexdigest()}
-    audit_record.save(evident, tmp_path)
-    assert audit_record.find(record.sha256, tmp_path) == evident
+    audit_record.save_statement(record.sha256, "provenance", b"statement", tmp_path)
+    with_evidence = audit_record.with_evidence(record, tmp_path)
+    assert with_evidence.evidence == {"provenance": hashlib.sha256(b"statement").hexdigest()}
+    audit_record.save(with_evidence, tmp_path)
+    assert audit_record.find(record.sha256, tmp_path) == with_evidence
 
 
-def test_records_about_a_file_name(tmp_path: Path) -> None:
+def test_finds_records_by_file_name_and_skips_damaged_ones(tmp_path: Path) -> None:
     record = _record(tmp_path, "passed")
     audit_record.save(record, tmp_path)
     (tmp_path / "records" / f"{'0' * 64}.audit.json").write_text("damaged")
-    assert audit_record.about(record.wheel, tmp_path) == [record]
-    assert audit_record.about("another.whl", tmp_path) == []
+    assert audit_record.find_by_name(record.wheel, tmp_path) == [record]
+    assert audit_record.find_by_name("another.whl", tmp_path) == []

@@ -1,4 +1,4 @@
-"""Ingredients by construction, and a wheel with the bill of materials that they make."""
+"""Example materials of a wheel, and the bill of materials that they give."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from scripts.audit.checks import BUILD_INFO
 from scripts.model import Cell
 from scripts.wheel import sbom, wheel_file
 from scripts.wheel.build_info import BuildInfo
-from scripts.wheel.materials import CUDA_LICENCE, Ingredients, Part
+from scripts.wheel.materials import CUDA_LICENCE, Materials, Part
 from tests.unit.wheel_factory import CELL
 
 EPOCH = 1_577_836_800
 
 
-def ingredients(cell: Cell = CELL) -> Ingredients:
-    """What a wheel of tests.unit.wheel_factory was made of."""
-    return Ingredients(
+def materials_of(cell: Cell = CELL) -> Materials:
+    """Return materials for a wheel of tests.unit.wheel_factory."""
+    return Materials(
         cell=cell,
         engine="host",
         image=None,
@@ -33,9 +33,9 @@ def ingredients(cell: Cell = CELL) -> Ingredients:
     )
 
 
-def bill(wheel: Path, made_of: Ingredients) -> bytes:
-    """The bill of materials of a wheel file."""
+def bill(wheel: Path, materials: Materials) -> bytes:
+    """Return the bill of materials of a wheel file."""
     with tempfile.TemporaryDirectory() as folder:
         unpacked = wheel_file.unpack(wheel, Path(folder))
         info = BuildInfo.parse(unpacked.read(BUILD_INFO))
-        return sbom.make(unpacked, info, made_of, epoch=EPOCH)
+        return sbom.make(unpacked, info, materials, epoch=EPOCH)

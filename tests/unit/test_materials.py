@@ -1,4 +1,4 @@
-"""What a wheel is made of, from the repository's own locks and patches, with a toolkit of our own making."""
+"""Tests of scripts.wheel.materials with the locks and patches of this repository and a simulated toolkit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit import wheel_factory as factory
 
 @pytest.fixture(scope="module")
 def cell() -> Cell:
-    """A cell whose toolkit and torch are locked in this repository."""
+    """Return a cell whose toolkit and torch are locked in this repository."""
     cells = matrix.load().select(["0.3.3.1-cp311-cu130-torch2.14-linux_x86_64"])
     return cells[0]
 
@@ -36,32 +36,32 @@ def _home(folder: Path, kind: ProviderKind, **components: str) -> CudaHome:
     return CudaHome(folder, "13.0.88", kind, MappingProxyType(stated), None)
 
 
-def _collect(cell: Cell, home: CudaHome, **more: str | None) -> materials.Ingredients:
+def _collect(cell: Cell, home: CudaHome, **more: str | None) -> materials.Materials:
     engine, image = more.get("engine") or "host", more.get("image")
     return materials.collect(cell, home, _info(cell), engine=engine, image=image, architectures=("9.0",))
 
 
-def test_everything_is_named_with_its_hash(cell: Cell, tmp_path: Path) -> None:
-    made_of = _collect(cell, _home(tmp_path, "pypi", nvidia_cuda_runtime="13.0.96"))
+def test_collects_all_materials_with_their_hashes(cell: Cell, tmp_path: Path) -> None:
+    materials = _collect(cell, _home(tmp_path, "pypi", nvidia_cuda_runtime="13.0.96"))
     loader = "patches/0.3/loader.patch"
-    assert made_of.series[loader] == file_sha256(ROOT / loader)
-    assert "patches/common/overlay/setup.py" in made_of.series
-    assert {part.name for part in made_of.toolkit} >= {"nvidia-cuda-nvcc", "nvidia-cuda-runtime"}
-    assert all(part.hashes for part in made_of.toolkit)
-    assert (made_of.torch.version, made_of.runtime) == (cell.torch.version, "13.0.96")
-    assert made_of.torch.hashes
-    assert set(made_of.locks) == {
+    assert materials.series[loader] == file_sha256(ROOT / loader)
+    assert "patches/common/overlay/setup.py" in materials.series
+    assert {part.name for part in materials.toolkit} >= {"nvidia-cuda-nvcc", "nvidia-cuda-runtime"}
+    assert all(part.hashes for part in materials.toolkit)
+    assert (materials.torch.version, materials.runtime) == (cell.torch.version, "13.0.96")
+    assert materials.torch.hashes
+    assert set(materials.locks) == {
         "requirements/pipeline.txt",
         "requirements/toolkits/cu130.txt",
         "requirements/torch/2.14.1-cu130.txt",
     }
-    assert all(file_sha256(ROOT / name) == sha256 for name, sha256 in made_of.locks.items())
+    assert all(file_sha256(ROOT / name) == sha256 for name, sha256 in materials.locks.items())
 
 
-def test_a_toolkit_of_the_system_has_no_hashes(cell: Cell, tmp_path: Path) -> None:
-    made_of = _collect(cell, _home(tmp_path, "system", nvcc="13.0.88"))
-    assert [(part.name, part.version, part.hashes) for part in made_of.toolkit] == [("nvcc", "13.0.88", ())]
-    assert "requirements/toolkits/cu130.txt" not in made_of.locks
+def test_system_toolkit_has_no_hashes(cell: Cell, tmp_path: Path) -> None:
+    materials = _collect(cell, _home(tmp_path, "system", nvcc="13.0.88"))
+    assert [(part.name, part.version, part.hashes) for part in materials.toolkit] == [("nvcc", "13.0.88", ())]
+    assert "requirements/toolkits/cu130.txt" not in materials.locks
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_toolkit_of_the_system_has_no_hashes(cell: Cell, tmp_path: Path) -> No
         (None, "13.0"),
     ],
 )
-def test_the_runtimes_version_of_an_installed_toolkit(
+def test_reads_the_runtime_version_of_an_installed_toolkit(
     cell: Cell, tmp_path: Path, text: str | None, version: str
 ) -> None:
     if text is not None:
@@ -82,13 +82,13 @@ def test_the_runtimes_version_of_an_installed_toolkit(
     assert _collect(cell, _home(tmp_path, "system", nvcc="13.0.88")).runtime == version
 
 
-def test_only_a_container_has_an_image(cell: Cell, tmp_path: Path) -> None:
+def test_states_the_image_only_for_a_container_build(cell: Cell, tmp_path: Path) -> None:
     home = _home(tmp_path, "system", nvcc="13.0.88")
     assert _collect(cell, home, image="some@sha256:1").image is None
     assert _collect(cell, home, engine="cibuildwheel", image="some@sha256:1").image == "some@sha256:1"
 
 
-def test_patches_that_changed_during_the_build_are_noticed(cell: Cell, tmp_path: Path) -> None:
+def test_rejects_patches_that_changed_during_the_build(cell: Cell, tmp_path: Path) -> None:
     info, home = _info(cell, series_sha256="0" * 64), _home(tmp_path, "system", nvcc="13.0.88")
     with pytest.raises(BuildError, match="another series"):
         materials.collect(cell, home, info, engine="host", image=None, architectures=("9.0",))

@@ -1,4 +1,4 @@
-"""Reading ELF files: what is damaged is refused with one kind of error."""
+"""Tests of scripts.wheel.library_reader: damaged files are rejected with AuditError."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import AuditError
-from scripts.wheel import libraries
+from scripts.wheel import library_reader
 from tests.unit import wheel_factory as factory
 from tests.unit.wheel_factory import Module, ModuleMaker, Stub
 
@@ -15,11 +15,11 @@ needs_compiler = pytest.mark.skipif(factory.compiler() is None, reason="no C com
 
 
 @needs_compiler
-def test_an_elf_file_is_read(tmp_path: Path) -> None:
+def test_reads_an_elf_file(tmp_path: Path) -> None:
     versioned = Stub("libc.so.6", "newer", "GLIBC_2.34")
     content = ModuleMaker(tmp_path).make(Module((versioned, "libc10.so"), "$ORIGIN:/opt", b"12345678", debug=True))
     (tmp_path / "it.so").write_bytes(content)
-    found = libraries.read(tmp_path / "it.so")
+    found = library_reader.read(tmp_path / "it.so")
     assert found.needed == {"libc.so.6", "libc10.so"}
     assert found.run_paths == ("$ORIGIN:/opt",)
     assert found.versions == {"GLIBC": {"2.34"}}
@@ -29,22 +29,22 @@ def test_an_elf_file_is_read(tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.6, 0.9, 0.999])
-def test_a_truncated_elf_file_is_refused(tmp_path: Path, keep: float) -> None:
+def test_rejects_a_truncated_elf_file(tmp_path: Path, keep: float) -> None:
     content = ModuleMaker(tmp_path).make(Module(("libc10.so",)))
     (tmp_path / "it.so").write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(AuditError, match=r"it\.so"):
-        libraries.read(tmp_path / "it.so")
+        library_reader.read(tmp_path / "it.so")
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"MZ", b"MZ" + b"\0" * 200])
-def test_what_is_neither_elf_nor_pe_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_rejects_a_file_that_is_neither_elf_nor_pe(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "it.so").write_bytes(content)
     with pytest.raises(AuditError, match=r"it\.so"):
-        libraries.read(tmp_path / "it.so")
+        library_reader.read(tmp_path / "it.so")
 
 
 @pytest.mark.parametrize(
-    ("name", "is_one"),
+    ("name", "expected"),
     [
         ("a/b.so", True),
         ("libcudart-01234567.so.13", True),
@@ -56,10 +56,10 @@ def test_what_is_neither_elf_nor_pe_is_refused(tmp_path: Path, content: bytes) -
         ("setgpu.lib", False),
     ],
 )
-def test_names_of_shared_libraries(name: str, is_one: bool) -> None:
-    assert libraries.is_shared_library(name) is is_one
+def test_recognizes_names_of_shared_libraries(name: str, expected: bool) -> None:
+    assert library_reader.is_shared_library(name) is expected
 
 
-def test_build_paths() -> None:
+def test_finds_build_paths() -> None:
     content = b"\0/usr/include/x.h\0/tmp/build-1/a.h\0x=/home/me/b.h\0C:\\Users\\me\\c.h\0/tmp/\0/root/d\0a.tmp/e\0"
-    assert libraries.build_paths(content) == ["/home/me/b.h", "/tmp/build-1/a.h", "C:\\Users\\me\\c.h"]
+    assert library_reader.build_paths(content) == ["/home/me/b.h", "/tmp/build-1/a.h", "C:\\Users\\me\\c.h"]
