@@ -29,7 +29,7 @@ def export(generation: Path, folder: Path) -> None:
             or a file of the pool is missing, a link, or not what its name says.
     """
     if not (generation / CATALOG).is_file():
-        raise CatalogError(f"{generation} holds no index", hint="promote first: nox -s promote")
+        raise CatalogError(f"{generation} is not an index", hint="promote first: nox -s promote")
     generation = generation.resolve()
     catalog = catalogs.read(generation)
     _refuse(folder, catalog)

@@ -21,7 +21,9 @@ import pytest
 
 from scripts.errors import CommandError
 from scripts.index import catalog as catalogs
+from scripts.index import nginx as nginx_configuration
 from scripts.index import writer
+from scripts.index.export import export
 from scripts.support import sandbox
 from scripts.support.sandbox import Environment, Surroundings
 from tests.index_factory import PAGE, catalog, entry, pooled
@@ -110,7 +112,7 @@ def nginx(store: Path) -> Iterator[Site]:
         pytest.skip("no nginx; apt-get install -y --no-install-recommends nginx-light")
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-nginx-"))
     port = _free_port()
-    (folder / "site.conf").write_text(writer.nginx(store / "current", f"127.0.0.1:{port}"))
+    (folder / "site.conf").write_text(nginx_configuration.configuration(store / "current", f"127.0.0.1:{port}"))
     (folder / "nginx.conf").write_text(_MAIN.format(folder=folder))
     user = None
     if os.geteuid() == 0:
@@ -128,7 +130,7 @@ def nginx(store: Path) -> Iterator[Site]:
 def plain(store: Path) -> Iterator[Site]:
     """Plain file hosting: the export, by a server that knows nothing of Accept."""
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-export-"))
-    writer.export(store / "current", folder)
+    export(store / "current", folder)
     port = _free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), str(port)]
     try:
@@ -241,7 +243,7 @@ def test_a_switch_needs_no_reload(nginx: Site) -> None:
     current = nginx.store / "current"
     before = current.readlink()
     after = catalogs.read(current).with_entry(pooled(nginx.store, entry("0.5.0", python=PYTHON)))
-    writer.generate(after, nginx.store / "generations" / "two", page=PAGE, previous=current)
+    writer.generate(after, nginx.store / "generations" / "two", page=PAGE)
     try:
         for target, expected in (("generations/two", True), (str(before), False)):
             (nginx.store / "current.new").symlink_to(target)

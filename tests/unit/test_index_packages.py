@@ -25,8 +25,8 @@ PURE = Catalog(packages=PACKAGES)
 CHANNELS = {"cpu", "cu130", "cu130-torch2.11", "cu118", "cu118-torch2.7"}
 
 
-def generation(folder: Path, of: Catalog, previous: Path | None = None) -> Path:
-    writer.generate(of, folder, page=PAGE, previous=previous)
+def generation(folder: Path, of: Catalog) -> Path:
+    writer.generate(of, folder, page=PAGE)
     return folder
 
 
@@ -83,33 +83,9 @@ def test_a_catalog_of_before_is_read() -> None:
     assert catalogs.parse(text, "here") == catalog([entry()])
 
 
-@pytest.mark.parametrize("before", [Catalog(), PURE, BOTH, replace(BOTH, packages=PACKAGES[:2])])
-@pytest.mark.parametrize(
-    "after",
-    [
-        BOTH,
-        PURE,
-        replace(BOTH, packages=()),
-        BOTH.with_entry(entry(python="3.12")),
-        BOTH.with_entry(replace(PACKAGES[0], yanked="")),
-    ],
-)
-def test_an_earlier_generation_changes_no_byte(before: Catalog, after: Catalog, tmp_path: Path) -> None:
-    earlier = generation(tmp_path / "earlier", before)
-    assert tree(generation(tmp_path / "new", after, earlier)) == tree(generation(tmp_path / "alone", after))
-
-
-def test_one_more_wheel_leaves_the_packages_pages_linked(tmp_path: Path) -> None:
-    earlier = generation(tmp_path / "earlier", BOTH)
-    new = generation(tmp_path / "new", BOTH.with_entry(entry(python="3.12")), earlier)
-    for page in ("index.html", "torch-rasterizer/index.json"):
-        assert (new / "whl" / "cpu" / page).samefile(earlier / "whl" / "cpu" / page)
-
-
 def test_a_page_that_lacks_a_package_is_noticed(tmp_path: Path) -> None:
     made = generation(tmp_path / "new", BOTH)
     page = made / "whl" / "cu130" / "torch-rasterizer" / "index.html"
-    page.unlink()
     page.write_text("<!DOCTYPE html>")
     assert site_files.compare(BOTH, made).missing == tuple(f"cu130/{one.name}" for one in PACKAGES[1:])
 
