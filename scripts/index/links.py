@@ -64,7 +64,7 @@ def _file_problems(path: Path, sha256: str | None, hash_file: Callable[[Path], s
     # "records" is a symbolic link, and its files have no announced hash. The folder of a wheel must not be one.
     linked = path.is_symlink() or (sha256 is not None and path.parent.is_symlink())
     if linked or not path.is_file():
-        yield f"{path.name} is missing, or no regular file"
+        yield f"{path.name} is missing or not a regular file"
     elif sha256 is not None and hash_file(path) != sha256:
         yield f"{path.name} has sha256 {hash_file(path)}, not {sha256}"
 

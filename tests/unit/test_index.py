@@ -260,8 +260,8 @@ def _link(path: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "wheel changed": (lambda store: _first(store, "*/*.whl").write_bytes(b"other"), "has sha256"),
     "wheel gone": (lambda store: _first(store, "*/*.whl").unlink(), "missing"),
-    "wheel is a link": (lambda store: _link(_first(store, "*/*.whl")), "no regular file"),
-    "folder of the pool is a link": (lambda store: _link(_first(store, "*")), "no regular file"),
+    "wheel is a link": (lambda store: _link(_first(store, "*/*.whl")), "not a regular file"),
+    "folder of the pool is a link": (lambda store: _link(_first(store, "*")), "not a regular file"),
     "metadata changed": (lambda store: _first(store, "*/*.metadata").write_bytes(b"other"), "has sha256"),
     "metadata gone": (lambda store: _first(store, "*/*.metadata").unlink(), "missing"),
     "page gone": (lambda store: (store / "current" / CU130 / "index.json").unlink(), "is missing"),
@@ -383,7 +383,7 @@ def test_export_never_changes_a_wheel(store: Path, tmp_path: Path) -> None:
 )
 def test_export_refuses_damage(store: Path, tmp_path: Path, case: str) -> None:
     DAMAGE[case][0](store)
-    with pytest.raises(CatalogError, match=r"damaged|missing, or no regular file"):
+    with pytest.raises(CatalogError, match=r"damaged|missing or not a regular file"):
         export(store / "current", tmp_path / "out")
     assert not (tmp_path / "out" / "whl").exists()
 

@@ -93,8 +93,8 @@ def test_a_page_that_lacks_a_package_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "torch_rasterizer-0.1.0-cp311-cp311-linux_x86_64.whl"}, "not named as one of py3-none-any"),
-        ({"name": "torch_rasterizer-0.1.0+cu130-py3-none-any.whl"}, "with a plain version"),
+        ({"name": "torch_rasterizer-0.1.0-cp311-cp311-linux_x86_64.whl"}, "must have the tag py3-none-any"),
+        ({"name": "torch_rasterizer-0.1.0+cu130-py3-none-any.whl"}, "without a local part"),
         ({"name": "nvdiffrast-0.4.0-py3-none-any.whl"}, "nvdiffrast has compiled code"),
         ({"name": "../torch_rasterizer-0.1.0-py3-none-any.whl"}, "not a portable file name"),
         ({"requires": ("numpy; echo",)}, "a requirement is"),
