@@ -169,7 +169,5 @@ def test_what_is_not_staged(wrong: Callable[[Path], Path], said: str, store: Pat
 
 @pytest.mark.parametrize("name", ["nvdiffrast", "torch", "numpy"])
 def test_only_our_packages(name: str, store: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        PublishError, match=f"a wheel of {name}; the projects without compiled code are custom"
-    ):
+    with pytest.raises(PublishError, match=f"a wheel of {name}; the projects without compiled code are custom"):
         publish.stage(store, [pure_wheel(tmp_path / "dist", name)], by=BY)
