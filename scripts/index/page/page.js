@@ -48,7 +48,7 @@
   // Returns the date of the observation of torch builds for the option `index` of an axis.
   function observed(axis, index) {
     const date = axis === CUDA ? data.observed.cuda[index] : data.observed.all;
-    return date ? `as of ${date}` : "by PyTorch's release notes, not observed";
+    return date ? `as of ${date}` : "according to PyTorch's release notes, not observed";
   }
 
   function reason(axis, combination, index) {
@@ -62,7 +62,7 @@
   }
 
   // Chooses an available combination, as close to the wish as possible; returns the axes where it differs.
-  function settle() {
+  function choose() {
     const missed = [];
     choice = [];
     for (const axis of AXES.keys()) {
@@ -109,7 +109,7 @@
   }
 
   function update() {
-    const missed = settle();
+    const missed = choose();
     find("notice").textContent = missed
       .map(({ axis, chosen, why }) => `${named(axis, wish[axis])} → ${named(axis, chosen)}, because: ${why}.`.replace("..", "."))
       .join(" ");
@@ -136,12 +136,12 @@
   }
 
   function warn(gpu, partial, waiver, yanked) {
-    const said = [];
-    if (yanked !== 0) said.push(["Yanked; pip and uv pass over it, so choose another release: ", yanked]);
-    if (partial) said.push(["Partial: ", "compiled for fewer GPUs than a release, for a rehearsal"]);
-    if (gpu === 1) said.push(["Not run on a GPU: ", waiver || "waived"]);
-    if (gpu === 2) said.push(["Untested: ", "no GPU has run it yet"]);
-    find("warnings").replaceChildren(...said.map(([head, text]) => {
+    const warnings = [];
+    if (yanked !== 0) warnings.push(["Yanked; pip and uv skip this wheel, choose another release: ", yanked]);
+    if (partial) warnings.push(["Partial: ", "compiled for fewer GPUs than usual, for a rehearsal"]);
+    if (gpu === 1) warnings.push(["Not run on a GPU: ", waiver || "waived"]);
+    if (gpu === 2) warnings.push(["Untested: ", "has not run on a GPU yet"]);
+    find("warnings").replaceChildren(...warnings.map(([head, text]) => {
       const made = element("p", "", { className: "warning" });
       made.append(element("b", head), text);
       return made;
@@ -159,7 +159,7 @@
       known = data.details ? embedded(wheel.row) : await fetched(wheel.name);
     } catch {
       const channel = `whl/${data.axes[CUDA][choice[CUDA]]}-torch${data.axes[TORCH][choice[TORCH]]}/nvdiffrast/index.html`;
-      known = { elsewhere: element("a", "in the list of the channel", { href: channel }) };
+      known = { elsewhere: element("a", "see the list of the channel", { href: channel }) };
     }
     // The user may have chosen another wheel while the details of this one were loading.
     if (list.dataset.row !== String(wheel.row)) return;
@@ -182,9 +182,9 @@
 
   function define(list, rows) {
     list.replaceChildren(...rows.flatMap(([term, value]) => {
-      const said = document.createElement("dd");
-      said.append(value);
-      return [element("dt", term), said];
+      const description = document.createElement("dd");
+      description.append(value);
+      return [element("dt", term), description];
     }));
   }
 

@@ -197,11 +197,11 @@ def _marks(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.yanked is not None:
         yield "Yanked", entry.yanked
     if entry.partial:
-        yield "Partial", "compiled for fewer GPUs than a release, for a rehearsal"
+        yield "Partial", "compiled for fewer GPUs than usual, for a rehearsal"
     if entry.gpu == "waived":
         yield "Not run on a GPU", entry.waiver or "waived"
     if entry.gpu == "untested":
-        yield "Untested", "no GPU has run it yet"
+        yield "Untested", "has not run on a GPU yet"
 
 
 def _breakable(name: str) -> Markup:
