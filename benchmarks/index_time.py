@@ -3,7 +3,7 @@
 The wheels are those of the matrix with made-up releases; only their index entries exist. The minimum of all rounds is
 reported, because other processes can only add time.
 
-dumb-pypi and this pipeline are measured as whole commands, from a list of wheels in a file to a site in a folder. This
+dumb-pypi and this pipeline are measured as whole commands, from a list of wheels in a file to an index in a folder. This
 pipeline writes every wheel to two channels in HTML and JSON, dumb-pypi writes one HTML page.
 """
 
@@ -36,7 +36,7 @@ MANY_WHEELS = 50_000
 TARGET_RATIO = 1.0
 # The maximum size of the page for people; generating this page is not measured.
 _PAGE = b"x" * 300_000
-# A file system in memory: on a disk, the time varies by 50 %.
+# A file system in memory, so that the speed of the disk does not matter.
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _UPLOADED = "2026-11-21T10:00:00Z"
 

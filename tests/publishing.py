@@ -1,4 +1,4 @@
-"""Make wheels that can be staged, their records, and a server with an upload API that can be told to fail."""
+"""Make wheels that can be staged, their records, and an upload server that fails on request."""
 
 from __future__ import annotations
 
@@ -115,13 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: Http
 
     def do_GET(self) -> None:
-        told = self.server.told
-        if told.reading:
-            self.send_error(told.reading.pop(0))
-        elif not told.files:
+        state = self.server.told
+        if state.reading:
+            self.send_error(state.reading.pop(0))
+        elif not state.files:
             self.send_error(404)
         else:
-            links = (f'<a href="/{name}{_fragment(told, content)}">{name}</a>' for name, content in told.files.items())
+            links = (
+                f'<a href="/{name}{_fragment(state, content)}">{name}</a>' for name, content in state.files.items()
+            )
             body = "\n".join(links).encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -130,20 +132,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_POST(self) -> None:
-        told = self.server.told
+        state = self.server.told
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        told.uploads += 1
-        expected = "Basic " + base64.b64encode(f"publisher:{told.password}".encode()).decode()
+        state.uploads += 1
+        expected = "Basic " + base64.b64encode(f"publisher:{state.password}".encode()).decode()
         if self.headers.get("Authorization") != expected:
             return self.send_error(403, "Forbidden")
-        what = told.broken.pop(0) if told.broken else 200
+        what = state.broken.pop(0) if state.broken else 200
         if isinstance(what, int) and what != 200:
             return self.send_error(what)
         if what != "cut":
             name, content = _uploaded(self.headers["Content-Type"], body)
-            if name in told.files:
+            if name in state.files:
                 return self.send_error(400, "File already exists")
-            told.files[name] = content
+            state.files[name] = content
         if what in ("cut", "lost"):
             self.close_connection = True
             return None
@@ -156,8 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def _fragment(told: UploadServer, content: bytes) -> str:
-    return "" if told.silent else f"#sha256={hashlib.sha256(content).hexdigest()}"
+def _fragment(state: UploadServer, content: bytes) -> str:
+    return "" if state.silent else f"#sha256={hashlib.sha256(content).hexdigest()}"
 
 
 def _uploaded(kind: str, body: bytes) -> tuple[str, bytes]:
@@ -174,6 +176,6 @@ def _uploaded(kind: str, body: bytes) -> tuple[str, bytes]:
 @contextmanager
 def upload_server() -> Iterator[UploadServer]:
     """Run a server with an upload API during the block; its ``url`` ends with a slash."""
-    told = UploadServer()
-    with running(_Handler, told) as told.url:
-        yield told
+    state = UploadServer()
+    with running(_Handler, state) as state.url:
+        yield state

@@ -201,7 +201,7 @@ def _load(path: Path, adapter: TypeAdapter[_RecordT], sha256: str, name: str | N
 def _write(path: Path, content: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.new")
-        beside.write_bytes(content)
-        sync(beside)
-        beside.replace(path)
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(path)

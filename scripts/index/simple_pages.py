@@ -80,7 +80,7 @@ def _link(file: File) -> str:
 
 
 def _json_line(file: File) -> str:
-    """Return a file's object in JSON, with METADATA under the name of PEP 714 alone: old readers misread the other."""
+    """Return a file's object in JSON, with METADATA only under the name of PEP 714: old readers misread the other."""
     described: dict[str, Any] = {
         "filename": file.name,
         "url": _url(file),

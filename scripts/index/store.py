@@ -162,11 +162,11 @@ class Store:
 
     def switch(self, link: Link, generation: Path) -> None:
         """Let ``link`` point at ``generation``, atomically."""
-        beside = self.root / f"{link}.new"
-        with writing(beside):
-            beside.unlink(missing_ok=True)
-            beside.symlink_to(f"generations/{generation.name}")
-            beside.replace(self.root / link)
+        new_link = self.root / f"{link}.new"
+        with writing(new_link):
+            new_link.unlink(missing_ok=True)
+            new_link.symlink_to(f"generations/{generation.name}")
+            new_link.replace(self.root / link)
             sync(self.root)
 
     def add(self, wheel: Path, sha256: str, metadata: bytes) -> None:

@@ -172,13 +172,13 @@ def test_data_rows_match_the_catalog(matrix: Matrix, published: Catalog) -> None
 def test_script_gets_the_commands_of_every_wheel(matrix: Matrix, published: Catalog) -> None:
     given = data_of(page.render(published, matrix))["commands"]
     for one in published.entries:
-        said = commands("https://example.org/wheels", one)
+        shown = commands("https://example.org/wheels", one)
         marks = {"BASE": "https://example.org/wheels", "CUDA": one.cuda, "TORCH": one.torch, "RELEASE": one.release}
         filled = {
             tool: re.sub(r"@(\w+)@", lambda found, marks=marks: marks[found[1]], text)  # type: ignore[misc]
             for tool, text in given.items()
         }
-        assert filled == {"pip": "\n".join(said.pip), "uv": "\n".join(said.uv), "pyproject": said.pyproject}
+        assert filled == {"pip": "\n".join(shown.pip), "uv": "\n".join(shown.uv), "pyproject": shown.pyproject}
 
 
 def test_every_cell_is_published_planned_or_excluded(matrix: Matrix, published: Catalog) -> None:
@@ -231,8 +231,8 @@ def test_torch_commands_for_a_wheel_outside_the_matrix(matrix: Matrix) -> None:
     line = "pip install torch==2.11.0"
     assert page_data.torch_commands_for(one, gone, builds).pip.startswith(line)
     # A torch line that is not in the table: any version of it from the channel, quoted because of the "*".
-    said = page_data.torch_commands_for(replace(one, torch="9.9"), gone, builds)
-    assert said.pip == 'pip install "torch==9.9.*" --index-url https://download.pytorch.org/whl/cu130'
+    shown = page_data.torch_commands_for(replace(one, torch="9.9"), gone, builds)
+    assert shown.pip == 'pip install "torch==9.9.*" --index-url https://download.pytorch.org/whl/cu130'
 
 
 def test_observations_of_torch_builds_have_a_date(matrix: Matrix) -> None:
@@ -305,8 +305,8 @@ def test_many_wheels_have_one_row_per_channel(matrix: Matrix) -> None:
 
 def test_without_scripts_the_page_shows_the_newest_wheel_that_is_not_yanked(matrix: Matrix) -> None:
     yanked, kept = (cell for cell in matrix.cells if cell.id in _IDS)
-    said = _noscript(page.render(catalog([yanked, kept]), matrix))
-    assert said.index("pip install torch==2.14.1<") < said.index("nvdiffrast==0.3.3.1")
+    shown = _noscript(page.render(catalog([yanked, kept]), matrix))
+    assert shown.index("pip install torch==2.14.1<") < shown.index("nvdiffrast==0.3.3.1")
     made = Catalog((entry(yanked, yanked="wrong"), entry(kept)))
     assert "nvdiffrast==0.3.3<" in _noscript(page.render(made, matrix))
     assert "Nothing can be installed" in _noscript(page.render(Catalog(), matrix))
@@ -325,11 +325,11 @@ def test_page_of_an_empty_catalog(matrix: Matrix) -> None:
 
 def test_commands_use_only_this_index(matrix: Matrix) -> None:
     one = entry(matrix.select(["0.3.3.1-cp312-cu128-torch2.9-linux_x86_64"])[0])
-    said = commands("https://example.org/wheels/", one)
-    assert said.pip[-1] == "pip install --index-url https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
-    assert said.uv[-1] == "uv pip install --default-index https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
-    assert "extra-index" not in repr(said)
-    project = tomllib.loads(said.pyproject)
+    shown = commands("https://example.org/wheels/", one)
+    assert shown.pip[-1] == "pip install --index-url https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
+    assert shown.uv[-1] == "uv pip install --default-index https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
+    assert "extra-index" not in repr(shown)
+    project = tomllib.loads(shown.pyproject)
     assert project["project"]["dependencies"] == ["nvdiffrast==0.3.3.1", "torch==2.9.*"]
     (index,) = project["tool"]["uv"]["index"]
     assert index == {"name": "nvdiffrast-cu128", "url": "https://example.org/wheels/whl/cu128/", "explicit": True}
