@@ -3,8 +3,8 @@
 The wheels are those of the matrix with made-up releases; only their index entries exist. The minimum of all rounds is
 reported, because other processes can only add time.
 
-dumb-pypi and this pipeline are measured as whole commands, from a list of wheels in a file to an index in a folder. This
-pipeline writes every wheel to two channels in HTML and JSON, dumb-pypi writes one HTML page.
+dumb-pypi and this pipeline are measured as whole commands, from a list of wheels in a file to an index in a folder.
+This pipeline writes every wheel to two channels in HTML and JSON, dumb-pypi writes one HTML page.
 """
 
 from __future__ import annotations
