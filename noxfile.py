@@ -196,7 +196,7 @@ def packages(session: nox.Session) -> None:
 @stage_session
 def index(session: nox.Session) -> None:
     """Write a store's index again, or copy it out as plain files: [STORE] [--export FOLDER]."""
-    stage(session, "index.writer")
+    stage(session, "index.command")
 
 
 @stage_session(name="stage")

@@ -1,4 +1,4 @@
-"""Catalogs of wheels that need not exist: entries for cells of the matrix, with hashes made of their names."""
+"""Make catalogs of cells of the matrix; the wheels do not exist, their hashes are made from their names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.model import Cell
 
 
 def entry(cell: Cell, **changes: Any) -> Entry:
-    """The entry of the cell's wheel, run on a GPU unless ``changes`` say otherwise."""
+    """Return an entry for the cell's wheel that passed on a GPU, with ``changes`` to its fields."""
     digest = hashlib.sha256(cell.wheel.encode()).hexdigest()
     made = Entry(
         name=cell.wheel,
@@ -35,19 +35,19 @@ def entry(cell: Cell, **changes: Any) -> Entry:
 
 
 def catalog(cells: Iterable[Cell], changes: Callable[[Cell], dict[str, Any]] = lambda _: {}) -> Catalog:
-    """A catalog of the cells' wheels, each changed by what ``changes`` says of its cell."""
+    """Return a catalog of the cells' wheels; ``changes`` returns the changes to the fields for a cell."""
     return Catalog(tuple(sorted((entry(cell, **changes(cell)) for cell in cells), key=lambda one: one.name)))
 
 
 def many(cells: Iterable[Cell], number: int) -> Catalog:
-    """``number`` entries: the cells, then those of further releases that never were."""
+    """Return a catalog with ``number`` entries: the cells, then the same cells for invented releases."""
     known = list(cells)
     found: list[Cell] = []
-    for later in range(-(-number // len(known))):
+    for repetition in range(-(-number // len(known))):
         found += [
             cell
-            if not later
-            else replace(cell, release=replace(cell.release, version=f"{cell.release.version}.{later}0"))
+            if not repetition
+            else replace(cell, release=replace(cell.release, version=f"{cell.release.version}.{repetition}0"))
             for cell in known
         ]
     return catalog(found[:number])

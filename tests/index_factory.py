@@ -1,4 +1,4 @@
-"""Stores with an index, made of entries alone or of small wheels that pip and uv can install."""
+"""Make entries without files, and small wheels that pip and uv can install."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def entry(
     python: str = "3.11",
     platform: str = "manylinux_2_28_x86_64",
 ) -> Entry:
-    """An entry of which no file exists."""
+    """Return an entry whose file does not exist."""
     tag = "cp" + python.replace(".", "")
     name = f"nvdiffrast-{release}+{cuda}.torch{torch}-{tag}-{tag}-{platform}.whl"
     system = "win_amd64" if platform.startswith("win") else "linux_x86_64"
@@ -47,14 +47,14 @@ def entry(
 
 
 def catalog(entries: Iterable[Entry]) -> Catalog:
-    """They in order."""
+    """Return a catalog of the entries."""
     return Catalog(tuple(sorted(entries, key=lambda one: one.name)))
 
 
 def pooled(store: Path, one: Entry, *, source: str = "", python: str = ">=3.8") -> Entry:
-    """Put a pure wheel of that name into the pool; returns its entry.
+    """Put a wheel with the entry's name into the pool of a store; return the entry with its hashes and size.
 
-    It says ``source`` in nvdiffrast/__init__.py. The name's tags decide who may install it.
+    ``source`` is the text of nvdiffrast/__init__.py.
     """
     version = one.name.split("-")[1]
     metadata = METADATA.format(version=version, python=python).encode()
@@ -91,7 +91,7 @@ def _record_hash(content: bytes) -> str:
 
 
 def pure(project: str = "torch-rasterizer", version: str = "0.1.0", *, requires: Sequence[str] = ()) -> PureWheel:
-    """The entry of a wheel without compiled code, of which no file exists."""
+    """Return an entry of a wheel without compiled code whose file does not exist."""
     name = f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
     digests = (_sha256(name.encode()), _sha256(name.encode() + b".metadata"))
     return PureWheel(name, digests[0], 2345, "2026-11-21T10:00:00Z", digests[1], ">=3.10", tuple(requires))

@@ -1,4 +1,4 @@
-"""A store whose wheels are stand-ins: named, pinned and listed as real ones, with nothing in them."""
+"""Make a store of empty wheels with the names, requirements and entries of real ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = host_platform()
 
 @dataclass(frozen=True)
 class Wanted:
-    """One wheel of a stand-in store; ``requires`` in place of what it should require."""
+    """A wheel of the store; ``requires`` replaces its usual requirements."""
 
     cuda: str
     torch: str
@@ -38,12 +38,12 @@ class Wanted:
 
     @property
     def version(self) -> str:
-        """The version with its local part."""
+        """The version with its local part: "0.3.3.1+cu130.torch2.11"."""
         return f"{self.release}+{self.cuda}.torch{self.torch}"
 
 
 def make(root: Path, wanted: Iterable[Wanted]) -> Path:
-    """A store at ``root`` with these wheels staged."""
+    """Make a store at ``root`` with these wheels staged; return ``root``."""
     (root / "records").mkdir(parents=True)
     entries = [_pool(root / "pool", one) for one in wanted]
     catalog = Catalog(tuple(sorted(entries, key=lambda entry: entry.name)))

@@ -1,13 +1,13 @@
-"""What an index holds, as data: one entry a wheel of nvdiffrast, one a wheel without compiled code, and where they lie.
+"""The catalog of an index: one entry for each wheel.
 
 A store is one folder:
 
-    pool/<sha256>/<wheel>              the bytes of every wheel ever staged, never changed, never deleted
-    pool/<sha256>/<wheel>.metadata     its METADATA (PEP 658)
-    records/<sha256>.<kind>.json       evidence: audit, gpu, waiver; package, of a wheel without compiled code
-    ledger.jsonl                       what was done, in order, one JSON object a line, appended
-    generations/<name>/                whole static indexes: catalog.json, index.html, whl/..., files -> ../../pool
-    staged -> generations/<name>       the index that is proven
+    pool/<sha256>/<wheel>              each wheel that was ever staged; never changed or deleted
+    pool/<sha256>/<wheel>.metadata     METADATA of this wheel (PEP 658)
+    records/<sha256>.<kind>.json       records about it; <kind> is audit, gpu, waiver or package
+    ledger.jsonl                       the log of all operations, one JSON object per line
+    generations/<name>/                complete static indexes (scripts/index/writer.py)
+    staged -> generations/<name>       the index that `nox -s prove` tests
     current -> generations/<name>      the index that readers see
 """
 
@@ -26,18 +26,17 @@ from pydantic import TypeAdapter, ValidationError
 from scripts.errors import CatalogError
 
 CATALOG = "catalog.json"
-# The file's frame; what is between is one line an entry.
-FOOT = "]}\n"
 
 CPU = "cpu"
-"""The channel for who has no CUDA: it lists the wheels without compiled code alone."""
+"""The channel that lists only the wheels without compiled code, for users without CUDA."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One wheel of an index, as every page lists it.
+    """The fields of a wheel that every page lists.
 
-    ``uploaded`` is UTC in ISO 8601 ("2026-11-21T10:00:00Z"), ``size`` in bytes; ``yanked`` is a reason, None for not.
+    ``uploaded`` is UTC in ISO 8601 ("2026-11-21T10:00:00Z"), ``size`` in bytes; ``yanked`` is the reason, None if
+    the wheel is not yanked.
     """
 
     name: str
@@ -54,10 +53,11 @@ _File = TypeVar("_File", bound=File)
 
 @dataclass(frozen=True)
 class Entry(File):
-    """One wheel of nvdiffrast.
+    """A wheel of nvdiffrast.
 
-    ``sass`` and ``ptx`` are compute capabilities ("9.0"). ``waiver`` is a reason, None for none. ``partial``: built for
-    fewer architectures than its toolkit's policy; only a store for rehearsals holds such a wheel.
+    ``sass`` and ``ptx`` are compute capabilities ("9.0"). ``waiver`` is the reason for publishing without a GPU run,
+    None without a waiver. ``partial`` means that the wheel was built for fewer architectures than its toolkit's policy
+    requires; only a store for rehearsals has such wheels.
     """
 
     cell: str
@@ -74,22 +74,22 @@ class Entry(File):
 
     @property
     def channels(self) -> tuple[str, str]:
-        """The folders under /whl/ that list it: of its CUDA, and of its CUDA and torch ("cu130", "cu130-torch2.14")."""
+        """The channels that list the wheel: for its CUDA, and for its CUDA and torch ("cu130", "cu130-torch2.14")."""
         return self.cuda, f"{self.cuda}-torch{self.torch}"
 
 
 @dataclass(frozen=True)
 class PureWheel(File):
-    """One wheel without compiled code, of a package below packages/: every channel lists it.
+    """A wheel without compiled code, made from a package below packages/; every channel lists it.
 
-    ``requires`` is what it needs, extras aside, as METADATA says it: "numpy", "torch>=2.1".
+    ``requires`` are its requirements as in METADATA, without those of extras: "numpy", "torch>=2.1".
     """
 
     requires: tuple[str, ...]
 
     @property
     def project(self) -> str:
-        """Its project as installers name it: "torch-rasterizer"."""
+        """The normalized name of its project: "torch-rasterizer"."""
         return canonicalize_name(self.name.partition("-")[0])
 
     @property
@@ -100,33 +100,33 @@ class PureWheel(File):
 
 @dataclass(frozen=True)
 class Catalog:
-    """All entries, and all wheels without compiled code, each ordered by file name; no name twice."""
+    """The wheels of nvdiffrast and the wheels without compiled code, each ordered by file name without duplicates."""
 
     entries: tuple[Entry, ...] = field(default=())
     packages: tuple[PureWheel, ...] = field(default=())
 
     @property
     def files(self) -> tuple[Entry | PureWheel, ...]:
-        """All wheels."""
+        """All wheels of both kinds."""
         return *self.entries, *self.packages
 
     @property
     def channels(self) -> frozenset[str]:
-        """The folders under /whl/."""
-        alike = {(entry.cuda, entry.torch): entry for entry in self.entries}
-        found = {channel for entry in alike.values() for channel in entry.channels}
-        return frozenset(found | ({CPU} if self.packages else set()))
+        """The names of all channels."""
+        by_channel = {(entry.cuda, entry.torch): entry for entry in self.entries}
+        names = {channel for entry in by_channel.values() for channel in entry.channels}
+        return frozenset(names | ({CPU} if self.packages else set()))
 
     def named(self, name: str) -> Entry | None:
-        """The entry of that file name, or None."""
+        """Return the wheel of nvdiffrast with this file name, None if there is no such wheel."""
         return next((entry for entry in self.entries if entry.name == name), None)
 
     def file(self, name: str) -> Entry | PureWheel | None:
-        """The wheel of that file name, with compiled code or without, or None."""
+        """Return the wheel with this file name, None if there is no such wheel."""
         return next((file for file in self.files if file.name == name), None)
 
     def with_entry(self, entry: Entry | PureWheel) -> Self:
-        """A catalog that also holds ``entry``, in place of one of its name."""
+        """Return a catalog with ``entry`` added, or replaced if it has an entry of this name."""
         if isinstance(entry, PureWheel):
             return replace(self, packages=_with(self.packages, entry))
         return replace(self, entries=_with(self.entries, entry))
@@ -138,29 +138,20 @@ def _with(files: Iterable[_File], file: _File) -> tuple[_File, ...]:
 
 
 def dump(catalog: Catalog) -> str:
-    """The catalog as JSON, one line an entry; the same catalog gives the same text."""
-    body = ",\n".join(map(line, catalog.entries))
-    return f"{head(catalog.packages)}{body}\n{FOOT}" if body else f"{head(catalog.packages)}{FOOT}"
+    """Return the catalog as JSON with one line per wheel; the same catalog always gives the same text."""
+    packages = f'"packages": [\n{_lines(catalog.packages)}], ' if catalog.packages else ""
+    return f'{{"schema": 1, {packages}"entries": [\n{_lines(catalog.entries)}]}}\n'
 
 
-def head(packages: Sequence[PureWheel]) -> str:
-    """What a catalog's file begins with."""
-    if not packages:
-        return '{"schema": 1, "entries": [\n'
-    body = ",\n".join(map(line, packages))
-    return f'{{"schema": 1, "packages": [\n{body}\n], "entries": [\n'
-
-
-def line(file: File) -> str:
-    """A wheel's line in a catalog's file, without what is between two lines."""
-    return json.dumps(vars(file), sort_keys=True)
+def _lines(files: Sequence[File]) -> str:
+    return ",\n".join(json.dumps(vars(file), sort_keys=True) for file in files) + ("\n" if files else "")
 
 
 def parse(text: str, place: str) -> Catalog:
-    """Read what :func:`dump` wrote; ``place`` names it in errors.
+    """Return the catalog that :func:`dump` gave ``text`` for; errors name ``place``.
 
     Raises:
-        CatalogError: it is not a catalog.
+        CatalogError: if the text is not a catalog.
     """
     try:
         data: dict[str, Any] = json.loads(text)
@@ -172,17 +163,17 @@ def parse(text: str, place: str) -> Catalog:
 
 
 def read(generation: Path) -> Catalog:
-    """The catalog of a generation's folder; an index that is not there yet holds nothing."""
+    """Return the catalog of a generation; an empty one if the generation does not exist yet."""
     path = generation / CATALOG
     if not path.exists():
         return Catalog()
-    found = path.stat()
-    return _read(path.resolve(), (found.st_ino, found.st_mtime_ns, found.st_size))
+    status = path.stat()
+    return _read(path.resolve(), (status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 @lru_cache(maxsize=4)
 def _read(path: Path, state: tuple[int, ...]) -> Catalog:
-    """One publishing reads the same generation many times; ``state`` tells whether the file is still the same one."""
+    """Read a file once while its ``state`` is the same: publishing reads the same generation many times."""
     return parse(path.read_text(encoding="utf-8"), str(path))
 
 

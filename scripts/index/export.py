@@ -1,7 +1,7 @@
-"""Copy a generation out as plain files, for any web server, without links.
+"""Copy a generation to a folder as plain files without symbolic links, for any web server.
 
-The folder is written in place, so that it can be a checkout or a mounted share: wheels first, then the pages that link
-to them, each file whole, so that whoever reads meanwhile finds every link he is given.
+The folder is updated in place, so it can be a git checkout or a mounted share. Wheels are written before the pages that
+link to them, and each file atomically, so that links are valid at every moment.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _CHUNK = 1 << 20
 
 
 def export(generation: Path, folder: Path) -> None:
-    """Write what ``generation`` holds to ``folder``: a new one, or one that an earlier export made.
+    """Write the files of ``generation`` to ``folder``, which is new or was made by an earlier export.
 
-    Wheels that are there already are left alone, and nothing is deleted.
+    Existing wheels are not written again, and nothing is deleted.
 
     Raises:
-        CatalogError: ``folder`` is something else, or holds wheels that this index has not, or has with other bytes;
-            or a file of the pool is missing, a link, or not what its name says.
+        CatalogError: if ``folder`` is not an exported index, or has a wheel that this index does not have with the same
+            bytes; if a file of the pool is missing, is a link, or does not have its hash.
     """
     if not (generation / CATALOG).is_file():
-        raise CatalogError(f"{generation} holds no index", hint="promote first: nox -s promote")
+        raise CatalogError(f"{generation} is not an index", hint="promote first: nox -s promote")
     generation = generation.resolve()
     catalog = catalogs.read(generation)
-    _refuse(folder, catalog)
+    _check_target(folder, catalog)
     if not (folder / CATALOG).exists():
-        # From now on a run that was interrupted can be taken up again.
+        # Marks the folder as an export, so that an interrupted export can be run again.
         _put(folder / CATALOG, catalogs.dump(Catalog()).encode())
     for entry in catalog.files:
         _wheel(entry, generation, folder)
@@ -43,7 +43,8 @@ def export(generation: Path, folder: Path) -> None:
         _put(folder / path, (generation / path).read_bytes())
 
 
-def _refuse(folder: Path, catalog: Catalog) -> None:
+def _check_target(folder: Path, catalog: Catalog) -> None:
+    """Raise CatalogError if the export would not fit to the existing contents of ``folder``."""
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CATALOG).is_file()):
@@ -51,25 +52,25 @@ def _refuse(folder: Path, catalog: Catalog) -> None:
     hashes = {entry.name: entry.sha256 for entry in catalog.files}
     for entry in catalogs.read(folder).files:
         if hashes.get(entry.name) != entry.sha256:
-            said = "other bytes under that name" if entry.name in hashes else "no such wheel"
-            hint = "nothing that was published changes or goes away; export to another folder"
-            raise CatalogError(f"{folder} has {entry.name}, this index has {said}", hint=hint)
+            problem = "other bytes under that name" if entry.name in hashes else "no such wheel"
+            hint = "a published wheel must not change or disappear; export to another folder"
+            raise CatalogError(f"{folder} has {entry.name}, this index has {problem}", hint=hint)
 
 
 def _pages(generation: Path) -> Iterator[str]:
-    """The pages in the order in which they are safe to appear: those linked to before those that link."""
+    """Yield the paths of the pages, each after the pages that it links to."""
     pages = (path.relative_to(generation).as_posix() for path in (generation / "whl").rglob("index.*"))
     yield from sorted(pages, key=lambda path: (-path.count("/"), path))
     yield from ("index.html", CATALOG)
 
 
 def _wheel(entry: File, generation: Path, folder: Path) -> None:
-    """Copy a wheel and its METADATA, unless they are there."""
+    """Copy a wheel and its METADATA, unless ``folder`` has them."""
     for name, sha256 in ((entry.name, entry.sha256), (f"{entry.name}.metadata", entry.metadata_sha256)):
         place = Path("files", entry.sha256, name)
         source, target = generation / place, folder / place
         if source.is_symlink() or source.parent.is_symlink() or not source.is_file():
-            raise CatalogError(f"{source} is missing, or no regular file")
+            raise CatalogError(f"{source} is missing or not a regular file")
         if target.is_file() and not target.is_symlink() and target.stat().st_size == source.stat().st_size:
             continue
         _copy(source, target, sha256)
@@ -95,7 +96,7 @@ def _records(entry: File, generation: Path, folder: Path) -> None:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a page, unless it has these bytes already."""
+    """Write a file, unless it has these bytes already."""
     if not path.is_file() or path.is_symlink() or path.read_bytes() != content:
         with _whole(path) as file:
             file.write(content)

@@ -1,4 +1,4 @@
-"""The commands that install a wheel from an index: what the page shows, and what `prove` runs."""
+"""The commands that install a wheel from an index; the page shows them and `prove` runs them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ PROJECT = "nvdiffrast"
 
 @dataclass(frozen=True)
 class Commands:
-    """``pip`` and ``uv`` are lines to run one after the other, safe in any shell as they stand; ``pyproject`` is TOML
-    to merge into a project's file.
+    """The commands for a wheel of nvdiffrast.
+
+    ``pip`` and ``uv`` are lines to run in this order, safe in every shell; ``pyproject`` is TOML for pyproject.toml.
     """
 
     pip: tuple[str, ...]
@@ -29,13 +30,13 @@ class Commands:
 
 
 def commands(base_url: str, entry: Entry) -> Commands:
-    """How to get ``entry`` from the index whose root is ``base_url`` ("https://example.org/wheels", percent-encoded).
+    """Return the commands that install ``entry`` from the index at the percent-encoded ``base_url``.
 
-    The torch it is for must be installed already. Only our index is visible to the line that installs, so nothing but
-    nvdiffrast can come of it: pip and uv take the wheel whose ``torch==X.Y.*`` the installed torch meets, or refuse and
-    say which they know. With a second index in sight, both would rather replace torch by the newest that has a wheel,
-    and anybody's higher nvdiffrast would win over ours. That is why numpy, the other requirement, has its own line.
-    The release is pinned without its local part, which is what lets them choose; a yanked wheel is not chosen.
+    The torch that the wheel requires must be installed already. The installing line uses only our index, so it can
+    install only nvdiffrast: pip and uv choose the wheel whose ``torch==X.Y.*`` matches the installed torch, or fail and
+    list the known wheels. With a second index, both would rather replace torch by the newest version that has a wheel,
+    and prefer a higher nvdiffrast version from anybody. Therefore numpy, the other requirement, has its own line.
+    The version is pinned without its local part, so that pip and uv can choose; they do not choose a yanked wheel.
     """
     channel = f"{base_url.rstrip('/')}/whl/{entry.cuda}/"
     pin = f"{PROJECT}=={entry.release}"
@@ -48,17 +49,17 @@ def commands(base_url: str, entry: Entry) -> Commands:
 
 @dataclass(frozen=True)
 class TorchCommands:
-    """One line for each tool that installs a torch, safe in any shell as it stands."""
+    """The command for each tool that installs torch, safe in every shell."""
 
     pip: str
     uv: str
 
 
 def torch_commands(version: str, cuda: str, origin: Literal["pypi", "pytorch"]) -> TorchCommands:
-    """Return how to get a torch for a CUDA, given as a tag ("cu126"); ``version`` may end in ".*".
+    """Return the commands that install torch ``version``, which may end in ".*", for the CUDA tag ``cuda`` ("cu126").
 
-    A torch that is not the plain one of PyPI comes from PyTorch's own channel of that CUDA, and from nowhere else: PyPI
-    has another build of the same number.
+    With ``origin`` "pytorch" only PyTorch's channel for this CUDA is used, because PyPI has another build with the same
+    version.
     """
     requirement = _quoted(f"torch=={version}") if "*" in version else f"torch=={version}"
     channel = f"{PYTORCH_CHANNEL}{cuda}"
@@ -69,16 +70,16 @@ def torch_commands(version: str, cuda: str, origin: Literal["pypi", "pytorch"]) 
 
 
 def file_commands(cell: Cell, wheel: str) -> tuple[str, ...]:
-    """Return the pip commands that install the file ``wheel`` of a cell and its torch, to be run in this order."""
+    """Return the pip commands that install torch and the file ``wheel`` of a cell, in this order."""
     torch = torch_commands(cell.torch.version, cell.toolkit.tag, cell.torch.origin).pip
     file = shlex.quote(wheel)
-    # PyTorch's channel is for torch and what it needs; what the wheel needs comes from the usual index.
+    # PyTorch's channel has only torch and its requirements; the wheel's other requirements come from PyPI.
     return (f"{torch} {file}",) if cell.torch.origin == "pypi" else (torch, f"pip install {file}")
 
 
 @dataclass(frozen=True)
 class PackageCommands:
-    """Lines for each tool to run one after the other, safe in any shell as they stand."""
+    """The commands for a package without compiled code: lines to run in this order, safe in every shell."""
 
     pip: tuple[str, ...]
     uv: tuple[str, ...]
@@ -87,10 +88,11 @@ class PackageCommands:
 def package_commands(
     base_url: str, package: PureWheel, packages: Sequence[PureWheel], channel: str = CPU
 ) -> PackageCommands:
-    """How to get a package without compiled code from a channel of the index, beside a torch that is there already.
+    """Return the commands that install a package without compiled code; torch must be installed already.
 
-    As for nvdiffrast the line that installs sees our index alone, so that nobody else's package of a name of ours can
-    come of it; what it needs of others has a line of its own. ``packages`` are all that the index has.
+    As for nvdiffrast, the installing line uses only our index, so that it never installs a package of somebody else
+    with the name of one of ours; requirements from other indexes have their own line. ``packages`` are all packages
+    of the index.
     """
     others = [_quoted(one) for one in from_others(package, packages)]
     address = f"{base_url.rstrip('/')}/whl/{channel}/"
@@ -105,22 +107,22 @@ def package_commands(
 
 
 def ours(package: PureWheel, packages: Sequence[PureWheel]) -> set[str]:
-    """The package's project and those of ours that it needs, and they need."""
-    found, ahead = set[str](), [package]
+    """Return the package's project and all projects of ``packages`` that it requires, directly or indirectly."""
+    projects, pending = set[str](), [package]
     known = {one.project for one in packages}
-    while ahead:
-        one = ahead.pop()
-        found.add(one.project)
-        needed = {canonicalize_name(Requirement(text).name) for text in one.requires} & known - found
-        ahead += [other for other in packages if other.project in needed]
-    return found
+    while pending:
+        one = pending.pop()
+        projects.add(one.project)
+        required = {canonicalize_name(Requirement(text).name) for text in one.requires} & known - projects
+        pending += [other for other in packages if other.project in required]
+    return projects
 
 
 def from_others(package: PureWheel, packages: Sequence[PureWheel]) -> list[str]:
-    """What the package and those of ours that it needs require of others, torch aside: "numpy", "pillow>=10"."""
-    mine = ours(package, packages)
-    texts = {text for one in (*packages, package) if one.project in mine for text in one.requires}
-    return sorted(text for text in texts if canonicalize_name(Requirement(text).name) not in mine | {"torch"})
+    """Return the requirements of :func:`ours` from other indexes, without torch: "numpy", "pillow>=10"."""
+    projects = ours(package, packages)
+    texts = {text for one in (*packages, package) if one.project in projects for text in one.requires}
+    return sorted(text for text in texts if canonicalize_name(Requirement(text).name) not in projects | {"torch"})
 
 
 def _quoted(requirement: str) -> str:
@@ -128,7 +130,7 @@ def _quoted(requirement: str) -> str:
 
 
 def _pyproject(channel: str, pin: str, entry: Entry) -> str:
-    """An explicit index serves only what names it: everything else still comes from the project's own."""
+    """Return TOML with an explicit index: only nvdiffrast comes from it, other packages come from the default index."""
     name = f"{PROJECT}-{entry.cuda}"
     return f"""\
 [project]

@@ -1,8 +1,8 @@
-"""What was done to a store, in order: `ledger.jsonl`, one JSON object a line, only ever appended to.
+"""The log of all operations on a store: `ledger.jsonl`, one JSON object per line, append-only.
 
-An entry says what, by whom (a name given), when (UTC), and from which commit of this repository; the rest depends on
-what: a `staged` entry names wheel and sha256, a `proved` one the sha256 of the catalog. A process that dies while
-writing leaves a torn last line: it is passed over in reading, and cut off by whoever appends next.
+Each line has the operation, the name of the person, the time (UTC) and the commit of this repository; other fields
+depend on the operation: `staged` has wheel and sha256, `proved` has the sha256 of the catalog. A process that is killed
+while it writes leaves an incomplete last line; reading skips it, and the next process that appends removes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Event:
-    """One line of a ledger; ``commit`` is None where the repository is not a checkout."""
+    """A line of a ledger; ``commit`` is None if this is not a git checkout."""
 
     what: str
     by: str
@@ -37,43 +37,43 @@ class Event:
     details: Mapping[str, Any]
 
     def says(self, what: str, **details: Any) -> bool:
-        """Whether it tells of ``what`` with these details, among others."""
+        """Return whether this is the operation ``what`` with at least these details."""
         return self.what == what and all(self.details.get(key) == value for key, value in details.items())
 
 
 def append(store: Path, what: str, *, by: str | None = None, **details: Any) -> Event:
-    """Write down that ``what`` was done to the store, now, by the person named (default: :func:`person`).
+    """Append the operation ``what`` to the ledger, with the current time and the person ``by`` (see :func:`person`).
 
-    The line is on the disk, whole, when this returns, or the ledger is as it was.
+    The complete line is on the disk when this returns; after an error the ledger is unchanged.
 
     Raises:
-        CatalogError: what is there is no ledger.
-        PublishError: it cannot be written.
-        UsageError: nobody is named.
+        CatalogError: if the existing file is not a ledger.
+        PublishError: if the ledger cannot be written.
+        UsageError: if no valid name is known.
     """
     event = Event(what, person(by), now(), commit(), details)
     line = {"schema": SCHEMA, "what": what, "by": event.by, "time": event.time, "commit": event.commit, **details}
     content = (json.dumps(line, sort_keys=True) + "\n").encode()
     path = store / LEDGER
     try:
-        with _exclusive(path) as descriptor:
-            size = _whole_lines(path, descriptor)
+        with _open_locked(path) as descriptor:
+            size = _end_last_line(path, descriptor)
             try:
                 _write(descriptor, content)
             except OSError:
                 os.ftruncate(descriptor, size)
                 raise
     except OSError as error:
-        hint = "fix that and run the same command again"
+        hint = "remove the cause and run the same command again"
         raise PublishError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error
     return event
 
 
 def read(store: Path) -> list[Event]:
-    """Every entry, oldest first; a store without a ledger has none.
+    """Return every entry, oldest first; an empty list if the store has no ledger.
 
     Raises:
-        CatalogError: a line that is not the torn last one is no entry.
+        CatalogError: if a line before the last one is invalid, or if the last one is complete and invalid.
     """
     path = store / LEDGER
     try:
@@ -84,37 +84,37 @@ def read(store: Path) -> list[Event]:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
     *lines, last = content.split(b"\n")
     events = [_event(line, path, number) for number, line in enumerate(lines, start=1)]
-    return [*events, _event(last, path, len(lines) + 1)] if _is_whole(last) else events
+    return [*events, _event(last, path, len(lines) + 1)] if _is_complete(last) else events
 
 
 def has(store: Path, what: str, **details: Any) -> bool:
-    """Whether the ledger tells of ``what`` with these details."""
+    """Return whether the ledger has the operation ``what`` with these details."""
     return any(event.says(what, **details) for event in read(store))
 
 
 def person(by: str | None = None) -> str:
-    """The name to write down: the one given, else git's user.name.
+    """Return the name for the ledger: ``by`` if it is given, else git's user.name.
 
     Raises:
-        UsageError: there is none, or it is not one line of at most 100 characters.
+        UsageError: if there is no name, or if it is not one line of at most 100 characters.
     """
-    hint = "say who publishes: --by NAME"
+    hint = "name the person who publishes: --by NAME"
     name = _git("config", "user.name") if by is None else by.strip()
     if not name:
-        raise UsageError("nobody is named, and git knows no user.name", hint=hint)
+        raise UsageError("nobody is named, and git has no user.name", hint=hint)
     if len(name) > _LONGEST_NAME or not name.isprintable():
         raise UsageError(f"not a person's name: {name[:_LONGEST_NAME]!r}", hint=hint)
     return name
 
 
 def commit() -> str | None:
-    """The commit of this repository, with "-dirty" when tracked files differ from it."""
+    """Return the commit of this repository, with "-dirty" if tracked files differ from it; None without git."""
     head = _git("rev-parse", "HEAD")
     return f"{head}-dirty" if head and _git("status", "--porcelain", "--untracked-files=no") else head
 
 
 def now() -> str:
-    """UTC in ISO 8601, in whole seconds: "2026-11-21T10:00:00Z"."""
+    """Return the UTC time in ISO 8601, in whole seconds: "2026-11-21T10:00:00Z"."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -126,8 +126,8 @@ def _git(*arguments: str) -> str | None:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[int]:
-    """The ledger, open for appending, and nobody else's meanwhile."""
+def _open_locked(path: Path) -> Iterator[int]:
+    """Open the ledger for appending and lock it during the block."""
     if sys.platform == "win32":
         raise PublishError("a store needs file locks and symbolic links", hint="publish on Linux or macOS")
     import fcntl  # noqa: PLC0415 - not on every system
@@ -141,12 +141,12 @@ def _exclusive(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _whole_lines(path: Path, descriptor: int) -> int:
-    """Cut a torn last line off, or end one that lacks only its newline; the size in bytes after that."""
+def _end_last_line(path: Path, descriptor: int) -> int:
+    """Remove an incomplete last line, or add its missing newline; return the new size in bytes."""
     read(path.parent)
     content = path.read_bytes()
     last = content.rpartition(b"\n")[2]
-    if _is_whole(last):
+    if _is_complete(last):
         _write(descriptor, b"\n")
         return len(content) + 1
     os.ftruncate(descriptor, len(content) - len(last))
@@ -159,7 +159,7 @@ def _write(descriptor: int, content: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -174,5 +174,5 @@ def _event(line: bytes, path: Path, number: int) -> Event:
         what, by, time, commit = (data.pop(key) for key in ("what", "by", "time", "commit"))
         return Event(str(what), str(by), str(time), commit and str(commit), data)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        hint = "restore the ledger from a copy; only its last line may be torn"
+        hint = "restore the ledger from a copy; only its last line may be incomplete"
         raise CatalogError(f"{path}:{number}: not an entry of a ledger: {error!r}", hint=hint) from error

@@ -1,8 +1,7 @@
-"""Follow every link of a generation's pages to a file of the right bytes, as an installer would."""
+"""Follow every link of a generation's pages and check the file it leads to, as an installer would."""
 
 from __future__ import annotations
 
-import html.parser
 import json
 import os
 import urllib.parse
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from scripts.support import simple_api
 from scripts.support.files import file_sha256
 
 
 @dataclass(frozen=True)
 class _Link:
-    """A link of a page: where to, and what the page says of the file there, if it does."""
+    """A link of a page, with the hashes and the size in bytes that the page announces; None if it does not."""
 
     url: str
     sha256: str | None = None
@@ -25,23 +25,24 @@ class _Link:
 
 
 def problems(generation: Path) -> Iterator[str]:
-    """What is wrong with the links of all pages of ``generation``; each file is hashed once."""
-    hashed = cache(file_sha256)
+    """Yield one message per problem with a link of ``generation``; each file is hashed once."""
+    hash_file = cache(file_sha256)
     for page in sorted(generation.rglob("index.*")):
         place = page.relative_to(generation).as_posix()
         try:
-            links = list(_json(page.read_bytes()) if page.suffix == ".json" else _html(page.read_text("utf-8")))
+            links = list(_json_links(page) if page.suffix == ".json" else _html_links(page))
         except (ValueError, KeyError, TypeError) as error:
             yield f"{place}: not a page: {error!r}"
             continue
         for link in links:
-            yield from (f"{place}: {link.url}: {problem}" for problem in _wrong(generation, page, link, hashed))
+            yield from (f"{place}: {link.url}: {problem}" for problem in _problems(generation, page, link, hash_file))
 
 
-def _wrong(generation: Path, page: Path, link: _Link, hashed: Callable[[Path], str]) -> Iterator[str]:
+def _problems(generation: Path, page: Path, link: _Link, hash_file: Callable[[Path], str]) -> Iterator[str]:
+    """Yield one message per problem with one link of ``page``."""
     parts = urllib.parse.urlsplit(link.url)
     if parts.scheme or parts.netloc:
-        # The page for people may name other sites; an index is whole in itself.
+        # Only the page for people may link to other sites; installers find everything in the index.
         if page.parent != generation:
             yield "leads to another site"
         return
@@ -51,50 +52,33 @@ def _wrong(generation: Path, page: Path, link: _Link, hashed: Callable[[Path], s
         return
     if target.is_dir():
         target /= "index.html"
-    yield from _wrong_file(target, link.sha256, hashed)
+    yield from _file_problems(target, link.sha256, hash_file)
     if link.metadata_sha256:
-        yield from _wrong_file(target.with_name(f"{target.name}.metadata"), link.metadata_sha256, hashed)
+        yield from _file_problems(target.with_name(f"{target.name}.metadata"), link.metadata_sha256, hash_file)
     if link.size is not None and target.is_file() and target.stat().st_size != link.size:
         yield f"{target.name} has {target.stat().st_size} bytes, not {link.size}"
 
 
-def _wrong_file(path: Path, sha256: str | None, hashed: Callable[[Path], str]) -> Iterator[str]:
-    # A wheel's folder is one of the pool's own; "records", which holds what has no hash, is a link.
+def _file_problems(path: Path, sha256: str | None, hash_file: Callable[[Path], str]) -> Iterator[str]:
+    """Yield a message if a file is missing, is a symbolic link, or does not have the hash ``sha256``."""
+    # "records" is a symbolic link, and its files have no announced hash. The folder of a wheel must not be one.
     linked = path.is_symlink() or (sha256 is not None and path.parent.is_symlink())
     if linked or not path.is_file():
-        yield f"{path.name} is missing, or no regular file"
-    elif sha256 is not None and hashed(path) != sha256:
-        yield f"{path.name} has sha256 {hashed(path)}, not {sha256}"
+        yield f"{path.name} is missing or not a regular file"
+    elif sha256 is not None and hash_file(path) != sha256:
+        yield f"{path.name} has sha256 {hash_file(path)}, not {sha256}"
 
 
-def _json(content: bytes) -> Iterator[_Link]:
-    page = json.loads(content)
+def _json_links(path: Path) -> Iterator[_Link]:
+    page = json.loads(path.read_bytes())
     for project in page.get("projects", ()):
         yield _Link(f"{project['name']}/")
     for file in page.get("files", ()):
         yield _Link(file["url"], file["hashes"]["sha256"], file["core-metadata"]["sha256"], file["size"])
 
 
-def _html(text: str) -> Iterator[_Link]:
-    parser = _Anchors()
-    parser.feed(text)
-    for attributes in parser.found:
-        url, fragment = urllib.parse.urldefrag(attributes.get("href") or "")
-        # A bare fragment stays on its page.
-        if url:
-            metadata = attributes.get("data-core-metadata") or ""
-            yield _Link(url, _sha256(fragment), _sha256(metadata))
-
-
-def _sha256(text: str) -> str | None:
-    return text.removeprefix("sha256=") if text.startswith("sha256=") else None
-
-
-class _Anchors(html.parser.HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[dict[str, str | None]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found.append(dict(attrs))
+def _html_links(path: Path) -> Iterator[_Link]:
+    for file in simple_api.linked_files(path.read_text("utf-8")):
+        # A link that is only a fragment stays on its page.
+        if file.url:
+            yield _Link(file.url, file.sha256, file.metadata_sha256)

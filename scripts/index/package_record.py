@@ -1,7 +1,7 @@
-"""Evidence about one wheel without compiled code, as JSON keyed by its sha256: `records/<sha256>.package.json`.
+"""The record of a wheel without compiled code: `records/<sha256>.package.json`.
 
-There is nothing in such a wheel that a GPU, a linker or a cell could have a say in: it is vouched for by having been
-built twice, in different surroundings, to the same bytes.
+Such a wheel needs no audit of compiled files and no GPU run. Its record states that two builds in different
+environments gave the same bytes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from scripts.support.files import file_sha256
 
 SCHEMA = 1
 BUILDS = 2
-_MEND = "build it again: nox -s packages"
+_HINT = "build it again: nox -s packages"
 
 
 @dataclass(frozen=True)
 class PackageRecord:
-    """That ``builds`` builds gave these bytes; ``tools`` are the versions of what built them, ``time`` is in UTC."""
+    """A record that ``builds`` builds gave the same bytes.
+
+    ``tools`` are the versions of the build tools by name; ``time`` is in UTC.
+    """
 
     wheel: str
     sha256: str
@@ -36,17 +39,17 @@ class PackageRecord:
 
 
 def make(wheel: Path, builds: int, tools: Mapping[str, str]) -> PackageRecord:
-    """A record of now about the file ``wheel``."""
+    """Return a record of the file ``wheel`` with the current time."""
     return PackageRecord(wheel.name, file_sha256(wheel), wheel.stat().st_size, builds, dict(tools), now())
 
 
 def path(sha256: str, folder: Path) -> Path:
-    """Where the record about the wheel of that sha256 belongs below ``folder``."""
+    """Return the path of the record for a wheel below ``folder``."""
     return folder / "records" / f"{sha256}.package.json"
 
 
 def save(record: PackageRecord, folder: Path) -> Path:
-    """Write the record below ``folder``, whole or not at all, over an earlier one."""
+    """Write the record below ``folder`` atomically, over an earlier one; return its path."""
     target = path(record.sha256, folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f"{target.name}.new")
@@ -55,24 +58,24 @@ def save(record: PackageRecord, folder: Path) -> Path:
 
 
 def load(sha256: str, name: str, size: int, folder: Path) -> PackageRecord:
-    """The record below ``folder`` that vouches for the wheel of these bytes.
+    """Return the record below ``folder`` for the wheel with this hash, name and size.
 
     Raises:
-        AuditError: there is none, it is malformed or about something else, or it tells of fewer than two builds.
+        AuditError: if it is missing, malformed, for another file, or states fewer than two builds.
     """
     source = path(sha256, folder)
     if not source.is_file():
-        raise AuditError(f"{name} has no record of its builds for its sha256 {sha256} below {folder}", hint=_MEND)
+        raise AuditError(f"{name} has no record of its builds for its sha256 {sha256} below {folder}", hint=_HINT)
     try:
         record = _ADAPTER.validate_json(source.read_bytes())
     except (OSError, ValidationError) as error:
-        raise AuditError(f"{source}: not a record: {error}", hint=_MEND) from error
+        raise AuditError(f"{source}: not a record: {error}", hint=_HINT) from error
     if record.schema != SCHEMA:
-        raise AuditError(f"{source}: a record of schema {record.schema}, not {SCHEMA}", hint=_MEND)
+        raise AuditError(f"{source}: a record of schema {record.schema}, not {SCHEMA}", hint=_HINT)
     if (record.sha256, record.wheel, record.size) != (sha256, name, size):
-        raise AuditError(f"{source}: is about another wheel, {record.wheel} of {record.size} bytes", hint=_MEND)
+        raise AuditError(f"{source}: is about another wheel, {record.wheel} of {record.size} bytes", hint=_HINT)
     if record.builds < BUILDS:
-        raise AuditError(f"{source}: tells of {record.builds} builds, which show nothing reproducible", hint=_MEND)
+        raise AuditError(f"{source}: states {record.builds} builds; a reproducible wheel needs {BUILDS}", hint=_HINT)
     return record
 
 

@@ -1,10 +1,11 @@
-"""Generations of a store: written once, named by what went into them, and looked at before and after the switch."""
+"""Make generations, and compare them with their catalogs before and after a switch.
+
+A generation's name is a hash of everything that its files depend on, so a generation is written only once.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import html.parser
-import urllib.parse
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +18,24 @@ from scripts.index.catalog import Catalog, Entry
 from scripts.index.page import page
 from scripts.index.store import Store, writing
 from scripts.matrix import matrix
+from scripts.support import simple_api
 from scripts.wheel import audit_record
 
 _NAME_LENGTH = 20
 
 
 class Generate(Protocol):
-    """Writes a whole static index to ``destination``, or nothing (scripts.index.generate)."""
+    """A function like :func:`scripts.index.writer.generate`: it writes a whole index, or nothing if it fails."""
 
-    def __call__(self, catalog: Catalog, destination: Path, *, page: bytes, previous: Path | None = None) -> None: ...
+    def __call__(self, catalog: Catalog, destination: Path, *, page: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
 class Site:
-    """What makes the pages: ``generate`` the indexes, ``render`` the page for people; ``code`` is their source.
+    """The functions that make an index: ``generate`` writes the files, ``render`` returns the page for people.
 
-    ``render`` is also given the sha256 of the wheels whose statements the store holds.
+    ``render`` gets the catalog and the sha256 of the wheels for which the store has a bill of materials and a
+    provenance. ``code`` is the source code of ``generate``.
     """
 
     generate: Generate
@@ -41,47 +44,44 @@ class Site:
 
 
 def default() -> Site:
-    """The real one: scripts.index.writer, and scripts.index.page.page with the matrix."""
+    """Return the functions of scripts.index.writer, and of scripts.index.page.page with the matrix."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (writer, simple_pages))
     return Site(writer.generate, lambda catalog, stated: page.render(catalog, matrix.load(), stated), code)
 
 
 def make(store: Store, catalog: Catalog, site: Site) -> Path:
-    """The generation of a catalog; one that was already made of the same is not made again.
+    """Return the generation of a catalog; write it if the store does not have it yet.
 
     Raises:
-        CatalogError: what was made does not list the catalog's wheels.
-        PublishError: it cannot be written.
+        CatalogError: if the generation does not list exactly the catalog's wheels.
+        PublishError: if it cannot be written.
     """
     root_page = site.render(catalog, audit_record.wheels_with_statements(store.root))
-    # The code that writes is a part of what goes in: after it changed, an index is written anew.
+    # The name depends on the code, so that an index is written again after a change of the code.
     parts = (catalogs.dump(catalog).encode(), root_page, site.code)
     name = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:_NAME_LENGTH]
     generation = store.generations / name
     if not generation.is_dir():
         with writing(generation):
             store.generations.mkdir(parents=True, exist_ok=True)
-            site.generate(catalog, generation, page=root_page, previous=_previous(store))
+            site.generate(catalog, generation, page=root_page)
     difference = compare(catalog, generation)
     if not difference.none:
-        raise CatalogError(f"{generation} is not what it must be: {difference}", hint=f"remove {generation}, run again")
+        hint = f"remove {generation}, run again"
+        raise CatalogError(f"{generation} does not match its catalog: {difference}", hint=hint)
     return generation
-
-
-def _previous(store: Store) -> Path | None:
-    return store.generation("staged") or store.generation("current")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Wheels that should be listed and are not, and the other way round: "CHANNEL/WHEEL"."""
+    """Wheels, as "CHANNEL/WHEEL", that the pages do not list but should, and those that they list but should not."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
 
     @property
     def none(self) -> bool:
-        """Whether expected and published are the same."""
+        """Whether the pages list exactly the expected wheels."""
         return not self.missing and not self.unexpected
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Difference:
 
 
 def compare(catalog: Catalog, generation: Path) -> Difference:
-    """Hold the pages that pip reads in a generation against its catalog: name, sha256, yanked or not."""
+    """Compare name, sha256 and yanked state in a generation's HTML pages with its catalog."""
     listed = set(_listed(generation))
     expected = {
         (channel, file.name, file.sha256, file.yanked is not None)
@@ -101,24 +101,8 @@ def compare(catalog: Catalog, generation: Path) -> Difference:
     return Difference(*(tuple(f"{item[0]}/{item[1]}" for item in items) for items in (missing, unexpected)))
 
 
-def _listed(generation: Path) -> Iterator[tuple[str, str, str, bool]]:
-    for listing in sorted(generation.glob("whl/*/*/index.html")):
-        links = _Links()
-        links.feed(listing.read_text(encoding="utf-8"))
-        for name, sha256, yanked in links.found:
-            yield listing.parts[-3], name, sha256, yanked
-
-
-class _Links(html.parser.HTMLParser):
-    """The files of a PEP 503 page: name, sha256, whether yanked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, str, bool]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        if tag == "a":
-            path, fragment = urllib.parse.urldefrag(attributes.get("href") or "")
-            name = urllib.parse.unquote(path.rpartition("/")[2])
-            self.found.append((name, fragment.removeprefix("sha256="), "data-yanked" in attributes))
+def _listed(generation: Path) -> Iterator[tuple[str, str, str | None, bool]]:
+    """Yield channel, file name, sha256 and yanked state for every link of the projects' pages."""
+    for page_path in sorted(generation.glob("whl/*/*/index.html")):
+        for file in simple_api.linked_files(page_path.read_text(encoding="utf-8")):
+            yield page_path.parts[-3], file.name, file.sha256, file.yanked

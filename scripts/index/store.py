@@ -1,8 +1,8 @@
-"""A store on disk, as scripts.index.catalog lays it out: what may change in it, and how.
+"""Change a store on disk; scripts/index/catalog.py describes its folders.
 
-Wheels are added and never changed; a generation is written whole and then switched to by replacing one symbolic link,
-so that a reader sees the old index or the new one. A process that dies on the way leaves names that begin with a dot
-or end with ".new", which the next one sweeps away.
+Wheels are added and never changed. A generation is written completely, then one symbolic link is replaced, so that a
+reader sees either the old index or the new one. A process that is killed may leave files whose names begin with a dot
+or end with ".new"; the next process removes them.
 """
 
 from __future__ import annotations
@@ -37,64 +37,64 @@ _TARGET = re.compile(r"generations/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def digest(catalog: Catalog) -> str:
-    """What a proof is about: the sha256 of the catalog's text."""
+    """Return the sha256 of the catalog's text; a proof names this hash."""
     return hashlib.sha256(catalogs.dump(catalog).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Store:
-    """The store in the folder ``root``; it need not exist yet."""
+    """The store in the folder ``root``, which need not exist yet."""
 
     root: Path
 
     @property
     def pool(self) -> Path:
-        """The wheels' folder."""
+        """The folder of the wheels."""
         return self.root / "pool"
 
     @property
     def records(self) -> Path:
-        """The evidence's folder."""
+        """The folder of the records about the wheels."""
         return self.root / "records"
 
     @property
     def generations(self) -> Path:
-        """The indexes' folder."""
+        """The folder of the indexes."""
         return self.root / "generations"
 
     @property
     def rehearsal(self) -> bool:
-        """Whether it is for rehearsals only, and so may hold what is no release."""
+        """Whether the store is for rehearsals; only such a store may have partial wheels."""
         return (self.root / "rehearsal").is_file()
 
     def mark_rehearsal(self) -> None:
-        """Make a store that has no index yet one for rehearsals, for good.
+        """Make this a store for rehearsals; this cannot be undone.
 
         Raises:
-            PublishError: it has an index, of releases.
+            PublishError: if it has an index that is not for rehearsals.
         """
         if self.rehearsal:
             return
         if any(self.generation(link) for link in LINKS):
             raise PublishError(
-                f"{self.root} is a store of releases; what is no release does not go into it",
-                hint="rehearse in a store of its own: --store FOLDER",
+                f"{self.root} is not a store for rehearsals, and a store with an index cannot become one",
+                hint="use another store for the rehearsal: --store FOLDER",
             )
         with writing(self.root):
-            (self.root / "rehearsal").write_text("For rehearsals only: what is in here is no release.\n")
+            (self.root / "rehearsal").write_text("For rehearsals only: do not publish these wheels.\n")
 
     @contextmanager
     def exclusive(self, who: str, wait: float = 600) -> Iterator[None]:
-        """Be the only one to change the store; another is waited for, ``wait`` seconds at most.
+        """Lock the store for changes by ``who`` during the block; wait up to ``wait`` seconds for another process.
 
         Raises:
-            PublishError: another is still at it; the message says who.
+            PublishError: if another process still has the lock; the message names it.
         """
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a+", encoding="utf-8") as file:
             self._acquire(file, wait)
-            # Only a courtesy to whoever waits; on a full disk it may fail.
+            # Only for the message of a waiting process: a full disk must not stop this one.
             with suppress(OSError):
                 file.truncate(0)
                 file.write(f"{who} (process {os.getpid()}, since {now()})")
@@ -103,32 +103,32 @@ class Store:
             yield
 
     def _acquire(self, file: IO[str], wait: float) -> None:
-        end, told = time.monotonic() + wait, False
+        end, reported = time.monotonic() + wait, False
         while not _locked(file):
             file.seek(0)
             other = file.read().strip() or "another process"
             if time.monotonic() >= end:
-                hint = "wait until that has ended, then run the same command again (--wait SECONDS waits longer)"
+                hint = "wait until it has ended, then run the same command again (--wait SECONDS waits longer)"
                 raise PublishError(f"{self.root} is being changed by {other}", hint=hint)
-            if not told:
+            if not reported:
                 console.log(f"{self.root} is being changed by {other}; waiting")
-                told = True
+                reported = True
             time.sleep(0.1)
 
     def _sweep(self) -> None:
-        """Remove what a process that died left half done."""
+        """Remove the incomplete files of killed processes."""
         for folder in (self.pool, self.generations, self.records, self.root):
             if folder.is_symlink():
-                raise CatalogError(f"{folder} is a symbolic link; a store is one folder")
+                raise CatalogError(f"{folder} is a symbolic link; a store must be one folder")
             for path in folder.iterdir() if folder.is_dir() else ():
                 if path.name.endswith(".new") or (folder != self.root and path.name.startswith(".")):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def generation(self, link: Link) -> Path | None:
-        """The folder that ``staged`` or ``current`` points at, None while there is no such link.
+        """Return the folder that ``staged`` or ``current`` points at, None if the link does not exist.
 
         Raises:
-            CatalogError: it is no link, or points at anything but a generation that is there.
+            CatalogError: if it is not a symbolic link to an existing generation of this store.
         """
         path = self.root / link
         if not path.is_symlink():
@@ -138,41 +138,43 @@ class Store:
         target = path.readlink().as_posix()
         folder = self.root / target
         if not _TARGET.fullmatch(target) or folder.is_symlink() or not folder.is_dir():
-            hint = f"point it at one of {self.generations} again; the ledger tells which was promoted last"
-            raise CatalogError(f"{path} points at {target!r}, which is no generation of this store", hint=hint)
+            hint = f"point it at a folder of {self.generations} again; the ledger names the catalog promoted last"
+            raise CatalogError(f"{path} points at {target!r}, which is not a generation of this store", hint=hint)
         return folder
 
     def catalog(self, link: Link) -> Catalog:
-        """What ``staged`` or ``current`` holds; nothing while there is no such link.
+        """Return the catalog of ``staged`` or ``current``; an empty one if the link does not exist.
 
         Raises:
-            CatalogError: the link or its catalog is not what it must be.
+            CatalogError: if the link or its catalog is invalid.
         """
         folder = self.generation(link)
         if folder is None:
             return Catalog()
         if not (folder / catalogs.CATALOG).is_file():
-            raise CatalogError(f"{folder} has no {catalogs.CATALOG}", hint="stage again, with a store that is whole")
+            raise CatalogError(
+                f"{folder} has no {catalogs.CATALOG}", hint="restore the store from a copy, then stage again"
+            )
         catalog = catalogs.read(folder)
         for entry in catalog.files:
             wheel_entry.check(entry, str(folder / catalogs.CATALOG))
         return catalog
 
     def switch(self, link: Link, generation: Path) -> None:
-        """Let ``link`` point at ``generation``, from one moment to the next."""
-        beside = self.root / f"{link}.new"
-        with writing(beside):
-            beside.unlink(missing_ok=True)
-            beside.symlink_to(f"generations/{generation.name}")
-            beside.replace(self.root / link)
+        """Let ``link`` point at ``generation``, atomically."""
+        new_link = self.root / f"{link}.new"
+        with writing(new_link):
+            new_link.unlink(missing_ok=True)
+            new_link.symlink_to(f"generations/{generation.name}")
+            new_link.replace(self.root / link)
             sync(self.root)
 
     def add(self, wheel: Path, sha256: str, metadata: bytes) -> None:
-        """Copy a wheel and its METADATA into the pool; the same bytes already there are left alone.
+        """Copy a wheel and its METADATA into the pool, unless it has them already.
 
         Raises:
-            CatalogError: what is there already under that hash is something else.
-            PublishError: the wheel changed meanwhile, or there is no room for it.
+            CatalogError: if the pool has a folder for this hash with other contents.
+            PublishError: if the wheel changed while it was copied, or if the disk is full.
         """
         final = self.pool / sha256
         if final.is_symlink() or final.exists():
@@ -182,35 +184,35 @@ class Store:
             copied = _copy(wheel, folder / wheel.name)
             if copied != sha256:
                 raise PublishError(f"{wheel} changed while it was staged: its sha256 is now {copied}, was {sha256}")
-            beside = folder / f"{wheel.name}.metadata"
-            beside.write_bytes(metadata)
-            sync(beside)
+            metadata_path = folder / f"{wheel.name}.metadata"
+            metadata_path.write_bytes(metadata)
+            sync(metadata_path)
             sync(folder)
 
     def added(self, entry: File) -> str:
-        """When a wheel came into the pool, in UTC: the same however often its staging was interrupted."""
+        """Return the UTC time at which a wheel was added to the pool; staging it again does not change this time."""
         moment = datetime.fromtimestamp(self.path(entry).stat().st_mtime, UTC)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def check_file(self, sha256: str, name: str) -> None:
-        """Refuse a wheel of the pool that is not the bytes its folder is named by.
+        """Check that the pool has a wheel and its METADATA, and that the wheel's bytes have the hash ``sha256``.
 
         Raises:
-            CatalogError: it is not there, a link, or other bytes.
+            CatalogError: if a file is missing or a link, or if the hash differs.
         """
         path = self.pool / sha256 / name
         _only_files(path.parent)
         for needed in (path, path.with_name(f"{name}.metadata")):
             if not needed.is_file():
-                raise CatalogError(f"{needed} is missing", hint=f"put {name} back: the sha256 of its bytes is {sha256}")
+                raise CatalogError(f"{needed} is missing", hint=f"restore {name} with sha256 {sha256} from a copy")
         if file_sha256(path) != sha256:
             raise CatalogError(f"{path} is damaged: its sha256 is not {sha256}", hint="restore it from a copy")
 
     def check_pool(self, catalog: Catalog) -> None:
-        """Refuse a pool that holds anything but regular files, or lacks an entry of the catalog; sizes are looked at.
+        """Check that the pool has only regular files, and every wheel of the catalog with its size.
 
         Raises:
-            CatalogError: the first that is wrong.
+            CatalogError: if it does not; the message names the first problem.
         """
         if not self.pool.exists():
             return
@@ -222,22 +224,22 @@ class Store:
                 raise CatalogError(f"{path} is missing or not of {entry.size} bytes", hint="restore it from a copy")
 
     def path(self, entry: File) -> Path:
-        """Where the pool has a wheel."""
+        """Return the path of a wheel in the pool."""
         return self.pool / entry.sha256 / entry.name
 
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """What goes wrong with the disk in the block is a :class:`PublishError` that names ``place``."""
+    """Turn an OSError in the block into a :class:`PublishError` that names ``place``."""
     try:
         yield
     except OSError as error:
-        hint = "make room (or fix that) and run the same command again; the index is as it was"
+        hint = "free disk space or remove the cause, then run the same command again; the index is unchanged"
         raise PublishError(f"{place}: cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk before anything refers to them."""
+    """Flush a file's bytes or a folder's names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -258,24 +260,24 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file and return the sha256 of what was written."""
-    found = hashlib.sha256()
+    """Copy a file and return the sha256 of the copied bytes."""
+    sha256 = hashlib.sha256()
     with source.open("rb") as original, target.open("xb") as copy:
         while chunk := original.read(_CHUNK):
-            found.update(chunk)
+            sha256.update(chunk)
             copy.write(chunk)
         copy.flush()
         os.fsync(copy.fileno())
     target.chmod(0o644)
-    return found.hexdigest()
+    return sha256.hexdigest()
 
 
 def _only_files(folder: Path) -> None:
-    """Refuse a folder of the pool that is a link, or holds anything but regular files."""
-    hint = "remove it; the pool holds regular files alone"
+    """Raise CatalogError if a folder of the pool is a link, or has anything but regular files."""
+    hint = "remove it; the pool must have only regular files"
     if folder.is_symlink() or not folder.is_dir():
-        raise CatalogError(f"{folder} is not a folder of its own", hint=hint)
-    with os.scandir(folder) as found:
-        for path in found:
+        raise CatalogError(f"{folder} is not a folder, or is a link", hint=hint)
+    with os.scandir(folder) as members:
+        for path in members:
             if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
-                raise CatalogError(f"{path.path} is a link or no regular file", hint=hint)
+                raise CatalogError(f"{path.path} is not a regular file", hint=hint)

@@ -1,7 +1,7 @@
-"""The entry of a wheel, from what the wheel itself says: its name, METADATA, RECORD, WHEEL and build_info.json agree.
+"""Make a wheel's entry from the wheel, and check entries.
 
-What an entry says ends up in addresses and pages, so each field has a shape of its own, looked at here whenever an
-entry is made or read.
+The file name, METADATA, RECORD, WHEEL and build_info.json must agree. The fields of an entry become parts of URLs and
+pages, so each field must match a pattern; every entry is checked when it is made and when it is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPECIFIER = r"(~=|===?|!=|<=?|>=?) ?[0-9][0-9a-z.]*(\.\*)?"
 _REQUIREMENT = rf"[A-Za-z0-9][A-Za-z0-9._-]*( ?{_SPECIFIER}(, ?{_SPECIFIER})*)?"
 _NUMBER = r"[0-9]+(\.[0-9]+)*"
 NVDIFFRAST, PURE = "nvdiffrast", "py3-none-any"
-_SHAPES = {
+_PATTERNS = {
     "sha256": r"[0-9a-f]{64}",
     "metadata_sha256": r"[0-9a-f]{64}",
     "uploaded": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
@@ -44,14 +44,14 @@ _SHAPES = {
     "platform": r"[a-z0-9_]+",
 }
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.whl")
-# No header of ours has markup; `Requires-Python: <4` and `Name <name@example.org>` are none.
+# Does not match `Requires-Python: <4` and `Name <name@example.org>`.
 _MARKUP = re.compile(r"<[A-Za-z/!?][^<>@]*>|<script|<!--", re.IGNORECASE)
-_REASON = 300
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A wheel that may be staged: the file, its audit's or its builds' record, its entry, and its METADATA as it is."""
+    """A wheel that may be staged: the file, its audit record or build record, its entry, and the bytes of METADATA."""
 
     path: Path
     record: Record | PackageRecord
@@ -60,12 +60,12 @@ class Candidate:
 
 
 def make(path: Path, record: Record, uploaded: str) -> Candidate:
-    """Read a wheel that ``record`` is about.
+    """Read a wheel for which ``record`` was made.
 
     Raises:
-        PublishError: it is no wheel of nvdiffrast, or what it says of itself does not agree.
+        PublishError: if it is not a wheel of nvdiffrast, or if its parts disagree.
     """
-    hint = "build it again: a wheel is never renamed or edited afterwards"
+    hint = "build it again; do not rename or edit a wheel"
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-stage-") as folder:
         try:
             wheel = wheel_file.unpack(path.absolute(), Path(folder).resolve())
@@ -87,48 +87,49 @@ def make(path: Path, record: Record, uploaded: str) -> Candidate:
 
 
 def check(entry: File, place: str) -> None:
-    """Refuse a wheel's entry that must not become part of an address or a page; ``place`` is where it stands.
+    """Check that a wheel's entry can become part of a URL and a page; errors name ``place``.
 
     Raises:
-        CatalogError: a field does not have its shape; all such fields are named.
+        CatalogError: if a field is invalid; the message names all invalid fields.
     """
-    problems = list(_misshapen(entry))
+    problems = list(_field_problems(entry))
     if problems:
         raise CatalogError(f"{place}: {entry.name!r}: {'; '.join(problems)}")
 
 
 def check_reason(reason: str) -> str:
-    """A reason as it is shown: one line of at most 300 characters.
+    """Return a reason without surrounding white space; it must be one line of at most 300 characters.
 
     Raises:
-        PublishError: it is empty, longer, or not one line of text.
+        PublishError: if it is empty, longer, or not one line of text.
     """
-    said = reason.strip()
-    if not said or len(said) > _REASON or not said.isprintable():
-        hint = f"say why in one line of at most {_REASON} characters"
-        raise PublishError(f"not a reason: {said[:_REASON]!r}", hint=hint)
-    return said
+    text = reason.strip()
+    if not text or len(text) > _LONGEST_REASON or not text.isprintable():
+        hint = f"give the reason in one line of at most {_LONGEST_REASON} characters"
+        raise PublishError(f"not a reason: {text[:_LONGEST_REASON]!r}", hint=hint)
+    return text
 
 
-def _misshapen(entry: File) -> Iterator[str]:
-    for name, shape in _SHAPES.items():
+def _field_problems(entry: File) -> Iterator[str]:
+    """Yield one message per invalid field."""
+    for name, pattern in _PATTERNS.items():
         value = getattr(entry, name, None)
-        if value is not None and not re.fullmatch(shape, value, re.ASCII):
+        if value is not None and not re.fullmatch(pattern, value, re.ASCII):
             yield f"{name} is {value!r}"
     architectures = (*entry.sass, *entry.ptx) if isinstance(entry, Entry) else ()
-    yield from _others("an architecture", architectures, _NUMBER + "[a-z]?")
-    yield from _others("a requirement", entry.requires if isinstance(entry, PureWheel) else (), _REQUIREMENT)
+    yield from _mismatches("an architecture", architectures, _NUMBER + "[a-z]?")
+    yield from _mismatches("a requirement", entry.requires if isinstance(entry, PureWheel) else (), _REQUIREMENT)
     if entry.size <= 0:
         yield f"size is {entry.size}"
-    yield from _misnamed(entry)
+    yield from _name_problems(entry)
 
 
-def _others(what: str, values: Iterable[str], shape: str) -> Iterator[str]:
-    yield from (f"{what} is {value!r}" for value in values if not re.fullmatch(shape, value, re.ASCII))
+def _mismatches(what: str, values: Iterable[str], pattern: str) -> Iterator[str]:
+    yield from (f"{what} is {value!r}" for value in values if not re.fullmatch(pattern, value, re.ASCII))
 
 
-def _misnamed(entry: File) -> Iterator[str]:
-    """What keeps the file's name from being one of its kind."""
+def _name_problems(entry: File) -> Iterator[str]:
+    """Yield one message per contradiction between the file name and the other fields."""
     if not _FILE_NAME.fullmatch(entry.name):
         yield "not a portable file name"
         return
@@ -138,32 +139,31 @@ def _misnamed(entry: File) -> Iterator[str]:
         yield str(error)
         return
     if isinstance(entry, PureWheel):
-        yield from _misnamed_pure(entry, project, version, tags)
+        yield from _pure_name_problems(entry, project, version, tags)
     elif isinstance(entry, Entry):
-        yield from _misnamed_compiled(entry, project, version, tags)
+        yield from _compiled_name_problems(entry, project, version, tags)
 
 
-def _misnamed_pure(entry: PureWheel, project: str, version: Version, tags: Iterable[Tag]) -> Iterator[str]:
+def _pure_name_problems(entry: PureWheel, project: str, version: Version, tags: Iterable[Tag]) -> Iterator[str]:
     if project == NVDIFFRAST:
-        yield "nvdiffrast has compiled code: there is none of it without a cell"
+        yield "nvdiffrast has compiled code, so its wheel needs a cell"
     if {*map(str, tags)} != {PURE} or version.local or str(version) != entry.version:
-        yield f"the file is not named as one of {PURE} with a plain version"
+        yield f"the file name must have the tag {PURE} and a version without a local part"
 
 
-def _misnamed_compiled(entry: Entry, project: str, version: Version, tags: Iterable[Tag]) -> Iterator[str]:
-    """The name is one of its release, CUDA, torch and Python."""
+def _compiled_name_problems(entry: Entry, project: str, version: Version, tags: Iterable[Tag]) -> Iterator[str]:
     if project != NVDIFFRAST:
         yield f"a wheel of {project}, not of nvdiffrast"
     expected = f"{entry.release}+{entry.cuda}.torch{entry.torch}"
     if str(version) != expected:
-        yield f"the file is named as version {version}, its entry makes it {expected}"
+        yield f"the file name has version {version}, its entry gives {expected}"
     interpreter = "cp" + entry.python.replace(".", "")
     if {tag.interpreter for tag in tags} != {interpreter}:
-        yield f"the file is not named as one for {interpreter}"
+        yield f"the file name does not have the tag {interpreter}"
 
 
 def _disagreements(wheel: Wheel, info: BuildInfo) -> Iterator[str]:
-    """Where name, METADATA, RECORD, WHEEL and build_info.json say different things."""
+    """Yield one message per contradiction between file name, METADATA, RECORD, WHEEL and build_info.json."""
     metadata = wheel.metadata
     if metadata.name != "nvdiffrast":
         yield f"METADATA says Name: {metadata.name}"
@@ -175,7 +175,7 @@ def _disagreements(wheel: Wheel, info: BuildInfo) -> Iterator[str]:
         yield f"WHEEL states {', '.join(sorted(map(str, wheel.stated_tags))) or 'no tag'}, not the file name's tags"
     expected = f"{info.release}+{_tag(info.cuda)}.torch{_line(info.torch)}"
     if str(wheel.version) != expected:
-        yield f"build_info.json makes it {expected}, the file name {wheel.version}"
+        yield f"build_info.json gives version {expected}, the file name {wheel.version}"
     if info.python not in {tag.interpreter for tag in parse_tag("-".join(wheel.path.stem.split("-")[-3:]))}:
         yield f"build_info.json says {info.python}"
     required = [str(one) for one in metadata.requires_dist or [] if one.name.lower() == "torch"]
@@ -186,7 +186,7 @@ def _disagreements(wheel: Wheel, info: BuildInfo) -> Iterator[str]:
 
 
 def markup(wheel: Wheel) -> Iterator[str]:
-    """What of METADATA's headers has markup, which no page must repeat."""
+    """Yield one message per header of METADATA with markup, which must not become part of a page."""
     headers = wheel.read(f"{wheel.dist_info}/METADATA").decode("utf-8", "replace").replace("\r\n", "\n")
     for line in headers.partition("\n\n")[0].splitlines():
         if _MARKUP.search(line):

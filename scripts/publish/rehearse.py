@@ -25,7 +25,7 @@ from scripts import console
 from scripts.audit import audit
 from scripts.build import build
 from scripts.errors import AuditError, BuildError, PublishError, UsageError
-from scripts.index import writer as indexes
+from scripts.index import export as indexes
 from scripts.index.store import Store
 from scripts.model import ROOT
 from scripts.publish import prove, publish, serve, upload

@@ -60,8 +60,13 @@ def files(page: str, *, authorization: str | None = None) -> list[File]:
             return [_from_json(entry, url) for entry in json.loads(body)["files"]]
         except (ValueError, KeyError, TypeError) as error:
             raise IndexUnreachable(f"{_shown(page)} is not a simple page: {error!r}") from error
-    parser = _Links(url)
-    parser.feed(body.decode("utf-8", "replace"))
+    return linked_files(body.decode("utf-8", "replace"), url)
+
+
+def linked_files(page: str, base: str = "") -> list[File]:
+    """Return a file for every link of an HTML page; URLs are resolved against ``base``."""
+    parser = _Links(base)
+    parser.feed(page)
     return parser.files
 
 

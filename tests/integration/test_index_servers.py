@@ -1,4 +1,4 @@
-"""The index behind nginx, which negotiates, and behind a plain file server, in the hands of pip and uv."""
+"""pip and uv install from the index, served by nginx with content negotiation and by a plain file server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ import pytest
 
 from scripts.errors import CommandError
 from scripts.index import catalog as catalogs
+from scripts.index import nginx as nginx_configuration
 from scripts.index import writer
+from scripts.index.export import export
 from scripts.support import sandbox
 from scripts.support.sandbox import Environment, Surroundings
 from tests.index_factory import PAGE, catalog, entry, pooled
@@ -55,7 +57,7 @@ http {{
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, headers and body."""
+    """An HTTP answer."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -69,14 +71,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Site:
-    """A store that is served, and the server's log, if it writes one."""
+    """A served store; ``log`` is the access log, None if the server writes no log."""
 
     url: str
     store: Path
     log: Path | None = None
 
     def get(self, path: str, accept: str = "*/*") -> Answer:
-        """One request, without following redirects or tidying the path."""
+        """Send one request without following redirects or normalizing the path."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
         connection.request("GET", path, headers={"Accept": accept})
         answer = connection.getresponse()
@@ -85,7 +87,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Path]:
-    """Three releases: 0.4.0 of January; 0.4.1 of February, yanked; 0.4.2 of June. Readable for everybody."""
+    """Yield a store with 0.4.0 of January, 0.4.1 of February (yanked) and 0.4.2 of June, readable by all users."""
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-index-"))
     folder.chmod(0o755)
     entries = []
@@ -110,7 +112,7 @@ def nginx(store: Path) -> Iterator[Site]:
         pytest.skip("no nginx; apt-get install -y --no-install-recommends nginx-light")
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-nginx-"))
     port = _free_port()
-    (folder / "site.conf").write_text(writer.nginx(store / "current", f"127.0.0.1:{port}"))
+    (folder / "site.conf").write_text(nginx_configuration.configuration(store / "current", f"127.0.0.1:{port}"))
     (folder / "nginx.conf").write_text(_MAIN.format(folder=folder))
     user = None
     if os.geteuid() == 0:
@@ -126,9 +128,9 @@ def nginx(store: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def plain(store: Path) -> Iterator[Site]:
-    """Plain file hosting: the export, by a server that knows nothing of Accept."""
+    """Serve the export with a file server that ignores Accept."""
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-export-"))
-    writer.export(store / "current", folder)
+    export(store / "current", folder)
     port = _free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), str(port)]
     try:
@@ -185,7 +187,7 @@ def environment(tmp_path: Path) -> Environment:
     ],
 )
 @pytest.mark.parametrize("path", [PROJECT, f"/{CHANNEL}/"])
-def test_negotiation(nginx: Site, path: str, accept: str, kind: str) -> None:
+def test_nginx_negotiates_html_or_json(nginx: Site, path: str, accept: str, kind: str) -> None:
     answer = nginx.get(path, accept)
     assert (answer.status, answer.kind) == (200, kind)
     assert "Accept" in answer.headers.get_all("Vary", [])
@@ -194,7 +196,7 @@ def test_negotiation(nginx: Site, path: str, accept: str, kind: str) -> None:
     assert answer.body == (nginx.store / "current" / path.strip("/") / name).read_bytes()
 
 
-def test_other_addresses(nginx: Site) -> None:
+def test_nginx_serves_files_with_their_types(nginx: Site) -> None:
     one = catalogs.read(nginx.store / "current").entries[0]
     file = f"/files/{one.sha256}/{one.name.replace('+', '%2B')}"
     for path, kind in (
@@ -215,7 +217,7 @@ def test_other_addresses(nginx: Site) -> None:
 
 
 @pytest.mark.parametrize("path", [PROJECT.rstrip("/"), f"/{CHANNEL}"])
-def test_redirect_names_no_host(nginx: Site, path: str) -> None:
+def test_redirect_has_no_host_name(nginx: Site, path: str) -> None:
     answer = nginx.get(path, PIP_ACCEPTS)
     assert (answer.status, answer.headers["Location"]) == (301, f"{path}/")
 
@@ -233,7 +235,7 @@ def test_redirect_names_no_host(nginx: Site, path: str) -> None:
         "/files/",
     ],
 )
-def test_not_served(nginx: Site, path: str) -> None:
+def test_nginx_serves_only_the_index(nginx: Site, path: str) -> None:
     assert nginx.get(path, PIP_ACCEPTS).status in (400, 403, 404)
 
 
@@ -241,7 +243,7 @@ def test_a_switch_needs_no_reload(nginx: Site) -> None:
     current = nginx.store / "current"
     before = current.readlink()
     after = catalogs.read(current).with_entry(pooled(nginx.store, entry("0.5.0", python=PYTHON)))
-    writer.generate(after, nginx.store / "generations" / "two", page=PAGE, previous=current)
+    writer.generate(after, nginx.store / "generations" / "two", page=PAGE)
     try:
         for target, expected in (("generations/two", True), (str(before), False)):
             (nginx.store / "current.new").symlink_to(target)
@@ -256,25 +258,25 @@ TOOLS = {"pip": "--uploaded-prior-to", "uv": "--exclude-newer"}
 
 
 def _install(environment: Environment, tool: str, site: Site, what: str = "nvdiffrast", *options: str) -> str:
-    """Install as told and return the version that is there then."""
+    """Install ``what`` from the site and return the installed version."""
     command = {"pip": "pip install --index-url", "uv": "uv pip install --default-index"}[tool]
     environment.run(f"{command} {site.url}/{CHANNEL}/ {' '.join(options)} {what}")
-    told = subprocess.run(
+    result = subprocess.run(
         [environment.interpreter, "-I", "-c", "import nvdiffrast; print(nvdiffrast.version)"],
         check=True,
         capture_output=True,
         text=True,
     )
-    return told.stdout.strip()
+    return result.stdout.strip()
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_newest_that_is_not_yanked(environment: Environment, nginx: Site, tool: str) -> None:
+def test_installs_the_newest_wheel_that_is_not_yanked(environment: Environment, nginx: Site, tool: str) -> None:
     assert nginx.log is not None
-    told = len(nginx.log.read_text())
+    logged = len(nginx.log.read_text())
     assert _install(environment, tool, nginx) == f"0.4.2{LOCAL}"
-    requests = nginx.log.read_text()[told:].splitlines()
-    # PEP 658: what a wheel requires is read without the wheel, and only the chosen wheel is fetched.
+    requests = nginx.log.read_text()[logged:].splitlines()
+    # PEP 658: installers read METADATA without the wheel, and download only the chosen wheel.
     fetched = {line.rsplit("/", 1)[1] for line in requests if "/files/" in line and line.startswith("GET")}
     assert any(line.split(" ")[0].endswith(".metadata") for line in fetched)
     assert {line.split("-")[1] for line in fetched} == {f"0.4.2{LOCAL.replace('+', '%2B')}"}
@@ -283,24 +285,26 @@ def test_newest_that_is_not_yanked(environment: Environment, nginx: Site, tool: 
 
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize(("day", "release"), [("2026-03-01", "0.4.0"), ("2026-07-01", "0.4.2")])
-def test_as_of_a_day(environment: Environment, nginx: Site, tool: str, day: str, release: str) -> None:
+def test_installs_the_newest_wheel_before_a_date(
+    environment: Environment, nginx: Site, tool: str, day: str, release: str
+) -> None:
     option = f"{TOOLS[tool]} {day}T00:00:00Z"
     assert _install(environment, tool, nginx, "nvdiffrast", option) == f"{release}{LOCAL}"
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_before_the_first(environment: Environment, nginx: Site, tool: str) -> None:
+def test_finds_no_wheel_before_the_first_upload(environment: Environment, nginx: Site, tool: str) -> None:
     with pytest.raises(CommandError):
         _install(environment, tool, nginx, "nvdiffrast", f"{TOOLS[tool]} 2025-12-31T00:00:00Z")
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_yanked_one_by_its_version(environment: Environment, nginx: Site, tool: str) -> None:
+def test_installs_a_yanked_wheel_by_exact_version(environment: Environment, nginx: Site, tool: str) -> None:
     assert _install(environment, tool, nginx, f"nvdiffrast==0.4.1{LOCAL}") == f"0.4.1{LOCAL}"
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_requires_the_hash(environment: Environment, nginx: Site, tool: str, tmp_path: Path) -> None:
+def test_installs_only_with_the_right_hash(environment: Environment, nginx: Site, tool: str, tmp_path: Path) -> None:
     one = next(one for one in catalogs.read(nginx.store / "current").entries if one.release == "0.4.2")
     file = tmp_path / "requirements.txt"
     file.write_text(f"nvdiffrast==0.4.2{LOCAL} --hash=sha256:{'0' * 64}\n")
@@ -311,13 +315,13 @@ def test_requires_the_hash(environment: Environment, nginx: Site, tool: str, tmp
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_plain_hosting(environment: Environment, plain: Site, tool: str) -> None:
+def test_installs_from_a_plain_file_server(environment: Environment, plain: Site, tool: str) -> None:
     assert plain.get(PROJECT, PIP_ACCEPTS).kind == "text/html"
     assert _install(environment, tool, plain) == f"0.4.2{LOCAL}"
 
 
-def test_plain_hosting_knows_no_days(environment: Environment, plain: Site) -> None:
-    """HTML has no place for a time: pip says so, and that is why the JSON is there."""
+def test_plain_file_server_gives_no_upload_times(environment: Environment, plain: Site) -> None:
+    """HTML pages have no upload times, so pip refuses the option; only the JSON pages have them."""
     with pytest.raises(CommandError) as raised:
         _install(environment, "pip", plain, "nvdiffrast", "--uploaded-prior-to 2026-07-01")
     assert "upload-time" in raised.value.output

@@ -1,4 +1,4 @@
-"""The page in a browser: what a person chooses, sees and copies."""
+"""The page in a browser: choosing, reading and copying."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _FLAGS = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 )
 SITE = "a $(site) & 'more'"
-"""The folder of the page's address: a shell must not read it in a command."""
+"""The folder in the page's URL, with characters that have a meaning in a shell."""
 
 
 @dataclass
 class Browser:
-    """A browser and the index that it looks at."""
+    """A browser and the index that it shows."""
 
     driver: Any
     root: str
@@ -55,7 +55,7 @@ class Browser:
     catalog: Catalog
 
     def open(self, state: str = "", *, width: int = 1100, script: bool = True, base: str | None = None) -> None:
-        """A fresh page at that state of its address."""
+        """Load the page with ``state`` as the end of its URL."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
@@ -87,7 +87,7 @@ class Browser:
         return self.driver.execute_script(f"return {expression}")
 
     def reason(self, axis: str, value: str) -> str:
-        """What is said of an option, to everybody and to those who do not see it; the option cannot be chosen."""
+        """Return the visible and accessible reason why an option is disabled."""
         option = self.option(axis, value)
         assert not option.is_enabled()
         said = self.driver.find_element(By.ID, option.get_attribute("aria-describedby"))
@@ -135,7 +135,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def opened(driver: Any, loaded: Matrix, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """An index of the matrix's wheels, less 0.4.0 and what is for Python 3.10."""
+    """Yield an index of the matrix's wheels without 0.4.0 and without Python 3.10."""
     cells = [cell for cell in loaded.cells if cell.release.version != "0.4.0" and cell.python != "3.10"]
     made = replace(catalog(cells, _changes), packages=PACKAGES)
     with _served(driver, loaded, made, tmp_path_factory.mktemp("site")) as browser:
@@ -144,7 +144,7 @@ def opened(driver: Any, loaded: Matrix, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def browser(opened: Browser) -> Iterator[Browser]:
-    """After each test: nothing was asked of another host, and nothing was complained of."""
+    """Check after each test that the browser logged no problem and sent no request to another host."""
     for kind in ("browser", "performance"):
         opened.driver.get_log(kind)
     yield opened
@@ -158,7 +158,7 @@ def browser(opened: Browser) -> Iterator[Browser]:
 
 @contextmanager
 def _served(driver: Any, loaded: Matrix, held: Catalog, root: Path) -> Iterator[Browser]:
-    """An index of ``held``, served under an address with signs that a shell reads."""
+    """Serve an index of ``held`` at a URL with characters that have a meaning in a shell."""
     generation = root / SITE
     stated = {one.sha256 for one in held.entries if one.torch != "2.9"}
     writer.generate(held, generation, page=page.render(held, loaded, stated))
@@ -171,7 +171,7 @@ def _entries(browser: Browser) -> list[Entry]:
     return kept[:: len(kept) // 6]
 
 
-def test_choosing_gives_the_very_commands(browser: Browser) -> None:
+def test_page_shows_the_commands_of_the_chosen_wheel(browser: Browser) -> None:
     browser.open()
     for one in _entries(browser):
         browser.choose(one)
@@ -192,7 +192,7 @@ def test_choosing_gives_the_very_commands(browser: Browser) -> None:
             assert (f"{browser.root}/records/{one.sha256}.{kind}.json" in links) == (one.torch != "2.9")
 
 
-def test_torch_is_installed_first(browser: Browser, loaded: Matrix) -> None:
+def test_page_shows_the_torch_command_first(browser: Browser, loaded: Matrix) -> None:
     browser.open()
     cells = ("0.3.3.1-cp312-cu130-torch2.14-linux_x86_64", "0.3.3.1-cp312-cu126-torch2.8-win_amd64")
     for cell in loaded.select(cells):
@@ -204,7 +204,7 @@ def test_torch_is_installed_first(browser: Browser, loaded: Matrix) -> None:
         assert ("download.pytorch.org" in said.pip) == (cell.torch.line == "2.8")
 
 
-def test_a_shell_reads_nothing_into_the_address(browser: Browser) -> None:
+def test_url_in_commands_is_safe_in_a_shell(browser: Browser) -> None:
     one = _entries(browser)[0]
     browser.open(base=browser.root.replace("%24%28", "$(").replace("%29%20%26%20%27", ")%20&%20'"))
     assert "$(site)" in browser.driver.current_url
@@ -212,14 +212,14 @@ def test_a_shell_reads_nothing_into_the_address(browser: Browser) -> None:
     assert browser.raw("pip") == "\n".join(commands(browser.root, one).pip)
 
 
-def test_packages_are_installed_from_this_very_address(browser: Browser) -> None:
+def test_package_commands_have_the_address_of_the_page(browser: Browser) -> None:
     browser.open()
     shown = [found.text for found in browser.driver.find_elements(By.CSS_SELECTOR, "pre.address")]
     assert shown == ["\n".join(package_commands(browser.root, package, PACKAGES).pip) for package in PACKAGES]
     assert "ADDRESS" not in browser.driver.find_element(By.TAG_NAME, "body").text
 
 
-def test_what_cannot_be_chosen_says_why(browser: Browser) -> None:
+def test_disabled_options_have_a_reason(browser: Browser) -> None:
     browser.open("#system=win_amd64&python=3.13&torch=2.13&cuda=cu130&release=0.3.3.1")
     assert "not yet published" in browser.reason("python", "3.10")
     assert "not yet published" in browser.reason("release", "0.4.0")
@@ -228,13 +228,13 @@ def test_what_cannot_be_chosen_says_why(browser: Browser) -> None:
     assert "published no 2.5.1 for CPython 3.13 on Windows" in browser.reason("torch", "2.5")
     assert "MSVC's /Zc:preprocessor" in browser.reason("cuda", "cu132")
     assert "torch 2.13 has no such build for Python 3.13" in browser.reason("cuda", "cu118")
-    assert "(by PyTorch's release notes, not observed)" in browser.reason("cuda", "cu118")
+    assert "(according to PyTorch's release notes, not observed)" in browser.reason("cuda", "cu118")
     browser.open("#system=linux_x86_64&python=3.12&torch=2.6&cuda=cu124&release=0.3.3.1")
     assert "torch has a build (as of 2026-08), but no wheel for it is planned" in browser.reason("cuda", "cu126")
     assert "0.3.3.1 has every C++ and CUDA file of 0.3.3" in browser.reason("release", "0.3.3")
 
 
-def test_the_choice_is_in_the_address(browser: Browser) -> None:
+def test_url_has_the_choice(browser: Browser) -> None:
     one = _entries(browser)[1]
     browser.open()
     browser.choose(one)
@@ -249,14 +249,14 @@ def test_the_choice_is_in_the_address(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("state", ["#", "#system=<b>&python=&x", "#torch=9.9&cuda=__proto__", "#%%%"])
-def test_an_address_of_nonsense_gives_the_newest(browser: Browser, state: str) -> None:
+def test_invalid_url_gives_the_default_choice(browser: Browser, state: str) -> None:
     browser.open()
     first = browser.chosen()
     browser.open(state)
     assert browser.chosen() == first
 
 
-def test_an_address_of_what_cannot_be_had_is_explained(browser: Browser) -> None:
+def test_url_of_an_unavailable_combination_is_explained(browser: Browser) -> None:
     browser.open("#system=win_amd64&python=3.12&torch=2.15&cuda=cu132&release=0.3.3.1")
     assert "torch 2.15 → torch 2.13" in browser.text("notice")
     assert "no CUDA build for Python 3.12 on Windows" in browser.text("notice")
@@ -265,7 +265,7 @@ def test_an_address_of_what_cannot_be_had_is_explained(browser: Browser) -> None
     assert browser.text("notice") == ""
 
 
-def test_the_keyboard_is_enough(browser: Browser) -> None:
+def test_page_works_with_the_keyboard(browser: Browser) -> None:
     browser.driver.execute_cdp_cmd(
         "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     )
@@ -289,7 +289,7 @@ def test_the_keyboard_is_enough(browser: Browser) -> None:
         assert "cu128" in browser.raw(tool)
 
 
-def test_yanked_waived_and_untested_are_said_as_text(browser: Browser) -> None:
+def test_warnings_are_shown_as_text(browser: Browser) -> None:
     browser.open("#system=linux_x86_64&python=3.12&torch=2.11&cuda=cu130&release=0.3.5")
     assert browser.text("warnings").startswith("Yanked")
     assert HOSTILE in browser.text("warnings")
@@ -304,20 +304,20 @@ def test_yanked_waived_and_untested_are_said_as_text(browser: Browser) -> None:
     assert browser.driver.title == "nvdiffrast wheels"
 
 
-def test_a_yanked_wheel_is_not_what_is_offered_first(browser: Browser) -> None:
+def test_yanked_wheel_is_not_the_default(browser: Browser) -> None:
     browser.open("#system=linux_x86_64&python=3.12&torch=2.11&cuda=cu130")
     assert browser.chosen()[4] == "0.3.4"
 
 
 @pytest.mark.parametrize("width", [320, 375, 768])
-def test_nothing_is_wider_than_the_screen(browser: Browser, width: int) -> None:
+def test_page_is_not_wider_than_the_screen(browser: Browser, width: int) -> None:
     for state in ("", "#system=win_amd64&python=3.12&torch=2.13&cuda=cu130&release=0.3.5"):
         browser.open(state, width=width)
         assert browser.run("document.documentElement.scrollWidth") <= width
         assert browser.run("document.getElementById('pip').scrollWidth") <= width
 
 
-def test_dark_where_the_system_is(browser: Browser) -> None:
+def test_page_follows_the_color_scheme_of_the_system(browser: Browser) -> None:
     grounds = set()
     for scheme in ("light", "dark"):
         features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -328,7 +328,7 @@ def test_dark_where_the_system_is(browser: Browser) -> None:
     assert len(grounds) == 2
 
 
-def test_without_script_there_is_the_table(browser: Browser) -> None:
+def test_page_without_scripts_shows_the_table(browser: Browser) -> None:
     browser.open(script=False)
     assert not browser.driver.find_element(By.ID, "chooser").is_displayed()
     rows = browser.driver.find_elements(By.CSS_SELECTOR, "tbody tr")
@@ -339,7 +339,7 @@ def test_without_script_there_is_the_table(browser: Browser) -> None:
     assert (browser.folder / target.removeprefix(f"{browser.root}/")).is_file()
 
 
-def test_from_a_folder(browser: Browser) -> None:
+def test_page_works_as_a_local_file(browser: Browser) -> None:
     one = _entries(browser)[2]
     browser.open(base=browser.folder.as_uri())
     browser.choose(one)
@@ -347,7 +347,7 @@ def test_from_a_folder(browser: Browser) -> None:
     assert "#system=" in browser.driver.current_url
 
 
-def test_details_of_very_many_wheels_are_fetched(browser: Browser, loaded: Matrix, driver: Any, tmp_path: Path) -> None:
+def test_details_of_many_wheels_are_fetched(browser: Browser, loaded: Matrix, driver: Any, tmp_path: Path) -> None:
     held = many(loaded.cells, DETAILS_UP_TO + 1)
     one = entry(loaded.select(["0.3.3.1-cp312-cu128-torch2.9-linux_x86_64"])[0])
     with _served(driver, loaded, held, tmp_path) as other:
@@ -359,13 +359,13 @@ def test_details_of_very_many_wheels_are_fetched(browser: Browser, loaded: Matri
         other.choose(one)
         wait(other, "document.querySelector('#wheel a')")
         assert "whl/cu128-torch2.9/nvdiffrast/index.html" in other.run("document.querySelector('#wheel a').href")
-        # A page from a folder may not fetch: it is refused once, and said where to look instead.
+        # The browser blocks and logs the request of a local page, which then links to the channel's list.
         driver.get_log("browser")
     driver.get_log("performance")
     browser.open()
 
 
-def test_no_wheel_yet(browser: Browser, loaded: Matrix, driver: Any, tmp_path: Path) -> None:
+def test_page_of_an_empty_index(browser: Browser, loaded: Matrix, driver: Any, tmp_path: Path) -> None:
     with _served(driver, loaded, Catalog(), tmp_path) as other:
         other.open()
         assert not driver.find_element(By.ID, "chooser").is_displayed()

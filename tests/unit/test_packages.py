@@ -75,7 +75,7 @@ def test_records_that_vouch_for_nothing(tmp_path: Path) -> None:
     assert package_record.load(sha256, wheel.name, size, tmp_path).wheel == wheel.name
     whole = json.loads(path.read_text())
     for changes, said in (
-        ({"builds": 1}, "nothing reproducible"),
+        ({"builds": 1}, "a reproducible wheel needs 2"),
         ({"size": 1}, "about another wheel"),
         ({"wheel": "other"}, "about another wheel"),
         ({"schema": 2}, "schema 2"),

@@ -1,3 +1,5 @@
+"""The page for people: its data, its escaping, its tables and the commands that it shows."""
+
 from __future__ import annotations
 
 import base64
@@ -34,7 +36,7 @@ def matrix() -> Matrix:
 
 @pytest.fixture(scope="module")
 def published(matrix: Matrix) -> Catalog:
-    """Two thirds of the matrix: some waived, some untested, some yanked."""
+    """Return a catalog with two thirds of the matrix: some wheels are waived, untested, partial or yanked."""
 
     def changes(cell: Cell) -> dict[str, Any]:
         if cell.platform.name == "win_amd64":
@@ -49,7 +51,7 @@ def published(matrix: Matrix) -> Catalog:
 
 
 class Parsed(HTMLParser):
-    """What a browser would take from the page."""
+    """The tags, attributes, scripts and text of a page."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
@@ -87,11 +89,11 @@ def data_of(content: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("releases", [1, 5], ids=["many releases", "as in the matrix"])
-def test_size_of_5000_wheels(matrix: Matrix, releases: int) -> None:
+def test_page_of_5000_wheels_has_at_most_300_kb(matrix: Matrix, releases: int) -> None:
     wanted = {release.version for release in matrix.releases[:releases]}
     whole = many([cell for cell in matrix.cells if cell.release.version in wanted], 5000)
     noted = [
-        replace(one, gpu="waived", waiver=f"reason {i % 40}: no machine of that kind could be had", yanked="wrong" * 9)
+        replace(one, gpu="waived", waiver=f"reason {i % 40}: no such machine is available", yanked="wrong" * 9)
         for i, one in enumerate(whole.entries)
     ]
     content = page.render(Catalog(tuple(noted)), matrix)
@@ -100,7 +102,7 @@ def test_size_of_5000_wheels(matrix: Matrix, releases: int) -> None:
     assert content.count(b"<tr>") == 1 + len({one.channels for one in noted})
 
 
-def test_same_bytes_in_every_process(matrix: Matrix, published: Catalog) -> None:
+def test_bytes_are_the_same_in_every_process(matrix: Matrix, published: Catalog) -> None:
     script = (
         "import hashlib; from scripts.matrix import matrix; from scripts.index.page import page;"
         "from tests.catalogs import catalog;"
@@ -121,7 +123,7 @@ def test_same_bytes_in_every_process(matrix: Matrix, published: Catalog) -> None
     assert page.render(published, matrix) == page.render(published, matrix)
 
 
-def test_what_people_wrote_stays_text(matrix: Matrix) -> None:
+def test_reasons_and_dates_are_escaped(matrix: Matrix) -> None:
     cells = matrix.cells[:3]
     made = catalog(cells, lambda _: {"gpu": "waived", "waiver": HOSTILE, "yanked": HOSTILE})
     content = page.render(made, replace(matrix, table_date=HOSTILE))
@@ -133,7 +135,7 @@ def test_what_people_wrote_stays_text(matrix: Matrix) -> None:
     assert HOSTILE in data_of(content)["reasons"]
 
 
-def test_nothing_is_loaded_from_elsewhere(matrix: Matrix, published: Catalog) -> None:
+def test_page_loads_no_other_file(matrix: Matrix, published: Catalog) -> None:
     few = Catalog(published.entries[:20])
     for made in (published, few, Catalog()):
         content = page.render(made, matrix)
@@ -148,7 +150,7 @@ def test_nothing_is_loaded_from_elsewhere(matrix: Matrix, published: Catalog) ->
         assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_rows_say_what_the_catalog_says(matrix: Matrix, published: Catalog) -> None:
+def test_data_rows_match_the_catalog(matrix: Matrix, published: Catalog) -> None:
     data = data_of(page.render(published, matrix))
     digests = base64.b64decode(data["details"]["sha256"])
     for row, (wheel, one) in enumerate(zip(data["wheels"], published.entries, strict=True)):
@@ -167,19 +169,19 @@ def test_rows_say_what_the_catalog_says(matrix: Matrix, published: Catalog) -> N
         assert data["details"]["sizes"][row] == one.size
 
 
-def test_the_script_is_given_the_very_commands(matrix: Matrix, published: Catalog) -> None:
+def test_script_gets_the_commands_of_every_wheel(matrix: Matrix, published: Catalog) -> None:
     given = data_of(page.render(published, matrix))["commands"]
     for one in published.entries:
-        said = commands("https://example.org/wheels", one)
+        shown = commands("https://example.org/wheels", one)
         marks = {"BASE": "https://example.org/wheels", "CUDA": one.cuda, "TORCH": one.torch, "RELEASE": one.release}
         filled = {
             tool: re.sub(r"@(\w+)@", lambda found, marks=marks: marks[found[1]], text)  # type: ignore[misc]
             for tool, text in given.items()
         }
-        assert filled == {"pip": "\n".join(said.pip), "uv": "\n".join(said.uv), "pyproject": said.pyproject}
+        assert filled == {"pip": "\n".join(shown.pip), "uv": "\n".join(shown.uv), "pyproject": shown.pyproject}
 
 
-def test_every_cell_is_a_wheel_or_planned_or_excluded(matrix: Matrix, published: Catalog) -> None:
+def test_every_cell_is_published_planned_or_excluded(matrix: Matrix, published: Catalog) -> None:
     data = data_of(page.render(published, matrix))
 
     def places(rows: list[list[int]]) -> set[tuple[int, ...]]:
@@ -195,7 +197,7 @@ def test_every_cell_is_a_wheel_or_planned_or_excluded(matrix: Matrix, published:
         assert data["reasons"][reason] in {exclusion.reason for exclusion in matrix.exclusions}
 
 
-def test_torch_builds_that_the_matrix_leaves_out_are_known(matrix: Matrix) -> None:
+def test_unplanned_torch_builds_are_listed(matrix: Matrix) -> None:
     made = page_data.data(Catalog(), matrix, torch_builds.load())
     named = {
         (made["axes"][2][torch], made["axes"][3][cuda], made["axes"][1][made["targets"][target][0]])
@@ -206,7 +208,7 @@ def test_torch_builds_that_the_matrix_leaves_out_are_known(matrix: Matrix) -> No
     assert ("2.2", "cu130", "3.12") not in named
 
 
-def test_the_script_is_given_the_command_for_every_torch(matrix: Matrix, published: Catalog) -> None:
+def test_script_gets_the_torch_commands_of_every_wheel(matrix: Matrix, published: Catalog) -> None:
     data = data_of(page.render(published, matrix))
     given = {
         (data["axes"][2][torch], data["axes"][3][cuda], data["axes"][0][system]): (pip, uv)
@@ -222,18 +224,18 @@ def test_the_script_is_given_the_command_for_every_torch(matrix: Matrix, publish
     assert given["2.13", "cu130", "win_amd64"][0] == f"pip install torch==2.13.0 --index-url {channel}/cu130"
 
 
-def test_a_torch_that_the_matrix_no_longer_names(matrix: Matrix) -> None:
+def test_torch_commands_for_a_wheel_outside_the_matrix(matrix: Matrix) -> None:
     one = entry(matrix.select(["0.3.3.1-cp312-cu130-torch2.11-linux_x86_64"])[0])
     builds = torch_builds.load()
     gone = replace(matrix, cells=())
     line = "pip install torch==2.11.0"
     assert page_data.torch_commands_for(one, gone, builds).pip.startswith(line)
-    # A line that nobody observed: any of it, from the channel, quoted because a shell reads "*".
-    said = page_data.torch_commands_for(replace(one, torch="9.9"), gone, builds)
-    assert said.pip == 'pip install "torch==9.9.*" --index-url https://download.pytorch.org/whl/cu130'
+    # A torch line that is not in the table: any version of it from the channel, quoted because of the "*".
+    shown = page_data.torch_commands_for(replace(one, torch="9.9"), gone, builds)
+    assert shown.pip == 'pip install "torch==9.9.*" --index-url https://download.pytorch.org/whl/cu130'
 
 
-def test_claims_about_torch_builds_have_a_date(matrix: Matrix) -> None:
+def test_observations_of_torch_builds_have_a_date(matrix: Matrix) -> None:
     builds = torch_builds.load()
     observed = page_data.data(Catalog(), matrix, builds)["observed"]
     dates = dict(
@@ -248,7 +250,7 @@ def test_claims_about_torch_builds_have_a_date(matrix: Matrix) -> None:
     assert builds.observed("cu999") is None
 
 
-def test_bills_and_provenance_are_linked_where_they_are(matrix: Matrix) -> None:
+def test_links_bill_of_materials_and_provenance_if_they_exist(matrix: Matrix) -> None:
     first, second = entry(matrix.cells[0]), entry(matrix.cells[1])
     made = Catalog((first, second))
     content = page.render(made, matrix, {second.sha256})
@@ -258,20 +260,20 @@ def test_bills_and_provenance_are_linked_where_they_are(matrix: Matrix) -> None:
     assert data_of(content)["stated"] == "01"
 
 
-def test_the_page_warns_of_what_installers_do_not_check(matrix: Matrix, published: Catalog) -> None:
+def test_page_warns_about_what_installers_do_not_check(matrix: Matrix, published: Catalog) -> None:
     for made in (published, Catalog()):
         text = " ".join(Parsed(page.render(made, matrix)).text.split())
-        assert "a wheel for CUDA 13.0 requires torch==2.14.*, which 2.14.1+cpu and 2.14.1+cu126 meet as well" in text
-        assert "import nvdiffrast.torch says which torch it needs" in text
-        assert "with --extra-index-url. Do not add this index in that way" in text
+        assert "a wheel for CUDA 13.0 requires torch==2.14.*, and 2.14.1+cpu and 2.14.1+cu126 match as well" in text
+        assert "import nvdiffrast.torch fails and names the torch that it needs" in text
+        assert "with --extra-index-url. Do not add this index with that option" in text
 
 
-def test_newest_first() -> None:
+def test_newest_first_sorts_versions_and_cuda_label_formats_tags() -> None:
     assert page_data.newest_first(["2.9", "2.10", "odd", "2.9"]) == ["2.10", "2.9", "odd"]
     assert [page_data.cuda_label(tag) for tag in ("cu130", "cu118", "odd")] == ["13.0", "11.8", "odd"]
 
 
-def test_a_row_a_wheel_while_they_are_few(matrix: Matrix) -> None:
+def test_few_wheels_have_one_row_each(matrix: Matrix) -> None:
     first, second, third, fourth = matrix.cells[:4]
     changed: dict[Cell, dict[str, Any]] = {
         first: {"yanked": "wrong PTX"},
@@ -293,7 +295,7 @@ def test_a_row_a_wheel_while_they_are_few(matrix: Matrix) -> None:
     assert content.count("<b>Partial:</b>") == 1
 
 
-def test_a_row_a_channel_when_they_are_many(matrix: Matrix) -> None:
+def test_many_wheels_have_one_row_per_channel(matrix: Matrix) -> None:
     cells = [cell for cell in matrix.cells if cell.release.version == "0.3.3.1"]
     assert len(cells) > page.ROWS_UP_TO
     content = page.render(catalog(cells, lambda cell: {"yanked": "x"} if cell is cells[0] else {}), matrix).decode()
@@ -301,10 +303,10 @@ def test_a_row_a_channel_when_they_are_many(matrix: Matrix) -> None:
     assert content.count("1 yanked") == 1
 
 
-def test_without_script_the_newest_wheel_that_is_not_yanked(matrix: Matrix) -> None:
+def test_without_scripts_the_page_shows_the_newest_wheel_that_is_not_yanked(matrix: Matrix) -> None:
     yanked, kept = (cell for cell in matrix.cells if cell.id in _IDS)
-    said = _noscript(page.render(catalog([yanked, kept]), matrix))
-    assert said.index("pip install torch==2.14.1<") < said.index("nvdiffrast==0.3.3.1")
+    shown = _noscript(page.render(catalog([yanked, kept]), matrix))
+    assert shown.index("pip install torch==2.14.1<") < shown.index("nvdiffrast==0.3.3.1")
     made = Catalog((entry(yanked, yanked="wrong"), entry(kept)))
     assert "nvdiffrast==0.3.3<" in _noscript(page.render(made, matrix))
     assert "Nothing can be installed" in _noscript(page.render(Catalog(), matrix))
@@ -317,26 +319,26 @@ def _noscript(content: bytes) -> str:
     return content.decode().split("<noscript>")[1].split("</noscript>")[0]
 
 
-def test_no_wheel_yet(matrix: Matrix) -> None:
+def test_page_of_an_empty_catalog(matrix: Matrix) -> None:
     assert b"No wheel is published here yet." in page.render(Catalog(), matrix)
 
 
-def test_commands_show_no_other_index(matrix: Matrix) -> None:
+def test_commands_use_only_this_index(matrix: Matrix) -> None:
     one = entry(matrix.select(["0.3.3.1-cp312-cu128-torch2.9-linux_x86_64"])[0])
-    said = commands("https://example.org/wheels/", one)
-    assert said.pip[-1] == "pip install --index-url https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
-    assert said.uv[-1] == "uv pip install --default-index https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
-    assert "extra-index" not in repr(said)
-    project = tomllib.loads(said.pyproject)
+    shown = commands("https://example.org/wheels/", one)
+    assert shown.pip[-1] == "pip install --index-url https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
+    assert shown.uv[-1] == "uv pip install --default-index https://example.org/wheels/whl/cu128/ nvdiffrast==0.3.3.1"
+    assert "extra-index" not in repr(shown)
+    project = tomllib.loads(shown.pyproject)
     assert project["project"]["dependencies"] == ["nvdiffrast==0.3.3.1", "torch==2.9.*"]
     (index,) = project["tool"]["uv"]["index"]
     assert index == {"name": "nvdiffrast-cu128", "url": "https://example.org/wheels/whl/cu128/", "explicit": True}
     assert project["tool"]["uv"]["sources"] == {"nvdiffrast": {"index": "nvdiffrast-cu128"}}
 
 
-@pytest.mark.parametrize(("size", "said"), [(950, "0.9 kB"), (99_000, "99.0 kB"), (12_345_678, "12.3 MB")])
-def test_megabytes(size: int, said: str) -> None:
-    assert page.megabytes(size) == said
+@pytest.mark.parametrize(("size", "text"), [(950, "0.9 kB"), (99_000, "99.0 kB"), (12_345_678, "12.3 MB")])
+def test_megabytes(size: int, text: str) -> None:
+    assert page.megabytes(size) == text
 
 
 PACKAGES = (
@@ -346,7 +348,7 @@ PACKAGES = (
 )
 
 
-def test_packages_have_a_section_of_their_own(matrix: Matrix, published: Catalog) -> None:
+def test_packages_have_their_own_section(matrix: Matrix, published: Catalog) -> None:
     without = page.render(published, matrix)
     content = page.render(replace(published, packages=PACKAGES), matrix)
     assert b"Without compiled code" not in without
@@ -356,19 +358,18 @@ def test_packages_have_a_section_of_their_own(matrix: Matrix, published: Catalog
     assert [value for value in read.values("a", "href") if value.startswith("files/")] == files
     assert f"Yanked: wrong {HOSTILE}" in read.text
     assert "script" not in read.tags
-    # What torch-rasterizer needs of others, custom-rasterizer needs as well.
+    # custom-rasterizer also needs the requirements of torch-rasterizer.
     for pin in ("custom-rasterizer==0.1.0", "torch-rasterizer==0.10.0"):
         lines = f'pip install numpy "pillow>=10"\npip install --index-url ADDRESS/whl/cpu/ {pin}'
         assert lines in read.text
     assert "torch-rasterizer==0.1.0" not in read.text
-    # The rest of the page is as it was.
+    # The rest of the page is the same.
     assert data_of(content) == data_of(without)
-    assert (
-        content.decode().replace(f'<section aria-labelledby="pure-title">{section}</section>', "") == without.decode()
-    )
+    whole = f'<section aria-labelledby="pure-title">{section}</section>\n'
+    assert content.decode().replace(whole, "") == without.decode()
 
 
-def test_commands_of_a_package() -> None:
+def test_package_commands_install_other_requirements_first() -> None:
     packages = (*PACKAGES, alone := pure("nv-diff-render", requires=["torch>=2.1"]))
     assert package_commands("https://i.example/", alone, packages, "cu130").uv == (
         "uv pip install --default-index https://i.example/whl/cu130/ nv-diff-render==0.1.0",

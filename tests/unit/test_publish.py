@@ -105,7 +105,7 @@ def test_without_what_the_record_knows_of_nothing_is_staged(
     store: Path, first: Path, change: Callable[[Path], object]
 ) -> None:
     change(_stated(first))
-    with pytest.raises(CatalogError, match="not the provenance that the wheel's record knows"):
+    with pytest.raises(CatalogError, match="not the provenance that the wheel's record lists"):
         publish.stage(store, [first], by=BY)
     assert not (store / "staged").exists()
     assert not (store / "records").exists()

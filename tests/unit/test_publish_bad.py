@@ -164,9 +164,9 @@ edited("has no .*WHEEL", "no_wheel_file", lambda p: p.members.pop(f"{p.dist_info
 edited("build_info.json: ", "build_info_malformed", lambda p: p.edit_info(architectures=None))
 edited("has no nvdiffrast/build_info.json", "no_build_info", lambda p: p.members.pop("nvdiffrast/build_info.json"))
 edited("its audit record", "cell", lambda p: p.edit_info(cell=CELL.id))
-edited("build_info.json makes it", "other_release", lambda p: p.edit_info(release="0.3.3"))
-edited("build_info.json makes it", "other_cuda", lambda p: p.edit_info(cuda="12.8"))
-edited("build_info.json makes it", "other_torch_inside", lambda p: p.edit_info(torch="2.10.0"))
+edited("build_info.json gives version", "other_release", lambda p: p.edit_info(release="0.3.3"))
+edited("build_info.json gives version", "other_cuda", lambda p: p.edit_info(cuda="12.8"))
+edited("build_info.json gives version", "other_torch_inside", lambda p: p.edit_info(torch="2.10.0"))
 edited("build_info.json says cp27", "other_python", lambda p: p.edit_info(python="cp27"))
 edited("an architecture is '<b>'", "architecture", lambda p: p.edit_info(architectures={"sass": ["<b>"], "ptx": []}))
 edited("2 dist-info folders", "two_dist_infos", lambda p: p.members.update({"other-1.dist-info/METADATA": b""}))
@@ -202,8 +202,8 @@ def _markup_in_name(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder, parts=text_parts(odd)))
 
 
-edited("build_info.json makes it .*cu/x", "channel_climbs_out", lambda p: p.edit_info(cuda="../x"))
-edited("build_info.json makes it", "torch_with_slash", lambda p: p.edit_info(torch="2.12/../x"))
+edited("build_info.json gives version .*cu/x", "channel_climbs_out", lambda p: p.edit_info(cuda="../x"))
+edited("build_info.json gives version", "torch_with_slash", lambda p: p.edit_info(torch="2.12/../x"))
 edited("a member|is not a portable name|leads out", "backslash", lambda p: p.members.update({"a\\..\\..\\b": b""}))
 
 
@@ -382,12 +382,12 @@ def _record_of_other_bytes(scene: Scene) -> Action:
     return scene.stage(path)
 
 
-@case("did not pass its audit, it is failed: everything")
+@case("did not pass its audit; outcome failed: everything")
 def _failing_record(scene: Scene) -> Action:
     return scene.stage(audited(wheel(scene.folder, "2.12"), outcome="failed", id_=cell("2.12").id))
 
 
-@case("did not pass its audit, it is untested: everything")
+@case("did not pass its audit; outcome untested: everything")
 def _untested_record(scene: Scene) -> Action:
     return scene.stage(audited(wheel(scene.folder, "2.12"), outcome="untested", id_=cell("2.12").id))
 
@@ -397,7 +397,7 @@ def _partial_record(scene: Scene) -> Action:
     return scene.stage(audited(wheel(scene.folder, "2.12"), partial=True, id_=cell("2.12").id))
 
 
-@case("is a store of releases")
+@case("is not a store for rehearsals")
 def _partial_into_a_store_of_releases(scene: Scene) -> Action:
     return scene.stage(audited(wheel(scene.folder, "2.12"), partial=True, id_=cell("2.12").id), allow_partial=True)
 
@@ -417,7 +417,7 @@ def _record_of_another_sha256(scene: Scene) -> Action:
     return scene.stage(made)
 
 
-@case("its audit record is about another.whl")
+@case("its audit record is for another.whl")
 def _record_of_another_name(scene: Scene) -> Action:
     made = wheel(scene.folder, "2.12")
     audit_record.save(replace(audit_record.load(_record(made)), wheel="another.whl"), made.parent)
@@ -450,7 +450,7 @@ def _malformed_gpu_record_beside_the_wheel(scene: Scene) -> Action:
 # --- the store
 
 
-@case("is a link or no regular file")
+@case("is not a regular file")
 def _a_link_in_the_pool(scene: Scene) -> Action:
     path = Store(scene.store).path(scene.entry)
     path.rename(scene.folder / path.name)
@@ -458,7 +458,7 @@ def _a_link_in_the_pool(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder, "2.12"))
 
 
-@case("is not a folder of its own")
+@case("is not a folder, or is a link")
 def _a_linked_folder_in_the_pool(scene: Scene) -> Action:
     path = Store(scene.store).path(scene.entry).parent
     path.rename(scene.folder / "elsewhere")
@@ -466,14 +466,14 @@ def _a_linked_folder_in_the_pool(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder, "2.12"))
 
 
-@case("is a symbolic link; a store is one folder")
+@case("is a symbolic link; a store must be one folder")
 def _a_linked_pool(scene: Scene) -> Action:
     (scene.store / "pool").rename(scene.folder / "pool")
     (scene.store / "pool").symlink_to(scene.folder / "pool")
     return scene.stage(wheel(scene.folder, "2.12"))
 
 
-@case("is a link or no regular file")
+@case("is not a regular file")
 def _a_pipe_in_the_pool(scene: Scene) -> Action:
     os.mkfifo(Store(scene.store).path(scene.entry).with_name("pipe"))
     return scene.stage(wheel(scene.folder, "2.12"))
@@ -496,14 +496,14 @@ def _a_staged_wheel_changed_in_the_pool(scene: Scene) -> Action:
     return scene.promote(waive_gpu="no GPU here")
 
 
-@case("which is no generation of this store")
+@case("which is not a generation of this store")
 def _dangling_current(scene: Scene) -> Action:
     (scene.store / "current").unlink()
     (scene.store / "current").symlink_to("generations/gone")
     return scene.stage(wheel(scene.folder, "2.12"))
 
 
-@case("which is no generation of this store")
+@case("which is not a generation of this store")
 def _current_points_out(scene: Scene) -> Action:
     (scene.store / "current").unlink()
     (scene.store / "current").symlink_to(scene.folder)

@@ -108,7 +108,7 @@ def test_upload_to_a_page_a_project(store: Path, pure: list[Path]) -> None:
 
 def test_what_needs_another_of_ours_comes_with_it(store: Path, pure: list[Path]) -> None:
     """Nobody else's torch-rasterizer must fill the gap."""
-    with pytest.raises(PublishError, match="it needs torch-rasterizer, of which the index has nothing"):
+    with pytest.raises(PublishError, match="it needs torch-rasterizer, which the index does not have"):
         publish.stage(store, pure[1:], by=BY)
     assert not (store / "pool").exists()
     publish.stage(store, pure[:1], by=BY)
@@ -169,5 +169,5 @@ def test_what_is_not_staged(wrong: Callable[[Path], Path], said: str, store: Pat
 
 @pytest.mark.parametrize("name", ["nvdiffrast", "torch", "numpy"])
 def test_only_our_packages(name: str, store: Path, tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match=f"a wheel of {name}; without compiled code there is custom-rasterizer"):
+    with pytest.raises(PublishError, match=f"a wheel of {name}; the projects without compiled code are custom"):
         publish.stage(store, [pure_wheel(tmp_path / "dist", name)], by=BY)

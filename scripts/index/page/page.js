@@ -2,24 +2,24 @@
 (() => {
   const AXES = ["system", "python", "torch", "cuda", "release"];
   const [SYSTEM, PYTHON, TORCH, CUDA, RELEASE] = AXES.keys();
-  // What a combination is, the best first: only the first two can be chosen.
+  // The kinds of a combination, best first; only the first two can be chosen.
   const WHEEL = 0, YANKED = 1, PLANNED = 2, EXCLUDED = 3, UNPLANNED = 4, NONE = 5;
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
   const label = (axis, index) => data.labels[axis][index];
-  // pip and uv get it from a shell: what a shell would read is percent-encoded.
+  // The URL becomes part of shell commands: characters with a meaning in a shell are percent-encoded.
   const base = new URL(".", location.href).href
     .replace(/[^A-Za-z0-9:/._~%@[\]-]/g, (sign) => "%" + sign.charCodeAt(0).toString(16).toUpperCase())
     .replace(/\/$/, "");
   for (const lines of document.querySelectorAll("pre.address")) lines.textContent = lines.textContent.replaceAll("ADDRESS", base);
 
-  const places = everyPlace();
+  const combinations = everyCombination();
   const inputs = AXES.map((axis) => [...document.querySelectorAll(`#${axis} input`)]);
-  // What was asked for last on each axis; where that cannot be had, another is chosen until it can be again.
+  // The last request on each axis; while it is not available, another option is chosen.
   let wish = [];
   let choice = [];
 
-  function everyPlace() {
+  function everyCombination() {
     const at = (variant, target) => {
       const [, release, cuda, torch] = data.variants[variant];
       const [python, system] = data.targets[target];
@@ -36,33 +36,33 @@
     return found;
   }
 
-  const below = (prefix) => places.filter((place) => prefix.every((index, axis) => place.at[axis] === index));
+  const below = (prefix) => combinations.filter(({ at }) => prefix.every((index, axis) => at[axis] === index));
   const best = (found) => found.reduce((one, other) => (other.kind < one.kind ? other : one), { kind: NONE });
 
-  // For each option of an axis the best there is below it, given what is chosen on the axes before.
+  // Returns the best combination for each option of an axis, given the choices on the axes before it.
   function options(axis) {
     const found = below(choice.slice(0, axis));
-    return data.axes[axis].map((_, index) => best(found.filter((place) => place.at[axis] === index)));
+    return data.axes[axis].map((_, index) => best(found.filter(({ at }) => at[axis] === index)));
   }
 
-  // When the table of torch builds was observed, as far as it concerns the option `index` of an axis.
+  // Returns the date of the observation of torch builds for the option `index` of an axis.
   function observed(axis, index) {
     const date = axis === CUDA ? data.observed.cuda[index] : data.observed.all;
-    return date ? `as of ${date}` : "by PyTorch's release notes, not observed";
+    return date ? `as of ${date}` : "according to PyTorch's release notes, not observed";
   }
 
-  function reason(axis, place, index) {
-    if (place.kind === PLANNED) return "not yet published";
-    if (place.kind === EXCLUDED) return data.reasons[place.reason];
-    if (place.kind === UNPLANNED) return `torch has a build (${observed(axis, index)}), but no wheel for it is planned`;
+  function reason(axis, combination, index) {
+    if (combination.kind === PLANNED) return "not yet published";
+    if (combination.kind === EXCLUDED) return data.reasons[combination.reason];
+    if (combination.kind === UNPLANNED) return `torch has a build (${observed(axis, index)}), but no wheel for it is planned`;
     const here = `Python ${label(PYTHON, choice[PYTHON])} on ${label(SYSTEM, choice[SYSTEM])}`;
     if (axis === TORCH) return `torch has no CUDA build for ${here} (${observed(axis, index)})`;
     if (axis === CUDA) return `torch ${label(TORCH, choice[TORCH])} has no such build for ${here} (${observed(axis, index)})`;
     return "not planned";
   }
 
-  // Brings the choice to what can be had and as near to the wish as can be; says where it is not the wish.
-  function settle() {
+  // Chooses an available combination, as close to the wish as possible; returns the axes where it differs.
+  function choose() {
     const missed = [];
     choice = [];
     for (const axis of AXES.keys()) {
@@ -109,7 +109,7 @@
   }
 
   function update() {
-    const missed = settle();
+    const missed = choose();
     find("notice").textContent = missed
       .map(({ axis, chosen, why }) => `${named(axis, wish[axis])} → ${named(axis, chosen)}, because: ${why}.`.replace("..", "."))
       .join(" ");
@@ -136,12 +136,12 @@
   }
 
   function warn(gpu, partial, waiver, yanked) {
-    const said = [];
-    if (yanked !== 0) said.push(["Yanked; pip and uv pass over it, so choose another release: ", yanked]);
-    if (partial) said.push(["Partial: ", "compiled for fewer GPUs than a release, for a rehearsal"]);
-    if (gpu === 1) said.push(["Not run on a GPU: ", waiver || "waived"]);
-    if (gpu === 2) said.push(["Untested: ", "no GPU has run it yet"]);
-    find("warnings").replaceChildren(...said.map(([head, text]) => {
+    const warnings = [];
+    if (yanked !== 0) warnings.push(["Yanked; pip and uv skip this wheel, choose another release: ", yanked]);
+    if (partial) warnings.push(["Partial: ", "compiled for fewer GPUs than usual, for a rehearsal"]);
+    if (gpu === 1) warnings.push(["Not run on a GPU: ", waiver || "waived"]);
+    if (gpu === 2) warnings.push(["Untested: ", "has not run on a GPU yet"]);
+    find("warnings").replaceChildren(...warnings.map(([head, text]) => {
       const made = element("p", "", { className: "warning" });
       made.append(element("b", head), text);
       return made;
@@ -159,9 +159,9 @@
       known = data.details ? embedded(wheel.row) : await fetched(wheel.name);
     } catch {
       const channel = `whl/${data.axes[CUDA][choice[CUDA]]}-torch${data.axes[TORCH][choice[TORCH]]}/nvdiffrast/index.html`;
-      known = { elsewhere: element("a", "in the list of the channel", { href: channel }) };
+      known = { elsewhere: element("a", "see the list of the channel", { href: channel }) };
     }
-    // Another wheel may have been chosen while this one's details were on their way.
+    // The user may have chosen another wheel while the details of this one were loading.
     if (list.dataset.row !== String(wheel.row)) return;
     define(list, rows.concat(known.elsewhere ? [["Size, sha256", known.elsewhere]] : evidence(wheel, known, rows)));
   }
@@ -182,9 +182,9 @@
 
   function define(list, rows) {
     list.replaceChildren(...rows.flatMap(([term, value]) => {
-      const said = document.createElement("dd");
-      said.append(value);
-      return [element("dt", term), said];
+      const description = document.createElement("dd");
+      description.append(value);
+      return [element("dt", term), description];
     }));
   }
 

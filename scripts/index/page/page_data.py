@@ -1,4 +1,4 @@
-"""What the page's script chooses from, as compact JSON: the wheels there are, and why there are no others."""
+"""Collect the data of the page's script as compact JSON: the wheels, and the reasons why other wheels do not exist."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from scripts.matrix.torch_builds import TorchTable
 from scripts.model import Cell
 
 DETAILS_UP_TO = 2000
-"""Up to this many wheels, sizes and hashes are in the page; of more, the script asks the channel's index.json."""
+"""Up to this many wheels, the page has their sizes and hashes; with more, the script reads the channel's index.json."""
 
 _PLATFORMS = {"linux_x86_64": "Linux x86-64", "win_amd64": "Windows x86-64"}
 _GPU = ("passed", "waived", "untested")
 _MARK = re.compile("@(CUDA|TORCH|RELEASE)@")
 _T = TypeVar("_T")
-_Place = tuple[str, str, str, str, str]
-"""platform, Python, torch, CUDA tag, release: in the order a person chooses."""
+_Combination = tuple[str, str, str, str, str]
+"""(platform, Python, torch, CUDA tag, release), in the order of the page's axes."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One choice of an axis: ``value`` is kept in the URL, ``label`` is shown."""
+    """An option of an axis: the URL has ``value``, the page shows ``label``."""
 
     value: str
     label: str
@@ -39,7 +39,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Axes:
-    """What can be chosen, each axis in the order it is shown: the newest first."""
+    """The options of every axis in the order of the page: versions newest first."""
 
     system: tuple[Option, ...]
     python: tuple[Option, ...]
@@ -49,18 +49,18 @@ class Axes:
 
 
 def platform_label(name: str) -> str:
-    """``Linux x86-64`` for linux_x86_64; a platform without a name of ours as it stands."""
+    """Return "Linux x86-64" for linux_x86_64; a platform without a label is returned unchanged."""
     return _PLATFORMS.get(name, name)
 
 
 def cuda_label(tag: str) -> str:
-    """``13.0`` for cu130."""
+    """Return "13.0" for cu130; a text that is not a CUDA tag is returned unchanged."""
     digits = tag.removeprefix("cu")
     return f"{digits[:-1]}.{digits[-1:]}" if digits.isdigit() and len(digits) > 1 else tag
 
 
 def newest_first(versions: Iterable[str]) -> list[str]:
-    """Each once; what is no version comes last."""
+    """Return the distinct versions, newest first; texts that are not versions come last."""
 
     def key(text: str) -> tuple[bool, Version, str]:
         try:
@@ -72,9 +72,10 @@ def newest_first(versions: Iterable[str]) -> list[str]:
 
 
 def axes(catalog: Catalog, matrix: Matrix) -> Axes:
-    """Everything that the matrix or a wheel names, also where nothing can be had of it."""
-    places = [*map(_of_entry, catalog.entries), *_planned(matrix), *(place for place, _ in _excluded(matrix))]
-    systems, pythons, torches, cudas, releases = ({place[axis] for place in places} for axis in range(5))
+    """Return all options that appear in the matrix or in a wheel, including options without a wheel."""
+    combinations = [*map(_of_entry, catalog.entries), *_planned(matrix)]
+    combinations += [combination for combination, _ in _excluded(matrix)]
+    systems, pythons, torches, cudas, releases = ({one[axis] for one in combinations} for axis in range(5))
     tags = {cuda_label(tag): tag for tag in cudas}
     return Axes(
         system=tuple(Option(name, platform_label(name)) for name in sorted(systems)),
@@ -86,21 +87,22 @@ def axes(catalog: Catalog, matrix: Matrix) -> Axes:
 
 
 def data(catalog: Catalog, matrix: Matrix, builds: TorchTable, stated: Collection[str] = ()) -> dict[str, Any]:
-    """All the script needs, as JSON can hold it; rows are indices into the tables beside them.
+    """Return the data of the script as values for JSON; the numbers in rows are indices into the other tables.
 
-    ``wheels`` are [variant, target, architectures, gpu, waiver + 1, yanked + 1, partial] without trailing zeros, in the
-    order of the catalog; ``planned`` [variant, target], not published; ``excluded`` [variant, target, reason];
-    ``unplanned`` [torch, CUDA, target], torch builds that the matrix leaves out. A variant is [version, release, CUDA,
-    torch], a target [Python, system, the end of the wheel's name]. ``torches`` are [torch, CUDA, system, pip's command,
-    uv's]. ``stated`` has a "1" for each wheel whose sha256 is in the argument, else a "0". ``observed`` are dates, of
-    the oldest observation of torch builds and, by CUDA, of those that concern it; null for what was never observed.
+    ``wheels`` has one row [variant, target, architectures, gpu, waiver + 1, yanked + 1, partial] per wheel in the order
+    of the catalog, without trailing zeros. ``planned`` has rows [variant, target] for cells without a published wheel,
+    ``excluded`` [variant, target, reason], and ``unplanned`` [torch, CUDA, target] for torch builds that are not in the
+    matrix. A variant is [version, release, CUDA, torch], a target [Python, system, end of the wheel's name].
+    ``torches`` has rows [torch, CUDA, system, pip command, uv command]. ``stated`` has one character per wheel: "1" if
+    the argument ``stated`` has its sha256, else "0". ``observed`` has the date of the oldest observation of torch
+    builds, and a date per CUDA; null if its builds were not observed.
     """
     tables = _Tables(axes(catalog, matrix))
     published = {_of_entry(entry) for entry in catalog.entries}
     wheels = [_trimmed(tables.wheel(entry)) for entry in catalog.entries]
-    planned = [tables.place(place) for place in _planned(matrix) if place not in published]
+    planned = [tables.combination(one) for one in _planned(matrix) if one not in published]
     excluded = [
-        [*tables.place(place), tables.reasons(reason)] for place, reason in _excluded(matrix) if place not in published
+        [*tables.combination(one), tables.reasons(reason)] for one, reason in _excluded(matrix) if one not in published
     ]
     unplanned = [tables.build(*build) for build in _unplanned(tables.axes, matrix, catalog, builds)]
     return {
@@ -125,7 +127,7 @@ def data(catalog: Catalog, matrix: Matrix, builds: TorchTable, stated: Collectio
 
 @dataclass
 class _Table(Generic[_T]):
-    """Each distinct item once; calling it gives an item's index."""
+    """A list of distinct items; a call returns the index of an item and adds a new item."""
 
     items: list[_T] = field(default_factory=list)
     _known: dict[str, int] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class _Table(Generic[_T]):
 
 
 class _Tables:
-    """The tables that rows refer to."""
+    """The tables whose indices are in the rows."""
 
     def __init__(self, choices: Axes) -> None:
         self.axes = choices
@@ -153,20 +155,20 @@ class _Tables:
         return (choices.system, choices.python, choices.torch, choices.cuda, choices.release)[axis]
 
     def wheel(self, entry: Entry) -> list[int]:
-        """The row of a wheel; the two ends of its name are joined by a dash."""
+        """Return the row of a wheel; its name is version and end, joined by a hyphen."""
         _project, version, end = entry.name.split("-", 2)
-        where = self.place(_of_entry(entry), version, end)
+        indices = self.combination(_of_entry(entry), version, end)
         architectures = self.architectures([entry.sass, entry.ptx])
         reasons = (0 if reason is None else self.reasons(reason) + 1 for reason in (entry.waiver, entry.yanked))
-        return [*where, architectures, _GPU.index(entry.gpu), *reasons, int(entry.partial)]
+        return [*indices, architectures, _GPU.index(entry.gpu), *reasons, int(entry.partial)]
 
-    def place(self, place: _Place, version: str = "", end: str = "") -> list[int]:
-        """A variant and a target; what is not published has no name."""
-        system, python, torch, cuda, release = (self._index[axis][value] for axis, value in enumerate(place))
+    def combination(self, values: _Combination, version: str = "", end: str = "") -> list[int]:
+        """Return the indices of variant and target; a combination without a wheel has no version and no end."""
+        system, python, torch, cuda, release = (self._index[axis][value] for axis, value in enumerate(values))
         return [self.variants([version, release, cuda, torch]), self.targets([python, system, end])]
 
     def torch(self, entry: Entry) -> list[int]:
-        """The torch line, CUDA and system of a wheel."""
+        """Return the indices of a wheel's torch, CUDA and system."""
         at = self._index
         return [at[2][entry.torch], at[3][entry.cuda], at[0][entry.platform]]
 
@@ -175,20 +177,20 @@ class _Tables:
         return [at[2][torch], at[3][cuda], self.targets([at[1][python], at[0][system], ""])]
 
 
-def _of_entry(entry: Entry) -> _Place:
+def _of_entry(entry: Entry) -> _Combination:
     return entry.platform, entry.python, entry.torch, entry.cuda, entry.release
 
 
-def _planned(matrix: Matrix) -> Iterator[_Place]:
+def _planned(matrix: Matrix) -> Iterator[_Combination]:
     yield from map(_of_cell, matrix.cells)
 
 
-def _of_cell(cell: Cell) -> _Place:
+def _of_cell(cell: Cell) -> _Combination:
     return cell.platform.name, cell.python, cell.torch.line, cell.toolkit.tag, cell.release.version
 
 
-def _excluded(matrix: Matrix) -> Iterator[tuple[_Place, str]]:
-    """Where nothing is built, and why: exclusions hold cells by their ids."""
+def _excluded(matrix: Matrix) -> Iterator[tuple[_Combination, str]]:
+    """Yield the excluded combinations with the reasons; an exclusion lists the ids of its cells."""
     for exclusion in matrix.exclusions:
         for identity in exclusion.cells:
             release, tag, cuda, torch, platform = identity.split("-", 4)
@@ -198,25 +200,25 @@ def _excluded(matrix: Matrix) -> Iterator[tuple[_Place, str]]:
 def _unplanned(
     choices: Axes, matrix: Matrix, catalog: Catalog, builds: TorchTable
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Torch builds that exist and that neither the matrix nor a wheel has: (platform, Python, torch, CUDA tag)."""
-    known = {_of_entry(entry)[:4] for entry in catalog.entries} | {place[:4] for place in _planned(matrix)}
-    known |= {place[:4] for place, _ in _excluded(matrix)}
+    """Yield (platform, Python, torch, CUDA tag) of torch builds for which neither the matrix nor a wheel exists."""
+    known = {_of_entry(entry)[:4] for entry in catalog.entries} | {one[:4] for one in _planned(matrix)}
+    known |= {one[:4] for one, _ in _excluded(matrix)}
     versions = _versions(builds)
     for cuda, torch, system in product(choices.cuda, choices.torch, choices.system):
         exact = versions.get((cuda.value, torch.value), ())
         pythons = {python for version in exact for python in builds.pythons(cuda.label, version, system.value)}
-        places = ((system.value, python.value, torch.value, cuda.value) for python in choices.python)
-        yield from (place for place in places if place[1] in pythons and place not in known)
+        builds_of = ((system.value, python.value, torch.value, cuda.value) for python in choices.python)
+        yield from (build for build in builds_of if build[1] in pythons and build not in known)
 
 
 def torch_commands_for(entry: Entry, matrix: Matrix, builds: TorchTable) -> TorchCommands:
-    """Return how to get the torch that a wheel is for: the very version it was built against, if the matrix names it.
+    """Return the commands that install the torch of a wheel, in the version of the wheel's cell in the matrix.
 
-    The matrix may have gone on since the wheel was published; then it is the newest of the torch's line that the table
-    of builds has, or the line itself.
+    If the matrix no longer has this cell, return the commands for the newest known version of this torch line, or for
+    the line ("2.9.*") if the table of builds does not have it.
     """
-    place = _of_entry(entry)[:4]
-    cell = next((cell for cell in matrix.cells if _of_cell(cell)[:4] == place), None)
+    build = _of_entry(entry)[:4]
+    cell = next((cell for cell in matrix.cells if _of_cell(cell)[:4] == build), None)
     if cell is not None:
         return torch_commands(cell.torch.version, entry.cuda, cell.torch.origin)
     known = newest_first(_versions(builds).get((entry.cuda, entry.torch), ()))
@@ -228,14 +230,14 @@ def torch_commands_for(entry: Entry, matrix: Matrix, builds: TorchTable) -> Torc
 
 
 def _torches(tables: _Tables, catalog: Catalog, matrix: Matrix, builds: TorchTable) -> Iterator[list[int | str]]:
-    """Yield the rows of ``torches``, for each torch line, CUDA and system that a wheel is for."""
+    """Yield the rows of ``torches``: one for each torch line, CUDA and system of a wheel."""
     for entry in {(one.torch, one.cuda, one.platform): one for one in catalog.entries}.values():
         shown = torch_commands_for(entry, matrix, builds)
         yield [*tables.torch(entry), shown.pip, shown.uv]
 
 
 def _versions(builds: TorchTable) -> dict[tuple[str, str], set[str]]:
-    """(CUDA tag, torch line) -> the exact versions that are published."""
+    """Return the exact versions of the table by CUDA tag and torch line."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for tag, channel in builds.channels.items():
         for version in channel.builds:
@@ -250,13 +252,14 @@ def _line(version: str) -> str:
 
 
 def _trimmed(row: list[int]) -> list[int]:
+    """Return a row without trailing zeros."""
     while len(row) > 2 and not row[-1]:
         row = row[:-1]
     return row
 
 
 def _details(entries: Sequence[Entry]) -> dict[str, Any] | None:
-    """Sizes in bytes, and the hashes' own bytes one after the other in base64."""
+    """Return the sizes in bytes, and the concatenated hashes in base64; None if the page would become too large."""
     if len(entries) > DETAILS_UP_TO:
         return None
     digests = b"".join(bytes.fromhex(entry.sha256) for entry in entries)
@@ -264,14 +267,14 @@ def _details(entries: Sequence[Entry]) -> dict[str, Any] | None:
 
 
 def _template(entries: Sequence[Entry]) -> dict[str, str] | None:
-    """The commands with @BASE@, @CUDA@, @TORCH@ and @RELEASE@ for what the script fills in."""
+    """Return the commands with the marks @BASE@, @CUDA@, @TORCH@ and @RELEASE@, which the script replaces."""
     if not entries:
         return None
     marked = _joined(commands("@BASE@", replace(entries[0], cuda="@CUDA@", torch="@TORCH@", release="@RELEASE@")))
     for entry in {(entry.cuda, entry.torch, entry.release): entry for entry in entries}.values():
         marks = {"@CUDA@": entry.cuda, "@TORCH@": entry.torch, "@RELEASE@": entry.release}
         if {tool: _fill(text, marks) for tool, text in marked.items()} != _joined(commands("@BASE@", entry)):
-            raise AssertionError(f"the commands for {entry.name} depend on more than the page's script fills in")
+            raise AssertionError(f"the commands for {entry.name} depend on values that the page's script does not know")
     return marked
 
 
