@@ -43,7 +43,7 @@ from scripts.index.store import Store, digest
 from scripts.matrix import matrix
 from scripts.model import ROOT, Cell
 from scripts.publish import serve, stand_ins
-from scripts.publish.publish import STORE
+from scripts.publish.generations import DEFAULT_STORE
 from scripts.support import environments, interpreters, sandbox
 from scripts.support.command_line import run_main
 from scripts.support.host import host_platform
@@ -501,7 +501,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="nox -s prove --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--store", type=Path, default=STORE, help=f"({STORE.name}/)")
+    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help=f"({DEFAULT_STORE.name}/)")
     parser.add_argument("--real", action="store_true", help="also install beside the real, locked torch, and import")
     parser.add_argument("--by", help="who proves, for the ledger (default: git's user.name)")
     parsed = parser.parse_args()

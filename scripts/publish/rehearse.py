@@ -28,7 +28,7 @@ from scripts.errors import AuditError, BuildError, PublishError, UsageError
 from scripts.index import writer as indexes
 from scripts.index.store import Store
 from scripts.model import ROOT
-from scripts.publish import prove, publish, serve, upload
+from scripts.publish import promotion, prove, serve, staging, store_upload, upload
 from scripts.support import environments, interpreters
 from scripts.support.command_line import run_main
 from scripts.support.files import file_sha256
@@ -79,7 +79,7 @@ class Rehearsal:
 
     def stage(self) -> str:
         """Put the wheel into the store, a partial one as well."""
-        publish.stage(self.store, [self.wheel], by=self.by, allow_partial=True)
+        staging.stage(self.store, [self.wheel], by=self.by, allow_partial=True)
         return f"{self.wheel.name}"
 
     def upload(self) -> str:
@@ -88,7 +88,9 @@ class Rehearsal:
         assert generation is not None
         with serve.uploads(self.folder / "server") as running:
             secrets = {"TWINE_USERNAME": running.user, "TWINE_PASSWORD": running.password()}
-            sent = publish.send(self.store, upload.target(running.url, environment=secrets), by=self.by, staged=True)
+            sent = store_upload.send_store(
+                self.store, upload.target(running.url, environment=secrets), by=self.by, staged=True
+            )
             with prove.serving(generation) as stage:
                 self._install_from(running.simple, stage)
         return f"{len(sent.uploaded)} sent, {len(sent.already)} there already; installed from there by pip and uv"
@@ -113,7 +115,7 @@ class Rehearsal:
 
     def promote(self) -> str:
         """Switch the rehearsal's readers to it."""
-        done = publish.promote(self.store, waive_gpu=WAIVER, by=self.by)
+        done = promotion.promote(self.store, waive_gpu=WAIVER, by=self.by)
         return f"readers see {done.wheels} wheels" + (f"; waived: {WAIVER}" if done.waived else "")
 
     def export(self) -> str:

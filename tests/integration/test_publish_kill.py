@@ -26,7 +26,8 @@ from scripts.index import evidence, ledger, site_files, store, writer
 from scripts.index.catalog import Catalog
 from scripts.index.store import LINKS, Store, digest
 from scripts.matrix import matrix
-from scripts.publish import publish
+from scripts.publish import generations as publishing
+from scripts.publish import promotion, staging
 from scripts.support import files as cache_module
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
@@ -38,7 +39,18 @@ POINTS = int(os.environ.get("NVDIFFRAST_KILL_POINTS", "12"))
 SEED = int(os.environ.get("NVDIFFRAST_KILL_SEED") or random.SystemRandom().randrange(10**6))
 _WATCHED = {
     str(module.__file__)
-    for module in (cache_module, evidence, writer, ledger, publish, audit_record, site_files, store)
+    for module in (
+        cache_module,
+        evidence,
+        writer,
+        ledger,
+        publishing,
+        promotion,
+        staging,
+        audit_record,
+        site_files,
+        store,
+    )
 }
 _CHANGES = {f"os.{name}" for name in ("rename", "remove", "rmdir", "mkdir", "symlink", "link", "truncate", "chmod")}
 
@@ -58,11 +70,11 @@ class Scene:
 
     def publish(self) -> None:
         """Stage, mark as proven, promote."""
-        publish.stage(self.store, self.more, by=BY)
+        staging.stage(self.store, self.more, by=BY)
         staged = digest(Store(self.store).catalog("staged"))
         if Store(self.store).catalog("current") == self.old and not ledger.has(self.store, "proved", catalog=staged):
             proved(self.store)
-        publish.promote(self.store, waive_gpu="no GPU here", by=BY)
+        promotion.promote(self.store, waive_gpu="no GPU here", by=BY)
 
     def told(self) -> list[tuple[str, Any]]:
         """What the ledger tells of, without times and hashes."""
@@ -73,9 +85,9 @@ class Scene:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     folder = tmp_path_factory.mktemp("publishing")
     matrix.load()
-    publish.stage(folder / "store", [wheel(folder / "dist")], by=BY)
+    staging.stage(folder / "store", [wheel(folder / "dist")], by=BY)
     proved(folder / "store")
-    publish.promote(folder / "store", waive_gpu="no GPU here", by=BY)
+    promotion.promote(folder / "store", waive_gpu="no GPU here", by=BY)
     more = tuple(wheel(folder / "dist", line) for line in ("2.9", "2.12"))
     return Scene(folder / "store", more, Store(folder / "store").catalog("current"))
 

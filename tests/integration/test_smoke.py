@@ -18,7 +18,7 @@ from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.record import GpuRecord
 from scripts.index import evidence
 from scripts.model import ROOT, Cell
-from scripts.publish import publish
+from scripts.publish import promotion, staging
 from scripts.support import environments, interpreters
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
@@ -65,10 +65,10 @@ def _has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
-def _promotion(wheel: Path, folder: Path, store: Path) -> publish.Promoted:
-    publish.stage(store, [wheel], folder, by=BY, allow_partial=True)
+def _promotion(wheel: Path, folder: Path, store: Path) -> promotion.Promoted:
+    staging.stage(store, [wheel], folder, by=BY, allow_partial=True)
     proved(store)
-    return publish.promote(store, by=BY)
+    return promotion.promote(store, by=BY)
 
 
 @pytest.mark.skipif(_has_gpu(), reason="needs a machine without a GPU")

@@ -19,7 +19,7 @@ from scripts.gpu_gate.bench import State
 from scripts.index import evidence, ledger
 from scripts.index.catalog import Catalog, Entry, dump
 from scripts.index.store import Store
-from scripts.publish import publish, upload
+from scripts.publish import promotion, staging, store_upload, upload, yanking
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
 from tests.publishing import (
@@ -50,7 +50,7 @@ class Scene:
 
     def stage(self, *wheels: Path, **options: Any) -> Action:
         """Staging, later."""
-        return lambda: publish.stage(self.store, wheels, by=BY, wait=0, **options)
+        return lambda: staging.stage(self.store, wheels, by=BY, wait=0, **options)
 
     def with_gpu_record(self, result: State = "passed", **changes: object) -> Action:
         """Promote a wheel with a GPU record that was changed."""
@@ -60,7 +60,7 @@ class Scene:
 
     def promote(self, **options: Any) -> Action:
         """Promoting, later."""
-        return lambda: publish.promote(self.store, by=BY, wait=0, **options)
+        return lambda: promotion.promote(self.store, by=BY, wait=0, **options)
 
     def staged(self, line: str = "2.12") -> Path:
         """Another wheel, staged."""
@@ -94,9 +94,9 @@ class Scene:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     store, promoted = folder / "store", wheel(folder / "first")
-    publish.stage(store, [promoted], by=BY)
+    staging.stage(store, [promoted], by=BY)
     proved(store)
-    publish.promote(store, waive_gpu="no GPU here", by=BY)
+    promotion.promote(store, waive_gpu="no GPU here", by=BY)
     return folder
 
 
@@ -357,7 +357,7 @@ def _taken_by_a_staged_wheel(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder / "again", "2.12", text="other = 1\n"))
 
 
-@case("have one name and different bytes")
+@case("have the same name and different bytes")
 def _two_of_one_name(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder / "a", "2.12"), wheel(scene.folder / "b", "2.12", text="other = 1\n"))
 
@@ -581,7 +581,7 @@ def _another_publisher(scene: Scene) -> Action:
 # --- promoting
 
 
-@case("was not proven to install")
+@case("was not proven")
 def _not_proven(scene: Scene) -> Action:
     scene.staged()
     return scene.promote(waive_gpu="no GPU here")
@@ -696,22 +696,22 @@ def _staged_past_the_audit(scene: Scene) -> Action:
 
 @case("not a person's name")
 def _no_name(scene: Scene) -> Action:
-    return lambda: publish.promote(scene.store, by="a\x1b[31mb")
+    return lambda: promotion.promote(scene.store, by="a\x1b[31mb")
 
 
 @case("no wheel 'nvdiffrast-9'")
 def _yank_what_is_not_there(scene: Scene) -> Action:
-    return lambda: publish.yank(scene.store, "nvdiffrast-9", reason="why not", by=BY)
+    return lambda: yanking.yank(scene.store, "nvdiffrast-9", reason="why not", by=BY)
 
 
 @case("not a reason")
 def _yank_without_a_reason(scene: Scene) -> Action:
-    return lambda: publish.yank(scene.store, scene.promoted.name, reason="", by=BY)
+    return lambda: yanking.yank(scene.store, scene.promoted.name, reason="", by=BY)
 
 
 @case("no wheel '../x'")
 def _unyank_what_is_not_there(scene: Scene) -> Action:
-    return lambda: publish.unyank(scene.store, "../x", by=BY)
+    return lambda: yanking.unyank(scene.store, "../x", by=BY)
 
 
 # --- uploading
@@ -764,9 +764,9 @@ def _server_tells_no_hashes(scene: Scene) -> Action:
     return scene.send()
 
 
-@case("only what was promoted")
+@case("only promoted wheels")
 def _upload_what_is_staged(scene: Scene) -> Action:
-    return lambda: publish.send(scene.store, upload.target("https://example.invalid/"), by=BY, staged=True)
+    return lambda: store_upload.send_store(scene.store, upload.target("https://example.invalid/"), by=BY, staged=True)
 
 
 @case("an address with credentials in it")
@@ -810,15 +810,15 @@ def test_refused(scene: Scene, said: str, prepare: Case, capsys: pytest.CaptureF
 
 def test_nothing_to_promote(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="nothing is staged"):
-        publish.promote(tmp_path / "store", by=BY)
+        promotion.promote(tmp_path / "store", by=BY)
     with pytest.raises(PipelineError, match="nothing to upload"):
-        publish.send(tmp_path / "store", upload.target("http://localhost/"), by=BY)
+        store_upload.send_store(tmp_path / "store", upload.target("http://localhost/"), by=BY)
 
 
 def test_nobody_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_git", lambda *arguments: None)
     with pytest.raises(UsageError, match="nobody is named"):
-        publish.stage(tmp_path / "store", [wheel(tmp_path)])
+        staging.stage(tmp_path / "store", [wheel(tmp_path)])
     assert not (tmp_path / "store").exists()
 
 

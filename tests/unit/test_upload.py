@@ -10,7 +10,7 @@ import pytest
 
 from scripts.errors import PublishError
 from scripts.index import ledger
-from scripts.publish import publish, upload
+from scripts.publish import promotion, publish, staging, upload
 from scripts.support import simple_api
 from scripts.support.files import file_sha256
 from tests.publishing import BY, UploadServer, proved, upload_server, wheel
@@ -119,10 +119,10 @@ def test_from_a_store(
     staged: bool,
 ) -> None:
     store, made = tmp_path / "store", wheel(tmp_path / "dist")
-    publish.stage(store, [made], by=BY)
+    staging.stage(store, [made], by=BY)
     proved(store)
     if not staged:
-        publish.promote(store, waive_gpu="no GPU here", by=BY)
+        promotion.promote(store, waive_gpu="no GPU here", by=BY)
     monkeypatch.setitem(os.environ, "TWINE_USERNAME", "publisher")
     monkeypatch.setitem(os.environ, "TWINE_PASSWORD", server.password)
     options = ["--staged"] if staged else []
