@@ -128,7 +128,7 @@ def test_from_a_store(
     options = ["--staged"] if staged else []
     for _ in range(2):
         assert publish.main(["upload", server.url, "--store", str(store), "--by", BY, *options]) == 0
-    assert f"{server.url} has 1 wheel of ours" in capsys.readouterr().out
+    assert f"{server.url} has 1 wheel of this store" in capsys.readouterr().out
     assert server.files == {made.name: made.read_bytes()}
     events = [event for event in ledger.read(store) if event.what == "uploaded"]
     assert [event.details for event in events] == [
