@@ -166,12 +166,15 @@ def _missing_input(cell: Cell, *, fetch_release: bool) -> str | None:
 
 
 def choose_engine(cell: Cell, asked: str, image: str | None) -> str:
-    """The engine that was asked for; ``auto`` is a container where there are an engine and an image, else the host."""
+    """Return the engine that was asked for; ``auto`` means the host on Linux, unless ``image`` names a container image.
+
+    The pinned image is used only by ``cibuildwheel``: ``auto`` must not download an image that nobody asked for.
+    """
     if asked != "auto":
         return asked
     why = cibuildwheel.availability()
-    if why is None and cell.platform.name.startswith("linux") and not (image or cell.platform.image):
-        why = "the matrix pins no image for it"
+    if why is None and not cell.platform.is_windows and not image:
+        why = "no --image; --engine cibuildwheel uses the pinned image"
     console.log(f"engine: {'cibuildwheel' if why is None else f'host (not cibuildwheel: {why})'}")
     return "cibuildwheel" if why is None else "host"
 
@@ -229,9 +232,14 @@ def input_key(cell: Cell, inputs: Inputs, options: Options) -> str:
         "tools": file_sha256(ROOT / "requirements" / "pipeline.txt"),
         "architectures": options.for_cell(cell),
         "runtime": cell.cuda_runtime,
-        "builder": [inputs.engine, inputs.compiler, options.image or cell.platform.image, inputs.python],
+        "builder": [inputs.engine, inputs.compiler, _image(cell, inputs.engine, options), inputs.python],
     }
     return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _image(cell: Cell, engine: str, options: Options) -> str | None:
+    """Return the container image that the wheel is built in, or None if the host builds it."""
+    return options.image or cell.platform.image if engine == "cibuildwheel" else None
 
 
 def _environment(cell: Cell, inputs: Inputs, options: Options) -> dict[str, str]:
@@ -344,7 +352,7 @@ def made_of(wheel: Wheel, cell: Cell, inputs: Inputs, options: Options) -> Ingre
         inputs.cuda,
         BuildInfo.parse(wheel.read(BUILD_INFO)),
         engine=inputs.engine,
-        image=options.image or cell.platform.image,
+        image=_image(cell, inputs.engine, options),
         architectures=options.for_cell(cell),
     )
 

@@ -159,7 +159,7 @@ def _platform_options(cell: Cell, *, image: str, cuda_home: PurePath) -> dict[st
 
 
 def _is_windows(cell: Cell) -> bool:
-    return cell.platform.name == "win_amd64"
+    return cell.platform.is_windows
 
 
 def _this_python() -> str:
@@ -360,7 +360,7 @@ def check(cell: Cell) -> None:
     Raises:
         ToolchainError: the compiler is out of the toolkit's bounds, or headers are missing.
     """
-    compilers.check_host(cell.toolkit, needs_gl=cell.release.series == "0.3")
+    compilers.check_host(cell.toolkit, needs_gl=cell.release.has_gl)
 
 
 def audit_file(wheel: Path, *, allow_partial: bool) -> None:

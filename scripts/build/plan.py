@@ -271,7 +271,7 @@ def _print_end(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
 def _print_totals(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
     """Print the platforms without an image, the dates of the tables, and the totals."""
     for one in dict.fromkeys(row.cell.platform for row in chosen):
-        if one.name.startswith("linux") and not one.image:
+        if not one.is_windows and not one.image:
             console.text(f"{one.name}: no image pinned; a container build needs --image", width=width)
     count = totals(planned, chosen)
     console.text(f"torch builds as of: {planned.table_date}", width=width)
@@ -311,7 +311,7 @@ def jobs(cells: Sequence[Cell]) -> list[dict[str, object]]:
             "id": "-".join(key),
             "os": _RUNNERS[key[2]],
             "python": "\n".join(dict.fromkeys(cell.python for cell in members)),
-            "msvc": members[0].toolkit.msvc.maximum or "" if key[2].startswith("win") else "",
+            "msvc": members[0].toolkit.msvc.maximum or "" if members[0].platform.is_windows else "",
             "cells": " ".join(cell.id for cell in members),
         }
         for key, members in grouped.items()

@@ -23,7 +23,7 @@ from pathlib import Path
 from scripts import console
 from scripts.index import package_record
 from scripts.build.build import SOURCE_DATE_EPOCH
-from scripts.support.files import file_sha256
+from scripts.support.files import file_sha256, replace_atomic
 from scripts.errors import BuildError, CommandError, UsageError
 from scripts.support.command_line import run_main
 from scripts.model import ROOT
@@ -72,10 +72,9 @@ def build(package: Package, destination: Path) -> Path:
                 hint="find what depends on the folder, the time zone or the order of a set",
             )
         _check_licence(made[0], package)
-        destination.mkdir(parents=True, exist_ok=True)
-        beside = destination / f".{package.wheel}.new"
-        shutil.copyfile(made[0], beside)
-        wheel = beside.replace(destination / package.wheel)
+        wheel = destination / package.wheel
+        with replace_atomic(wheel) as temporary:
+            shutil.copyfile(made[0], temporary)
     tools = {"python": platform.python_version(), **{name: version(name) for name in ("build", "setuptools")}}
     package_record.save(package_record.make(wheel, len(made), tools), destination)
     return wheel

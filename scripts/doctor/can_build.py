@@ -69,9 +69,6 @@ def _needed(cell: Cell) -> Iterator[Finding]:
     )
     yield _toolkit(cell)
     yield _asked(lambda: environments.torch_lock(cell), f"torch {cell.torch.version}, locked")
-    if cell.platform.image and cibuildwheel.availability() is None:
-        yield Finding("passed", f"a container engine, and the image {cell.platform.image}")
-        return
     yield from _compiler(cell)
     yield _python(cell.python)
 

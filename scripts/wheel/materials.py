@@ -87,7 +87,7 @@ def collect(
         provider=cuda.provider,
         toolkit=_toolkit(cuda, toolkit_lock),
         runtime=_runtime_version(cell, cuda),
-        compiler=Part("cl" if cell.platform.name.startswith("win") else "g++", info.compiler.cxx),
+        compiler=Part("cl" if cell.platform.is_windows else "g++", info.compiler.cxx),
         torch=_torch(cell, torch_lock),
         locks={_name(path): file_sha256(path) for path in sorted(locks)},
     )

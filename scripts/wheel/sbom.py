@@ -38,6 +38,7 @@ from packageurl import PackageURL
 
 from scripts.errors import AuditError
 from scripts.model import Cell, GitPin, RegistryPin
+from scripts.support.files import replace_atomic
 from scripts.wheel.build_info import BuildInfo
 from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Ingredients, Part
 from scripts.wheel.wheel_file import Wheel
@@ -240,15 +241,13 @@ def inject(wheel: Path, content: bytes) -> None:
     name = member(record.filename.removesuffix("/RECORD"))
     added = zipfile.ZipInfo(name, record.date_time)
     added.compress_type, added.external_attr, added.create_system = zipfile.ZIP_DEFLATED, 0o100644 << 16, 3
-    beside = wheel.with_name(f".{wheel.name}.new")
-    with zipfile.ZipFile(beside, "w") as archive:
+    with replace_atomic(wheel) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for info, old in members:
             if info is record:
                 archive.writestr(added, content)
                 archive.writestr(record, _with_row(old, name, content))
             elif info.filename != name:
                 archive.writestr(info, old)
-    beside.replace(wheel)
 
 
 def _with_row(record: bytes, name: str, content: bytes) -> bytes:

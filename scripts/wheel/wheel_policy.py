@@ -142,7 +142,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 def _runtime_number(cell: Cell) -> str:
     """The CUDA runtime's number in the name of its library: the major version, but 110 for all of 11 on Windows."""
     major = cell.toolkit.cuda.partition(".")[0]
-    return "110" if major == "11" and cell.platform.name.startswith("win") else major
+    return "110" if major == "11" and cell.platform.is_windows else major
 
 
 @cache

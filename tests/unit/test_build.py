@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.build import build
+from scripts.build import build, cibuildwheel
 from scripts.build.build import Result
 from scripts.matrix import matrix
 from scripts.model import Cell
@@ -133,3 +133,27 @@ def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
     made.mkdir(parents=True)
     assert providers.to_fetch(toolkit, cache=tmp_path) is None
     assert providers.to_fetch(replace(toolkit, providers=()), cache=tmp_path) is None
+
+
+def test_auto_builds_on_the_host_unless_an_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cibuildwheel, "availability", lambda: None)
+    assert PYPI.platform.image is not None
+    assert build.choose_engine(PYPI, "auto", None) == "host"
+    assert build.choose_engine(PYPI, "auto", "example.org/image") == "cibuildwheel"
+    assert build.choose_engine(WINDOWS, "auto", None) == "cibuildwheel"
+    monkeypatch.setattr(cibuildwheel, "availability", lambda: "no engine answers")
+    assert build.choose_engine(PYPI, "auto", "example.org/image") == "host"
+
+
+@pytest.mark.parametrize(
+    ("engine", "named", "expected"),
+    [
+        ("host", None, None),
+        ("host", "example.org/image", None),
+        ("cibuildwheel", None, PYPI.platform.image),
+        ("cibuildwheel", "example.org/image", "example.org/image"),
+    ],
+)
+def test_the_pinned_image_is_used_by_containers_only(engine: str, named: str | None, expected: str | None) -> None:
+    options = build.Options(engine, (), named, None, Path(), None, None)
+    assert build._image(PYPI, engine, options) == expected

@@ -181,7 +181,14 @@ def test_the_plan_at_80_columns_is_a_screenful_of_whole_lines(run: object, monke
         assert name in words
     assert f"{len(MATRIX.cells)} cells of {len(MATRIX.cells)} in the matrix" in printed
     assert "2.9-2.13" in printed
-    assert "no image pinned" in printed
+    assert "no image pinned" not in printed
+
+
+def test_the_plan_names_a_platform_without_an_image(capsys: pytest.CaptureFixture[str]) -> None:
+    cell = next(cell for cell in MATRIX.cells if not cell.platform.is_windows)
+    unpinned = replace(cell, platform=replace(cell.platform, image=None))
+    plan.print_groups(MATRIX, [plan.Row(unpinned, ())])
+    assert "linux_x86_64: no image pinned; a container build needs --image" in capsys.readouterr().out
 
 
 def test_the_cells_are_followed_by_every_exclusion_with_its_reason(run: object) -> None:
