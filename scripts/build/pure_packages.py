@@ -22,7 +22,7 @@ from pathlib import Path
 
 from scripts import console
 from scripts.index import package_record
-from scripts.build.build import SOURCE_DATE_EPOCH
+from scripts.build.recipe import SOURCE_DATE_EPOCH
 from scripts.support.files import file_sha256, replace_atomic
 from scripts.errors import BuildError, CommandError, UsageError
 from scripts.support.command_line import run_main

@@ -32,15 +32,18 @@ _OLDER_SYSTEM = "nox -s build -- {cell} --engine cibuildwheel --image IMAGE"
 _LIBRARY_FOLDERS = ("", "lib64", "lib", "bin/x64", "bin/x86_64", "bin")
 
 
-def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | None = None) -> Path:
-    """Repair ``wheel`` for the platform of ``cell``; the result's path in ``destination``, named as the cell says.
+def repair(
+    wheel: Path, cell: Cell, destination: Path, *, library_path: Path | None = None, epoch: int | None = None
+) -> Path:
+    """Repair ``wheel`` for the platform of ``cell``, and return its path in ``destination``, with the cell's file name.
 
-    ``library_path`` is the toolkit's root or its folder of shared libraries: the CUDA runtime is taken from there, or
-    from where the system looks. The bytes depend on the wheel and that library alone, given SOURCE_DATE_EPOCH. A wheel
-    of that name in ``destination`` is replaced.
+    ``library_path`` is the toolkit's root or its folder of shared libraries, from which the CUDA runtime is bundled; by
+    default the system's search path is used. ``epoch`` is SOURCE_DATE_EPOCH in seconds, by default the one of the
+    environment; with it the bytes depend only on the wheel and the bundled library. An existing wheel of that name in
+    ``destination`` is replaced.
 
     Raises:
-        RepairError: the tool failed, something else than the CUDA runtime was bundled, or the name is not the cell's;
+        RepairError: if the tool fails, bundles anything but the CUDA runtime, or the file name is not the cell's;
             ``destination`` is as it was.
     """
     with _scratch(wheel, cell, library_path) as scratch:
@@ -49,7 +52,7 @@ def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | N
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         try:
             # The modes of what is unpacked and bundled go into the wheel: they must not be those of this user.
-            environment = _environment(path, scratch)
+            environment = _environment(path, scratch, epoch)
             call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=environment, umask=0o022, show=bool)
         except CommandError as error:
             raise _failure(wheel, cell, command[0], error) from error
@@ -136,9 +139,11 @@ def _flatten(wheel: Path) -> None:
             archive.writestr(info, content.replace(data.encode(), b"") if is_record else content)
 
 
-def _environment(path: str, scratch: Path) -> dict[str, str]:
+def _environment(path: str, scratch: Path, epoch: int | None) -> dict[str, str]:
     given = os.environ.get("LD_LIBRARY_PATH")
-    return {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join([str(scratch / "cuda"), *([given] if given else [])])}
+    libraries = os.pathsep.join([str(scratch / "cuda"), *([given] if given else [])])
+    moment = {} if epoch is None else {"SOURCE_DATE_EPOCH": str(epoch)}
+    return {"PATH": path, "LD_LIBRARY_PATH": libraries, **moment}
 
 
 def _failure(wheel: Path, cell: Cell, tool: str, error: CommandError) -> RepairError:

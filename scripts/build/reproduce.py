@@ -16,6 +16,8 @@ from elftools.elf.elffile import ELFFile
 
 from scripts import console
 from scripts.build import build
+from scripts.build.cell_wheel import make_wheel
+from scripts.build.inputs import Options, gather
 from scripts.support import process
 from scripts.support.files import file_sha256
 from scripts.errors import CommandError, ReproduceError
@@ -104,20 +106,20 @@ def _explain(one: Path, other: Path) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def build_twice(cell: Cell, options: build.Options, base: Path) -> tuple[Path, Path]:
+def build_twice(cell: Cell, options: Options, base: Path) -> tuple[Path, Path]:
     """Two wheels of ``cell``, each from empty caches in surroundings of its own."""
     made = []
-    inputs = build.gather(cell, options)
+    inputs = gather(cell, options)
     for number, surroundings in enumerate(SURROUNDINGS):
         with surrounded(surroundings, base) as folder:
             its_own = dataclasses.replace(
                 options, output=base / f"wheel{number}", objects=folder / "objects", kept=None
             )
-            made.append(build.make_wheel(cell, inputs, its_own))
+            made.append(make_wheel(inputs, its_own))
     return made[0], made[1]
 
 
-def reproduce(cell: Cell, options: build.Options) -> bool:
+def reproduce(cell: Cell, options: Options) -> bool:
     """Print both hashes, and what differs if they do."""
     base = ROOT / "build" / "reproduce" / cell.id
     shutil.rmtree(base, ignore_errors=True)

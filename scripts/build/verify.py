@@ -21,7 +21,9 @@ from typing import Literal
 
 from scripts import console
 from scripts.audit import audit
-from scripts.build import build, reproduce
+from scripts.build import build, cell_wheel, reproduce
+from scripts.build import inputs as inputs_module
+from scripts.build.inputs import Options
 from scripts.matrix import matrix
 from scripts.wheel import audit_record, provenance, sbom, wheel_file
 from scripts.wheel.build_info import BuildInfo
@@ -254,7 +256,7 @@ def rebuild(evidence: Evidence, folder: Path, *, source: Path | None = None) -> 
     assert statement is not None
     chosen = statement.parameters
     (cell,) = matrix.load().select([chosen.cell])
-    options = build.Options(
+    options = Options(
         engine=chosen.engine,
         architectures=tuple(chosen.architectures),
         image=chosen.image,
@@ -263,9 +265,9 @@ def rebuild(evidence: Evidence, folder: Path, *, source: Path | None = None) -> 
         objects=None,
         kept=None,
     )
-    inputs = build.gather(cell, options)
-    made = build.make_wheel(cell, inputs, options)
-    found, stated = file_sha256(made), build.statements(made, cell, inputs, options)
+    inputs = inputs_module.gather(cell, options)
+    made = cell_wheel.make_wheel(inputs, options)
+    found, stated = file_sha256(made), build.statements(wheel_file.unpack(made, folder / "unpacked"), inputs)
     if found != evidence.sha256:
         lines = reproduce.differences(evidence.path, made)
         yield Finding("rebuild", "\n  ".join([f"gives another wheel, sha256 {found}", *lines]))

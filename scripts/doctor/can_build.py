@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.build import build, cibuildwheel
+from scripts.build import cibuildwheel, default_cell
 from scripts.errors import PipelineError
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell
@@ -42,7 +42,7 @@ class Choice:
 def choose(planned: Matrix) -> Choice:
     """Return what `nox -s build` would build."""
     try:
-        cell, passed_over = build.default_cell(planned)
+        cell, passed_over = default_cell.default_cell(planned)
     except PipelineError as error:
         return Choice(None, error=error)
     return Choice(cell, tuple(f"not {reason}" for reason in passed_over))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.errors import BuildError
 from scripts.locks import lockfile, redist
 from scripts.model import ROOT, Cell, ProviderKind
 from scripts.source import patching
@@ -52,28 +51,24 @@ class Ingredients:
     provider: ProviderKind
     toolkit: tuple[Part, ...]
     runtime: str
-    compiler: Part
     torch: Part
     locks: Mapping[str, str]
 
 
 def collect(
-    cell: Cell, cuda: CudaHome, info: BuildInfo, *, engine: str, image: str | None, architectures: tuple[str, ...]
+    cell: Cell,
+    cuda: CudaHome,
+    series: patching.Series,
+    *,
+    engine: str,
+    image: str | None,
+    architectures: tuple[str, ...],
 ) -> Ingredients:
-    """What the wheel that says ``info`` of itself was made of, with the toolkit at ``cuda``.
+    """Return what the wheel of ``cell`` is made of, with the toolkit at ``cuda`` and the patches of ``series``.
 
     Raises:
-        ToolchainError: the lock of torch is missing or malformed.
-        PatchError: the series cannot be read.
-        BuildError: the series is not the one that the wheel says it was built with.
+        ToolchainError: if the lock of torch is missing or malformed.
     """
-    series = patching.read_series(cell.release.series)
-    if series.sha256 != info.series_sha256:
-        raise BuildError(
-            f"{cell.id}: patches/ holds another series ({series.sha256}) than the wheel was built with "
-            f"({info.series_sha256})",
-            hint="leave patches/ alone during a build; build it again",
-        )
     toolkit_lock = _toolkit_lock(cell, cuda.provider)
     torch_lock = environments.torch_lock(cell)
     locks = [ROOT / TOOLS_LOCK, torch_lock, *([toolkit_lock] if toolkit_lock else [])]
@@ -87,10 +82,14 @@ def collect(
         provider=cuda.provider,
         toolkit=_toolkit(cuda, toolkit_lock),
         runtime=_runtime_version(cell, cuda),
-        compiler=Part("cl" if cell.platform.is_windows else "g++", info.compiler.cxx),
         torch=_torch(cell, torch_lock),
         locks={_name(path): file_sha256(path) for path in sorted(locks)},
     )
+
+
+def host_compiler(cell: Cell, info: BuildInfo) -> Part:
+    """Return the host compiler of the wheel that ``info`` describes; only the wheel knows the one in a container."""
+    return Part("cl" if cell.platform.is_windows else "g++", info.compiler.cxx)
 
 
 def _name(path: Path) -> str:

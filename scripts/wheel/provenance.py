@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.errors import VerifyError
 from scripts.model import RegistryPin
-from scripts.wheel.materials import Ingredients, Part
+from scripts.wheel.build_info import BuildInfo
+from scripts.wheel.materials import Ingredients, Part, host_compiler
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -116,7 +117,9 @@ class Statement(BaseModel):
         return {digest: one.name for one in named for digest in one.digest.values()}
 
 
-def make(name: str, sha256: str, bill: tuple[str, str], made_of: Ingredients, *, recipe: str, epoch: int) -> bytes:
+def make(
+    name: str, sha256: str, bill: tuple[str, str], info: BuildInfo, made_of: Ingredients, *, recipe: str, epoch: int
+) -> bytes:
     """The statement about the wheel ``name``, as JSON.
 
     ``bill`` is the bill of materials' member and sha256; ``epoch`` is SOURCE_DATE_EPOCH in seconds.
@@ -136,7 +139,7 @@ def make(name: str, sha256: str, bill: tuple[str, str], made_of: Ingredients, *,
                     "architectures": list(made_of.architectures),
                 },
                 "internalParameters": {"recipe": recipe, "source_date_epoch": epoch, "provider": made_of.provider},
-                "resolvedDependencies": list(_dependencies(made_of)),
+                "resolvedDependencies": list(_dependencies(made_of, info)),
             },
             "runDetails": {
                 "builder": {"id": BUILDER},
@@ -155,7 +158,7 @@ def _resource(name: str, **stated: Any) -> dict[str, Any]:
     return {"name": name, **{key: value for key, value in stated.items() if value}}
 
 
-def _dependencies(made_of: Ingredients) -> Iterator[dict[str, Any]]:
+def _dependencies(made_of: Ingredients, info: BuildInfo) -> Iterator[dict[str, Any]]:
     """Upstream's release, our files, the locks, the toolkit, the compiler, torch; each by hash where it has one."""
     yield _upstream(made_of)
     yield _resource("series", digest={"sha256": made_of.series_sha256})
@@ -164,7 +167,7 @@ def _dependencies(made_of: Ingredients) -> Iterator[dict[str, Any]]:
     for part in made_of.toolkit:
         yield _part(part, "pypi" if made_of.provider == "pypi" else "generic")
     yield _part(made_of.torch, "pypi")
-    yield _part(made_of.compiler, "generic")
+    yield _part(host_compiler(made_of.cell, info), "generic")
 
 
 def _upstream(made_of: Ingredients) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from scripts.errors import AuditError
 from scripts.model import Cell, GitPin, RegistryPin
 from scripts.support.files import replace_atomic
 from scripts.wheel.build_info import BuildInfo
-from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Ingredients, Part
+from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Ingredients, Part, host_compiler
 from scripts.wheel.wheel_file import Wheel
 
 NAME = "nvdiffrast.cdx.json"
@@ -65,7 +65,7 @@ def make(wheel: Wheel, info: BuildInfo, made_of: Ingredients, *, epoch: int) -> 
     subject = _wheel_component(wheel.dist_info, info, made_of)
     runtime = [_bundled(wheel, name, made_of) for name in cudart(wheel)]
     upstream, torch = _upstream(made_of.cell), _torch(made_of)
-    tools = [*_toolkit(made_of), _compiler(made_of)]
+    tools = [*_toolkit(made_of), _compiler(made_of, info)]
     bom = Bom(
         serial_number=uuid.UUID(_UNNUMBERED),
         metadata=BomMetaData(component=subject, timestamp=datetime.fromtimestamp(epoch, UTC)),
@@ -186,12 +186,13 @@ def _toolkit(made_of: Ingredients) -> Iterator[Component]:
         )
 
 
-def _compiler(made_of: Ingredients) -> Component:
+def _compiler(made_of: Ingredients, info: BuildInfo) -> Component:
+    compiler = host_compiler(made_of.cell, info)
     stated = {"engine": made_of.engine, **({"image": made_of.image} if made_of.image else {})}
     return Component(
         type=ComponentType.APPLICATION,
-        name=made_of.compiler.name,
-        version=made_of.compiler.version,
+        name=compiler.name,
+        version=compiler.version,
         bom_ref="compiler",
         description="the host compiler",
         scope=ComponentScope.EXCLUDED,

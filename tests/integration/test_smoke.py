@@ -13,6 +13,7 @@ import pytest
 
 from scripts.audit import smoke
 from scripts.build import build
+from scripts.build.inputs import Options
 from scripts.errors import PublishError
 from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.record import GpuRecord
@@ -34,7 +35,7 @@ Fault = Callable[[Parts], None]
 def wheel(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build and audit this host's cell for one architecture."""
     output = tmp_path_factory.mktemp("dist")
-    result = build.build(host_cell, build.Options("host", ("9.0",), None, None, output, None, None))
+    result = build.build(host_cell, Options("host", ("9.0",), None, None, output, None, None))
     assert result.wheel is not None, result.detail
     return result.wheel
 

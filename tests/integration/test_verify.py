@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.build import build, reproduce
+from scripts.build.inputs import Options, gather
 from scripts.model import ROOT, Cell
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record, sbom
@@ -18,12 +19,12 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> build.Options:
-    return build.Options("host", ("9.0",), None, None, tmp_path_factory.mktemp("dist"), None, None)
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options("host", ("9.0",), None, None, tmp_path_factory.mktemp("dist"), None, None)
 
 
 @pytest.fixture(scope="module")
-def wheel(host_cell: Cell, options: build.Options) -> Path:
+def wheel(host_cell: Cell, options: Options) -> Path:
     result = build.build(host_cell, options)
     assert result.wheel is not None, result.detail
     return result.wheel
@@ -48,15 +49,15 @@ def test_a_build_states_a_valid_bill_and_a_provenance(wheel: Path) -> None:
     assert list(sbom.schema_problems(_bill(wheel))) == []
 
 
-def test_the_bill_names_what_the_toolchain_gave(host_cell: Cell, options: build.Options, wheel: Path) -> None:
+def test_the_bill_names_what_the_toolchain_gave(host_cell: Cell, options: Options, wheel: Path) -> None:
     text = _bill(wheel).decode()
-    inputs = build.gather(host_cell, options)
+    inputs = gather(host_cell, options)
     assert inputs.compiler is not None
     for name, version in inputs.cuda.components.items():
         assert f'"name": "{name}"' in text
         assert f'"version": "{version}"' in text
     assert f'"version": "{inputs.compiler.version}"' in text
-    assert inputs.series_sha256 in text
+    assert inputs.series.sha256 in text
     with zipfile.ZipFile(wheel) as archive:
         (runtime,) = [name for name in archive.namelist() if "cudart" in name]
     assert f'"value": "{runtime}"' in text
@@ -65,7 +66,7 @@ def test_the_bill_names_what_the_toolchain_gave(host_cell: Cell, options: build.
 
 
 def test_two_builds_in_other_surroundings_carry_the_same_bill(
-    host_cell: Cell, options: build.Options, wheel: Path, tmp_path: Path
+    host_cell: Cell, options: Options, wheel: Path, tmp_path: Path
 ) -> None:
     one, other = reproduce.build_twice(host_cell, options, tmp_path)
     assert _bill(one) == _bill(other) == _bill(wheel)

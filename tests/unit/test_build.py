@@ -1,21 +1,27 @@
-"""scripts.build.build: what is shown of a build while it runs, and what it ends with."""
+"""Inputs of a build, the part of its output that is shown, and its summary."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from scripts.build import build, cibuildwheel
+from scripts.build import build, cell_wheel, cibuildwheel, inputs
 from scripts.build.build import Result
+from scripts.errors import BuildError
 from scripts.matrix import matrix
 from scripts.model import Cell
-from scripts.source import upstream
+from scripts.source import patching, upstream
 from scripts.support import download_sizes, interpreters
 from scripts.support.files import file_sha256
 from scripts.toolchain import compilers, providers
+from scripts.wheel import wheel_file
+from tests.unit.ingredients_factory import ingredients
+from tests.unit.wheel_factory import CELL, text_parts
 
 CELLS = matrix.load()
 
@@ -104,12 +110,12 @@ def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: py
     ],
 )
 def test_what_is_shown_of_a_build(line: str, shown: bool) -> None:
-    assert build.is_progress(line) == shown
+    assert cell_wheel.is_progress(line) == shown
 
 
 def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path))
-    monkeypatch.setattr(build, "choose_engine", lambda *_: "host")
+    monkeypatch.setattr(inputs, "choose_engine", lambda *_: "host")
     monkeypatch.setattr(compilers, "check_host", lambda *_, **__: None)
     monkeypatch.setattr(interpreters, "find", lambda _: Path(sys.executable))
     announced: list[str] = []
@@ -120,9 +126,9 @@ def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monke
         raise StopIteration
 
     monkeypatch.setattr(upstream, "fetch", fetch)
-    options = build.Options("host", (), None, None, tmp_path, None, None)
+    options = inputs.Options("host", (), None, None, tmp_path, None, None)
     with pytest.raises(StopIteration):
-        build.gather(PYPI, options)
+        inputs.gather(PYPI, options)
 
 
 def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
@@ -138,11 +144,11 @@ def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
 def test_auto_builds_on_the_host_unless_an_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cibuildwheel, "availability", lambda: None)
     assert PYPI.platform.image is not None
-    assert build.choose_engine(PYPI, "auto", None) == "host"
-    assert build.choose_engine(PYPI, "auto", "example.org/image") == "cibuildwheel"
-    assert build.choose_engine(WINDOWS, "auto", None) == "cibuildwheel"
+    assert inputs.choose_engine(PYPI, "auto", None) == "host"
+    assert inputs.choose_engine(PYPI, "auto", "example.org/image") == "cibuildwheel"
+    assert inputs.choose_engine(WINDOWS, "auto", None) == "cibuildwheel"
     monkeypatch.setattr(cibuildwheel, "availability", lambda: "no engine answers")
-    assert build.choose_engine(PYPI, "auto", "example.org/image") == "host"
+    assert inputs.choose_engine(PYPI, "auto", "example.org/image") == "host"
 
 
 @pytest.mark.parametrize(
@@ -155,5 +161,28 @@ def test_auto_builds_on_the_host_unless_an_image_is_named(monkeypatch: pytest.Mo
     ],
 )
 def test_the_pinned_image_is_used_by_containers_only(engine: str, named: str | None, expected: str | None) -> None:
-    options = build.Options(engine, (), named, None, Path(), None, None)
-    assert build._image(PYPI, engine, options) == expected
+    assert inputs.container_image(PYPI, engine, named) == expected
+
+
+@pytest.mark.parametrize("change", [None, "0" * 64])
+def test_refuses_a_wheel_of_another_series(change: str | None, tmp_path: Path) -> None:
+    series = patching.read_series(CELL.release.series)
+    parts = text_parts()
+    parts.edit_info(series_sha256=change or series.sha256)
+    wheel = wheel_file.unpack(parts.write(tmp_path), tmp_path / "unpacked")
+    home = providers.CudaHome(tmp_path, "13.0.88", "system", MappingProxyType({}), None)
+    made = inputs.Inputs(
+        cell=CELL,
+        engine="host",
+        image=None,
+        architectures=CELL.toolkit.policy,
+        pristine=tmp_path,
+        series=series,
+        cuda=home,
+        compiler=None,
+        python=None,
+        torch_lock=tmp_path,
+        materials=ingredients(),
+    )
+    with nullcontext() if change is None else pytest.raises(BuildError, match="another series"):
+        assert cell_wheel.read_build_info(wheel, made).series_sha256 == series.sha256

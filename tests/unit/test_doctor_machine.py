@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts.build import build, cibuildwheel
+from scripts.build import cibuildwheel, default_cell
 from scripts.doctor import can_build, doctor, install_advice
 from scripts.errors import ToolchainError, UsageError
 from scripts.matrix import matrix
@@ -71,7 +71,7 @@ class TestMachine:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
         tell(overlay, torch=None)
-        cell = build.default_cell(matrix.load())[0]
+        cell = default_cell.default_cell(matrix.load())[0]
         _, out = run(capsys, monkeypatch)
         assert f"`nox -s build` takes the cell {cell.id}\n" in out
         assert f'    nox -s build\n    pip install "torch=={cell.torch.line}.*" dist/{cell.wheel}\n' in out
@@ -93,7 +93,7 @@ class TestMachine:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path, tmp_path: Path
     ) -> None:
         tell(overlay, torch=None)
-        cell = build.default_cell(matrix.load())[0]
+        cell = default_cell.default_cell(matrix.load())[0]
         path = tmp_path / cell.wheel
         info = {
             **dict.fromkeys(("cell", "release", "series", "python", "torch", "cuda"), "x"),
@@ -126,7 +126,7 @@ class TestMachine:
     def test_another_build_of_the_same_torch(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
-        cell = build.default_cell(matrix.load())[0]
+        cell = default_cell.default_cell(matrix.load())[0]
         tell(overlay, torch={**TORCH, "version": f"{cell.torch.version}+cpu", "cuda": None})
         _, out = run(capsys, monkeypatch)
         torch = f'"torch=={cell.torch.line}.*"'

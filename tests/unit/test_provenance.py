@@ -12,13 +12,13 @@ import pytest
 from scripts.errors import VerifyError
 from scripts.wheel import provenance
 from scripts.wheel.materials import Ingredients
-from tests.unit.ingredients_factory import EPOCH, ingredients
+from tests.unit.ingredients_factory import EPOCH, build_info, ingredients
 from tests.unit.wheel_factory import CELL, GIT, REGISTRY
 
 
 def _made(made_of: Ingredients) -> bytes:
     bill = ("nvdiffrast-1.dist-info/sboms/nvdiffrast.cdx.json", "8" * 64)
-    return provenance.make(CELL.wheel, "9" * 64, bill, made_of, recipe="2", epoch=EPOCH)
+    return provenance.make(CELL.wheel, "9" * 64, bill, build_info(made_of.cell), made_of, recipe="2", epoch=EPOCH)
 
 
 def _saved(folder: Path, content: bytes) -> Path:

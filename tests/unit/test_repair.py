@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,6 +81,17 @@ def test_the_same_bytes_wherever_it_is_done(maker: ModuleMaker, toolkit: Path, t
         for place, path in (("a", toolkit), ("b/c/d", toolkit / "lib64"))
     ]
     assert file_sha256(made[0]) == file_sha256(made[1])
+
+
+def test_the_epoch_is_an_argument(
+    maker: ModuleMaker, toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = _linked(maker, tmp_path / "linked")
+    expected = repair.repair(linked, CELL, tmp_path / "variable", library_path=toolkit)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    made = repair.repair(linked, CELL, tmp_path / "argument", library_path=toolkit, epoch=1_700_000_000)
+    assert file_sha256(made) == file_sha256(expected)
+    assert "SOURCE_DATE_EPOCH" not in os.environ
 
 
 def test_with_torchs_runtime_nothing_is_bundled(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from scripts.audit import audit
-from scripts.build import build, verify
+from scripts.build import build, cell_wheel, inputs, verify
 from scripts.errors import UsageError, VerifyError
 from scripts.matrix import matrix
 from scripts.wheel import audit_record, provenance, sbom
 from scripts.wheel.audit_record import Check
-from tests.unit.ingredients_factory import EPOCH, bill, ingredients
+from tests.unit.ingredients_factory import EPOCH, bill, build_info, ingredients
 from tests.unit.wheel_factory import CELL, CUDART, text_parts
 
 CHECKS = (Check("metadata", "passed", "fine"),)
@@ -68,7 +68,7 @@ def _state(wheel: Path, *, checks: tuple[Check, ...] = CHECKS) -> Made:
         (name,) = [name for name in archive.namelist() if name.endswith(sbom.NAME)]
         content = archive.read(name)
     stated = name, hashlib.sha256(content).hexdigest()
-    statement = provenance.make(wheel.name, record.sha256, stated, ingredients(), recipe="2", epoch=EPOCH)
+    statement = provenance.make(wheel.name, record.sha256, stated, build_info(), ingredients(), recipe="2", epoch=EPOCH)
     folder = wheel.parent
     copy = audit_record.state(record.sha256, "sbom", content, folder)
     path = audit_record.state(record.sha256, "provenance", statement, folder)
@@ -215,8 +215,8 @@ def test_a_rebuild_is_held_against_all_three(
     told: str | None,
 ) -> None:
     stated = {"sbom": made.sbom.read_bytes(), "provenance": made.provenance.read_bytes()}
-    monkeypatch.setattr(build, "gather", lambda *_: None)
-    monkeypatch.setattr(build, "make_wheel", lambda *_: made.wheel)
+    monkeypatch.setattr(inputs, "gather", lambda *_: None)
+    monkeypatch.setattr(cell_wheel, "make_wheel", lambda *_: made.wheel)
     monkeypatch.setattr(build, "statements", lambda *_: change(stated))
     found = verify.verify(made.wheel, made.folder, again=True)
     assert {finding.part for finding in found} == ({"rebuild"} if told else set())
@@ -232,8 +232,8 @@ def test_a_rebuild_of_other_bytes_says_what_differs(
     parts.members["nvdiffrast/__init__.py"] = b"changed"
     parts.write(other.parent)
     stated = {"sbom": made.sbom.read_bytes(), "provenance": made.provenance.read_bytes()}
-    monkeypatch.setattr(build, "gather", lambda *_: None)
-    monkeypatch.setattr(build, "make_wheel", lambda *_: other)
+    monkeypatch.setattr(inputs, "gather", lambda *_: None)
+    monkeypatch.setattr(cell_wheel, "make_wheel", lambda *_: other)
     monkeypatch.setattr(build, "statements", lambda *_: stated)
     (finding,) = verify.verify(made.wheel, made.folder, again=True)
     assert finding.part == "rebuild"
