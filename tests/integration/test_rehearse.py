@@ -93,7 +93,7 @@ def test_again_does_nothing_twice(folder: Path, place: Path, said: str) -> None:
     before = (place / "site" / "catalog.json").read_bytes()
     [wheel] = (folder / "dist").glob("*.whl")
     again = _rehearse(folder, "--wheel", str(wheel))
-    assert "0 sent, 1 there already" in again
+    assert "0 sent, 1 sent before" in again
     assert (place / "site" / "catalog.json").read_bytes() == before
     assert json.loads(before)["entries"][0]["gpu"] == "waived"
     done = [event.what for event in ledger.read(place / "store")]

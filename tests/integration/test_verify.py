@@ -76,7 +76,7 @@ def test_two_builds_in_other_surroundings_carry_the_same_bill(
 def test_a_wheel_verifies_against_its_rebuild(wheel: Path) -> None:
     result = _verify(wheel, "--rebuild")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "rebuild: wheel, bill of materials and provenance come out the same, to the byte" in result.stdout
+    assert "rebuild: wheel, bill of materials and provenance are identical to the byte" in result.stdout
 
 
 @pytest.mark.parametrize("part", ["wheel", "record", "sbom", "provenance"])

@@ -197,14 +197,14 @@ def test_the_users_choice_of_engine_stands_alone(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> cibuildwheel.Inputs:
+def files(tmp_path: Path) -> cibuildwheel.BuildFiles:
     (tmp_path / "cuda").mkdir()
     (tmp_path / "torch.txt").touch()
-    return cibuildwheel.Inputs(tmp_path / "cuda", tmp_path / "torch.txt", tmp_path / "a cache")
+    return cibuildwheel.BuildFiles(tmp_path / "cuda", tmp_path / "torch.txt", tmp_path / "a cache")
 
 
 def test_the_container_sees_what_it_needs_and_no_secret_is_written_out(
-    inputs: cibuildwheel.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: cibuildwheel.BuildFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.touch()
@@ -212,7 +212,7 @@ def test_the_container_sees_what_it_needs_and_no_secret_is_written_out(
     monkeypatch.setenv("UV_INDEX_URL", "https://user:secret@index.example/simple")
     monkeypatch.setattr(cibuildwheel, "_engine", lambda: "podman; create_args: --memory=8g")
     monkeypatch.setattr(cibuildwheel, "_uv_cache", lambda engine, cache: cache / "uv")
-    made = cibuildwheel._container(inputs)
+    made = cibuildwheel._container(files)
     words = shlex.split(made)
     assert "disable_host_mount: true" in made
     assert "--memory=8g;" in words
@@ -223,9 +223,9 @@ def test_the_container_sees_what_it_needs_and_no_secret_is_written_out(
     assert "secret" not in made
 
 
-def build(cell: Cell, inputs: cibuildwheel.Inputs, destination: Path, **changed: Any) -> Path:
+def build(cell: Cell, files: cibuildwheel.BuildFiles, destination: Path, **changed: Any) -> Path:
     arguments: dict[str, Any] = {"image": IMAGE, "architectures": POLICY, "epoch": 0, "destination": destination}
-    places = {"cuda_home": inputs.cuda_home, "torch_lock": inputs.torch_lock, "cache": inputs.cache}
+    places = {"cuda_home": files.cuda_home, "torch_lock": files.torch_lock, "cache": files.cache}
     return cibuildwheel.run(destination.parent, cell, **{**arguments, **places, **changed})
 
 
@@ -240,46 +240,46 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 (output / name).write_bytes(b"wheel")
 
         monkeypatch.setattr(cibuildwheel, "_call", call)
-        monkeypatch.setattr(cibuildwheel, "_container", lambda inputs: "podman")
+        monkeypatch.setattr(cibuildwheel, "_container", lambda files: "podman")
 
     return arrange
 
 
 def test_takes_the_cells_wheel_and_leaves_nothing_else(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, pretend: Callable[..., None]
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, pretend: Callable[..., None]
 ) -> None:
     pretend(cell.wheel)
-    made = build(cell, inputs, tmp_path / "dist")
+    made = build(cell, files, tmp_path / "dist")
     assert made == tmp_path / "dist" / cell.wheel
     assert [path.name for path in (tmp_path / "dist").iterdir()] == [cell.wheel]
 
 
 @pytest.mark.parametrize("names", [(), ("other.whl",), ("nvdiffrast-0-py3-none-any.whl", "b.whl")])
 def test_refuses_any_other_wheel(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, pretend: Callable[..., None], names: tuple[str, ...]
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, pretend: Callable[..., None], names: tuple[str, ...]
 ) -> None:
     pretend(*names)
     with pytest.raises(BuildError, match=cell.wheel.replace("+", r"\+")):
-        build(cell, inputs, tmp_path / "dist")
+        build(cell, files, tmp_path / "dist")
     assert not list((tmp_path / "dist").iterdir())
 
 
 def test_without_an_image_says_where_one_comes_from(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, pretend: Callable[..., None]
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, pretend: Callable[..., None]
 ) -> None:
     pretend(cell.wheel)
-    with pytest.raises(ToolchainError, match="names no image") as caught:
-        build(cell, inputs, tmp_path / "dist", image=None)
+    with pytest.raises(ToolchainError, match="has no image") as caught:
+        build(cell, files, tmp_path / "dist", image=None)
     assert caught.value.hint is not None
     assert "--image" in caught.value.hint
     pinned = replace(cell, platform=replace(cell.platform, image=IMAGE))
-    assert build(pinned, inputs, tmp_path / "dist", image=None).is_file()
+    assert build(pinned, files, tmp_path / "dist", image=None).is_file()
 
 
 @pytest.mark.parametrize("missing", ["cuda_home", "torch_lock"])
 def test_a_missing_input_is_named_before_anything_runs(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, missing: str
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, missing: str
 ) -> None:
     with pytest.raises(ToolchainError, match="no-such-place"):
-        build(cell, inputs, tmp_path / "dist", **{missing: tmp_path / "no-such-place"})
+        build(cell, files, tmp_path / "dist", **{missing: tmp_path / "no-such-place"})
     assert not (tmp_path / "dist").exists()

@@ -38,11 +38,11 @@ LINUX = cell("0.3.3.1-cp312-cu130-torch2.11-linux_x86_64")
 WINDOWS = cell("0.3.3.1-cp312-cu130-torch2.11-win_amd64")
 
 
-def test_what_is_unlocked_names_its_lock() -> None:
+def test_names_the_lock_of_an_unlocked_torch() -> None:
     probe = plan.this_machine().torch_lock
     unknown = replace(LINUX, torch=replace(LINUX.torch, version="2.11.99"))
     assert probe(LINUX) is None
-    assert probe(unknown) == "torch 2.11.99 is unlocked: run `nox -s lock -- 2.11.99-cu130`"
+    assert probe(unknown) == "torch 2.11.99 has no lock: run `nox -s lock -- 2.11.99-cu130`"
 
 
 def test_nothing_is_missing_on_a_machine_that_has_all() -> None:

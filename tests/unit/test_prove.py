@@ -104,9 +104,9 @@ def test_listing_of_stand_ins(tmp_path: Path) -> None:
 
 def test_a_proof_is_printed_once_and_stand_ins_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     made = [prove.proof("install", "pip", "a.whl", lambda: "fine"), UNTESTED, FAILED]
-    prove.say_result(made, ["numpy", "torch"], real=False)
+    prove.print_result(made, ["numpy", "torch"], real=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line[2:] for line in lines[:2]] == ["install pip a.whl: fine", "3 proofs: 1 passed, 1 failed, 1 untested"]
     assert "took the place of: numpy, torch; nothing was imported, --real does that" in lines[2]
-    prove.say_result(made, ["torch"], real=True)
+    prove.print_result(made, ["torch"], real=True)
     assert "only `import` proofs used the real, locked torch" in capsys.readouterr().out

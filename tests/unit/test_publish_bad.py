@@ -728,7 +728,7 @@ def _index_wants_credentials(scene: Scene) -> Action:
     return scene.send()
 
 
-@case("gave up after 2 attempts .0 of 1 wheels are there.")
+@case("gave up after 2 attempts .0 of 1 wheels are uploaded.")
 def _server_breaks_down(scene: Scene) -> Action:
     scene.server.broken = [503] * 99
     return scene.send()
@@ -746,7 +746,7 @@ def _index_breaks_down(scene: Scene) -> Action:
     return scene.send()
 
 
-@case("did not take nvdiffrast-0.3.4")
+@case("did not accept nvdiffrast-0.3.4")
 def _server_refuses(scene: Scene) -> Action:
     scene.server.broken = [400] * 9
     return scene.send()
@@ -769,12 +769,12 @@ def _upload_what_is_staged(scene: Scene) -> Action:
     return lambda: store_upload.send_store(scene.store, upload.target("https://example.invalid/"), by=BY, staged=True)
 
 
-@case("an address with credentials in it")
+@case("the URL contains credentials")
 def _credentials_in_the_address(scene: Scene) -> Action:
     return lambda: upload.target("https://me:password@example.invalid/")
 
 
-@case("not a plain http.s. address")
+@case("not a plain http.s. URL")
 def _not_http(scene: Scene) -> Action:
     return lambda: upload.target("file:///etc")
 
@@ -784,7 +784,7 @@ def _not_a_repository(scene: Scene) -> Action:
     return lambda: upload.target("--config-file=x", "https://example.invalid/simple")
 
 
-@case("where is the simple index of")
+@case("the simple index of private is not known")
 def _repository_without_an_index(scene: Scene) -> Action:
     return lambda: upload.target("private")
 

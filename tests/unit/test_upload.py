@@ -62,7 +62,7 @@ def test_trouble_on_the_way(server: UploadServer, items: list[upload.Item], trou
 
 def test_an_upload_that_broke_off_is_resumed(server: UploadServer, items: list[upload.Item]) -> None:
     server.broken = [200, *[503] * 50]
-    with pytest.raises(PublishError, match="1 of 2 wheels are there") as refused:
+    with pytest.raises(PublishError, match="1 of 2 wheels are uploaded") as refused:
         upload.send(items, _target(server), attempts=2, pause=0.01)
     assert "run the same command again" in (refused.value.hint or "")
     server.broken = []

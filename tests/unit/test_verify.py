@@ -193,7 +193,7 @@ def test_the_command_line(made: Made, monkeypatch: pytest.MonkeyPatch, capsys: p
     _flip(made.sbom, 100)
     with pytest.raises(VerifyError, match="does not verify: sbom"):
         _run(monkeypatch, str(made.wheel), "--rebuild")
-    assert "rebuild: what is wrong already shows" in capsys.readouterr().out
+    assert "rebuild: not needed, there are problems already" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no such file"):
         _run(monkeypatch, str(made.folder / "nowhere.whl"))
 
