@@ -1,4 +1,4 @@
-"""Wheels that can be staged, their records, and an upload API that misbehaves on request."""
+"""Wheels that can be staged, their records, and an upload API with errors on request."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ BY = "A. Publisher"
 
 
 def cell(line: str = CELL.torch.line) -> Cell:
-    """A cell for a torch line."""
+    """Return a cell for a torch version ("2.12")."""
     return dataclasses.replace(CELL, torch=TorchBuild(line, f"{line}.0", "pypi"))
 
 
 def audited(wheel: Path, *, outcome: Outcome = "passed", partial: bool = False, id_: str = CELL.id) -> Path:
-    """Put an audit record beside a wheel; returns the wheel."""
+    """Write an audit record beside a wheel, and return the wheel."""
     check = Check("everything", outcome, "as the test wants it")
     audit_record.save(audit_record.make(wheel, id_, (check,), {"python": "3"}, partial=partial), wheel.parent)
     return wheel
 
 
 def wheel(folder: Path, line: str = CELL.torch.line, text: str = "", parts: Parts | None = None) -> Path:
-    """An audited wheel for a torch line; ``text`` makes other bytes of it."""
+    """Write an audited wheel for a torch version; another ``text`` gives other bytes."""
     made = parts or text_parts(cell(line))
     if text:
         made.members["nvdiffrast/__init__.py"] = text.encode()
@@ -53,7 +53,7 @@ def wheel(folder: Path, line: str = CELL.torch.line, text: str = "", parts: Part
 def pure_wheel(
     folder: Path, name: str = "torch_rasterizer", version: str = "0.1.0", requires: Sequence[str] = (), body: str = ""
 ) -> Path:
-    """A wheel without compiled code, and the record that two builds made it."""
+    """Write a wheel without compiled code, and the record that two builds gave the same bytes."""
     made = stand_ins.wheel(folder, name, version, requires=requires, body=body)
     package_record.save(package_record.make(made, 2, {"python": "3"}), folder)
     return made
@@ -63,7 +63,7 @@ SHEET = b"a contact sheet"
 
 
 def gpu_record(path: Path, found: State = "passed", **changes: object) -> dict[str, object]:
-    """What a GPU says of a wheel: one check of it, and what it found."""
+    """Return a GPU record of a wheel, with one check."""
     results = [Result("triangle", found, "as the test wants it")]
     machine = {"device": "a GPU", "driver": "1.2"}
     made = gpu.make(path.name, file_sha256(path), machine, {"torch": "2"}, results, sheet=SHEET)
@@ -71,19 +71,19 @@ def gpu_record(path: Path, found: State = "passed", **changes: object) -> dict[s
 
 
 def save_gpu_record(path: Path, folder: Path, found: State = "passed", **changes: object) -> None:
-    """Write it below ``folder``, and its contact sheet."""
+    """Write a GPU record and its contact sheet below ``folder``."""
     sha256 = file_sha256(path)
     gpu.write(gpu.path(sha256, folder), json.dumps(gpu_record(path, found, **changes)).encode())
     gpu.write(gpu.sheet_path(sha256, folder), SHEET)
 
 
 def proved(store: Path) -> None:
-    """Say that what is staged was proven."""
+    """Log a proof of the staged index."""
     ledger.append(store, "proved", by=BY, catalog=digest(Store(store).catalog("staged")))
 
 
 def tree(root: Path, *without: str) -> str:
-    """A hash of every name, link and byte below a folder, the lock's aside."""
+    """Return a hash of all names, links and contents below a folder, except the lock file."""
     found = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         if path.name == ".lock" or path.name in without:
@@ -94,8 +94,11 @@ def tree(root: Path, *without: str) -> str:
 
 
 class UploadServer:
-    """``files`` are name to bytes. ``broken`` has what happens to the next uploads: a status to answer with, "cut" for
-    a connection that ends, "lost" for a wheel that is taken and an answer that is not sent. ``silent`` hides hashes.
+    """The state of an upload API.
+
+    ``files`` maps names to contents. ``broken`` has the results of the next uploads: a status code, "cut" to close the
+    connection, "lost" to store the wheel and send no response. ``reading`` has the status codes of the next pages.
+    ``silent`` omits the hashes from the pages.
     """
 
     def __init__(self) -> None:
@@ -112,13 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: Http
 
     def do_GET(self) -> None:
-        told = self.server.told
-        if told.reading:
-            self.send_error(told.reading.pop(0))
-        elif not told.files:
+        server = self.server.told
+        if server.reading:
+            self.send_error(server.reading.pop(0))
+        elif not server.files:
             self.send_error(404)
         else:
-            links = (f'<a href="/{name}{_fragment(told, content)}">{name}</a>' for name, content in told.files.items())
+            links = (
+                f'<a href="/{name}{_fragment(server, content)}">{name}</a>' for name, content in server.files.items()
+            )
             body = "\n".join(links).encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -127,20 +132,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_POST(self) -> None:
-        told = self.server.told
+        server = self.server.told
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        told.uploads += 1
-        expected = "Basic " + base64.b64encode(f"publisher:{told.password}".encode()).decode()
+        server.uploads += 1
+        expected = "Basic " + base64.b64encode(f"publisher:{server.password}".encode()).decode()
         if self.headers.get("Authorization") != expected:
             return self.send_error(403, "Forbidden")
-        what = told.broken.pop(0) if told.broken else 200
+        what = server.broken.pop(0) if server.broken else 200
         if isinstance(what, int) and what != 200:
             return self.send_error(what)
         if what != "cut":
             name, content = _uploaded(self.headers["Content-Type"], body)
-            if name in told.files:
+            if name in server.files:
                 return self.send_error(400, "File already exists")
-            told.files[name] = content
+            server.files[name] = content
         if what in ("cut", "lost"):
             self.close_connection = True
             return None
@@ -150,11 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-def _fragment(told: UploadServer, content: bytes) -> str:
-    return "" if told.silent else f"#sha256={hashlib.sha256(content).hexdigest()}"
+def _fragment(server: UploadServer, content: bytes) -> str:
+    return "" if server.silent else f"#sha256={hashlib.sha256(content).hexdigest()}"
 
 
 def _uploaded(kind: str, body: bytes) -> tuple[str, bytes]:
@@ -170,7 +175,7 @@ def _uploaded(kind: str, body: bytes) -> tuple[str, bytes]:
 
 @contextmanager
 def upload_server() -> Iterator[UploadServer]:
-    """A running upload API; its ``url`` ends with a slash."""
-    told = UploadServer()
-    with running(_Handler, told) as told.url:
-        yield told
+    """Run an upload API, and yield its state; its ``url`` ends with a slash."""
+    server = UploadServer()
+    with running(_Handler, server) as server.url:
+        yield server

@@ -1,4 +1,4 @@
-"""A store whose wheels are stand-ins: named, pinned and listed as real ones, with nothing in them."""
+"""A store whose wheels are stand-ins: named, hashed and listed like real wheels, but without content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = host_platform()
 
 @dataclass(frozen=True)
 class Wanted:
-    """One wheel of a stand-in store; ``requires`` in place of what it should require."""
+    """A wheel of a stand-in store; ``requires`` replaces its requirements."""
 
     cuda: str
     torch: str
@@ -38,12 +38,12 @@ class Wanted:
 
     @property
     def version(self) -> str:
-        """The version with its local part."""
+        """Return the version with its local part."""
         return f"{self.release}+{self.cuda}.torch{self.torch}"
 
 
 def make(root: Path, wanted: Iterable[Wanted]) -> Path:
-    """A store at ``root`` with these wheels staged."""
+    """Create a store at ``root`` with these wheels staged."""
     (root / "records").mkdir(parents=True)
     entries = [_pool(root / "pool", one) for one in wanted]
     catalog = Catalog(tuple(sorted(entries, key=lambda entry: entry.name)))

@@ -115,7 +115,7 @@ def _disk() -> Iterator[Finding]:
 
 
 def _all_inputs(planned: Matrix) -> Iterator[Finding]:
-    """Yield the available inputs of all cells: sources, toolkits, Pythons, containers; `nox -s plan` has the reasons."""
+    """Yield the available sources, toolkits, Pythons and containers for all cells; `nox -s plan` has the reasons."""
     pythons = list(dict.fromkeys(cell.python for cell in planned.cells))
     kinds = {
         "sources": {release.version: upstream.availability(release) is None for release in planned.releases},

@@ -121,7 +121,7 @@ def why_not_here(entry: Entry) -> str | None:
         return f"yanked: {entry.yanked}"
     if entry.platform != host_platform():
         return f"this machine is {host_platform()}"
-    return None if interpreters.find(entry.python) else f"no CPython {entry.python} here"
+    return None if interpreters.find(entry.python) else f"CPython {entry.python} is not installed"
 
 
 def why_package_not_here(package: PureWheel) -> str | None:
@@ -130,7 +130,7 @@ def why_package_not_here(package: PureWheel) -> str | None:
         return f"yanked: {package.yanked}"
     if package.requires_python and platform.python_version() not in SpecifierSet(package.requires_python):
         return f"this is Python {platform.python_version()}, it needs {package.requires_python}"
-    return None if interpreters.find(python_line()) else f"no CPython {python_line()} here"
+    return None if interpreters.find(python_line()) else f"CPython {python_line()} is not installed"
 
 
 def stand_in_torch(line: str, cuda: str) -> str:
@@ -181,10 +181,10 @@ def installs(served: ServedIndex, tool: Tool, entry: Entry, *, index: str | None
     before = environment.fingerprint("torch")
     follow_the_page(environment, tool, entry, served.url, index=index)
     found = environment.installed()
-    _require(before == environment.fingerprint("torch"), f"torch was touched: now {found.get('torch')}")
+    _require(before == environment.fingerprint("torch"), f"torch was changed: now {found.get('torch')}")
     wanted = entry.name.split("-")[1]
     _require(found.get(PROJECT) == wanted, f"{PROJECT} {found.get(PROJECT)} was chosen, not {wanted}")
-    _require(set(found) == {PROJECT, "numpy", "torch"}, f"more was installed: {', '.join(sorted(found))}")
+    _require(set(found) == {PROJECT, "numpy", "torch"}, f"other packages were installed: {', '.join(sorted(found))}")
     return f"{PROJECT} {wanted}, beside stand-ins for numpy {found['numpy']} and torch {found['torch']} (untouched)"
 
 
@@ -199,13 +199,13 @@ def refuses(served: ServedIndex, tool: Tool, entry: Entry, torch: str) -> str:
     try:
         follow_the_page(environment, tool, entry, served.url)
     except CommandError as error:
-        said = error.output
+        output = error.output
     else:
-        raise PublishError(f"torch {torch} has no wheel, yet {environment.installed()} came of it")
-    unnamed = sorted(line for line in served.offered(entry) if f"torch=={line}.*" not in said)
-    _require(not unnamed, f"the message does not name torch {', '.join(unnamed)}:\n{said}")
-    _require(environment.installed() == packages, f"it failed, but left {environment.installed()}")
-    _require(environment.fingerprint("torch") == before, "it failed, but touched torch")
+        raise PublishError(f"torch {torch} has no wheel, but the command installed {environment.installed()}")
+    unnamed = sorted(line for line in served.offered(entry) if f"torch=={line}.*" not in output)
+    _require(not unnamed, f"the message does not name torch {', '.join(unnamed)}:\n{output}")
+    _require(environment.installed() == packages, f"the command failed, but left {environment.installed()}")
+    _require(environment.fingerprint("torch") == before, "the command failed, but changed torch")
     return f"named torch {', '.join(sorted(served.offered(entry), key=_as_numbers))}"
 
 
@@ -226,7 +226,8 @@ def imports(served: ServedIndex, tool: Tool, entry: Entry, cell: Cell) -> str:
     follow_the_page(environment, tool, entry, served.url)
     after = environment.installed()
     _require(
-        after == {**before, PROJECT: entry.name.split("-")[1]}, f"other packages came of it: {_changed(before, after)}"
+        after == {**before, PROJECT: entry.name.split("-")[1]},
+        f"other packages were changed: {_changed(before, after)}",
     )
     plugins = _probe(environment, cell, served.scratch)
     return f"torch {after['torch']}: imported {', '.join(plugins)}"
@@ -245,7 +246,7 @@ def installs_package(served: ServedIndex, tool: Tool, package: PureWheel, channe
     environment = sandbox.create(served.scratch / "environment", python, served.surroundings, f"torch=={torch}")
     before = environment.fingerprint("torch")
     found = _follow_for_package(environment, tool, package, served, channel)
-    _require(before == environment.fingerprint("torch"), f"torch was touched: now {found.get('torch')}")
+    _require(before == environment.fingerprint("torch"), f"torch was changed: now {found.get('torch')}")
     wanted = {*_names(from_others(package, served.catalog.packages)), *ours(package, served.catalog.packages), "torch"}
     _require(set(found) == wanted, f"{', '.join(sorted(found))} were installed, not {', '.join(sorted(wanted))}")
     mine = ours(package, served.catalog.packages)
@@ -270,10 +271,13 @@ def imports_package(served: ServedIndex, tool: Tool, package: PureWheel) -> str:
     before = _canonical(environment.installed())
     after = _follow_for_package(environment, tool, package, served, CPU)
     new = ours(package, served.catalog.packages)
-    _require({*after.items()} - {*before.items()} == {(name, after.get(name)) for name in new}, "more was installed")
+    _require(
+        {*after.items()} - {*before.items()} == {(name, after.get(name)) for name in new},
+        "other packages were installed",
+    )
     command: list[str | Path] = [environment.interpreter, "-I", "-B", "-c", _IMPORT, package.project]
-    said = call(command, env={"PATH": str(served.scratch)}, cwd=served.scratch, echo=False, quiet=True, timeout=600)
-    modules = [Path(line) for line in said.splitlines()]
+    output = call(command, env={"PATH": str(served.scratch)}, cwd=served.scratch, echo=False, quiet=True, timeout=600)
+    modules = [Path(line) for line in output.splitlines()]
     outside = [str(module) for module in modules if not module.is_relative_to(environment.site_packages)]
     _require(bool(modules) and not outside, f"imported from elsewhere: {', '.join(outside) or 'no module'}")
     environment.run(shlex.join(["uv", "pip", "uninstall", *sorted(new)]))
@@ -316,7 +320,7 @@ def _needed(catalog: Catalog) -> set[str]:
 
 
 def _changed(before: Iterable[str], after: Iterable[str]) -> str:
-    return ", ".join(sorted({*before} ^ {*after})) or "other versions"
+    return ", ".join(sorted({*before} ^ {*after})) or "only versions"
 
 
 def _probe(environment: Environment, cell: Cell, scratch: Path) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def made(one: Cell, folder: Path, outcome: str = "passed") -> Result:
     ],
     ids=["torch of PyPI", "torch of PyTorch's channel", "Windows"],
 )
-def test_a_build_ends_with_the_command_that_installs_its_wheel(
+def test_prints_the_command_that_installs_the_wheel(
     one: Cell,
     expected: list[str],
     tmp_path: Path,
@@ -76,23 +76,23 @@ def test_a_build_ends_with_the_command_that_installs_its_wheel(
     assert lines[-len(expected) - 1 :] == ["To install it in an environment of CPython 3.12:", *expected]
 
 
-def test_a_wheel_in_another_folder_is_named_by_its_whole_path(
+def test_prints_the_absolute_path_of_a_wheel_outside_the_current_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build.summarize([made(PYPI, tmp_path / "a folder")])
     assert f"torch==2.14.1 '{tmp_path}/a folder/{PYPI.wheel}'" in capsys.readouterr().out
 
 
-def test_a_build_states_the_hash_of_its_wheel_on_a_line_that_sha256sum_reads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prints_the_hash_in_the_format_of_sha256sum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = made(PYPI, tmp_path)
     build.summarize([result])
     assert result.wheel is not None
     assert f"{file_sha256(result.wheel)}  {result.wheel}" in capsys.readouterr().out.splitlines()
 
 
-def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_no_command_for_a_wheel_that_failed_its_audit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     build.summarize([made(PYPI, tmp_path, "failed"), Result(PYTORCH, "failed", "BuildError", 3.0)])
     assert "pip install" not in capsys.readouterr().out
 
@@ -109,11 +109,11 @@ def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: py
         ("copying build/lib\n", False),
     ],
 )
-def test_what_is_shown_of_a_build(line: str, shown: bool) -> None:
+def test_shows_only_progress_and_errors_of_a_build(line: str, shown: bool) -> None:
     assert cell_wheel.is_progress(line) == shown
 
 
-def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announces_downloads_before_it_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path))
     monkeypatch.setattr(inputs, "choose_engine", lambda *_: "host")
     monkeypatch.setattr(compilers, "check_host", lambda *_, **__: None)
@@ -131,7 +131,7 @@ def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monke
         inputs.gather(PYPI, options)
 
 
-def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
+def test_does_not_fetch_an_available_toolkit(tmp_path: Path) -> None:
     toolkit = PYPI.toolkit
     lock = providers.to_fetch(toolkit, cache=tmp_path)
     assert lock is not None and lock.name == "cu130.txt"

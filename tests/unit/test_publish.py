@@ -1,4 +1,4 @@
-"""Stage, promote, yank: what they do, what they write down, and that nothing is done twice."""
+"""Staging, promotion, yanking, status: their effects, their ledger entries, and repeated commands."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_staging_again_changes_nothing(store: Path, first: Path) -> None:
     assert tree(store) == before
 
 
-def test_records_elsewhere(store: Path, first: Path, tmp_path: Path) -> None:
+def test_reads_records_in_another_folder(store: Path, first: Path, tmp_path: Path) -> None:
     (first.parent / "records").rename(tmp_path / "records")
     staging.stage(store, [first], tmp_path, by=BY)
     assert audit_record.find(file_sha256(first), store)
 
 
 def _stated(wheel: Path) -> Path:
-    """State a provenance of the wheel, and let its record know; the file."""
+    """Write a provenance of the wheel and its hash into the record, and return its path."""
     sha256 = file_sha256(wheel)
     path = audit_record.state(sha256, "provenance", b"made of this", wheel.parent)
     record = audit_record.find(sha256, wheel.parent)
@@ -94,14 +94,14 @@ def _stated(wheel: Path) -> Path:
     return path
 
 
-def test_what_the_record_knows_of_comes_along(store: Path, first: Path) -> None:
+def test_stages_the_files_that_the_record_lists(store: Path, first: Path) -> None:
     path = _stated(first)
     staging.stage(store, [first], by=BY)
     assert (store / "records" / path.name).read_bytes() == b"made of this"
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"made of that")], ids=["gone", "other"])
-def test_without_what_the_record_knows_of_nothing_is_staged(
+def test_refuses_a_wheel_without_the_files_that_its_record_lists(
     store: Path, first: Path, change: Callable[[Path], object]
 ) -> None:
     change(_stated(first))
@@ -156,7 +156,7 @@ def test_a_gpu_record_supersedes_a_waiver(store: Path, first: Path) -> None:
     assert (entry.gpu, entry.waiver) == ("passed", None)
 
 
-def test_more_wheels_later(store: Path, first: Path, tmp_path: Path) -> None:
+def test_promotes_more_wheels_later(store: Path, first: Path, tmp_path: Path) -> None:
     _promote(store, first)
     second = wheel(tmp_path / "dist", "2.12")
     staging.stage(store, [second], by=BY)
@@ -170,7 +170,7 @@ def test_more_wheels_later(store: Path, first: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_staged_anew_is_to_be_proven_anew(store: Path, first: Path, tmp_path: Path) -> None:
+def test_a_changed_staged_index_needs_a_new_proof(store: Path, first: Path, tmp_path: Path) -> None:
     staging.stage(store, [first], by=BY)
     proved(store)
     staging.stage(store, [wheel(tmp_path / "dist", "2.12")], by=BY)
@@ -179,7 +179,7 @@ def test_what_is_staged_anew_is_to_be_proven_anew(store: Path, first: Path, tmp_
     assert not (store / "current").exists()
 
 
-def test_replace_what_was_never_promoted(store: Path, tmp_path: Path) -> None:
+def test_replaces_a_wheel_that_was_never_promoted(store: Path, tmp_path: Path) -> None:
     staging.stage(store, [wheel(tmp_path / "one")], by=BY)
     other = wheel(tmp_path / "two", text="# other bytes\n")
     staging.stage(store, [other], by=BY, replace_staged=True)
@@ -201,7 +201,7 @@ def test_yank_and_unyank(store: Path, first: Path) -> None:
     assert not yanking.unyank(store, first.name, by=BY)
     assert tree(store) == before
     assert _whats(store)[-2:] == ["yanked", "unyanked"]
-    # Nothing is lost: the wheel and every generation are there still.
+    # The wheel and every generation are still in the store.
     assert (store / "pool" / file_sha256(first) / first.name).is_file()
     assert len(list((store / "generations").iterdir())) == 3
 
@@ -223,7 +223,7 @@ def test_a_yanked_wheel_needs_no_gpu(store: Path, first: Path) -> None:
     assert promotion.promote(store, by=BY).new == (first.name,)
 
 
-def test_partial_wheels_in_a_rehearsal(store: Path, tmp_path: Path) -> None:
+def test_accepts_partial_wheels_in_a_rehearsal(store: Path, tmp_path: Path) -> None:
     from tests.publishing import audited
 
     made = audited(wheel(tmp_path / "dist"), partial=True)
@@ -272,7 +272,7 @@ def test_status(store: Path, first: Path, tmp_path: Path) -> None:
     assert [event["what"] for event in found.last] == ["staged", "proved", "promoted", "staged", "yanked"]
 
 
-def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: Path, tmp_path: Path) -> None:
+def test_the_page_links_the_statements_in_the_store(store: Path, first: Path, tmp_path: Path) -> None:
     sha256 = file_sha256(first)
     paths = [audit_record.state(sha256, kind, b"{}", first.parent) for kind in audit_record.STATEMENTS]
     record = audit_record.find(sha256, first.parent)
@@ -286,14 +286,14 @@ def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: 
     assert writer.check(store / "staged") == []
 
 
-def test_status_of_an_empty_store_says_so(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_an_empty_store(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert publish.main(["status", "--store", str(store)]) == 0
     assert capsys.readouterr().out.endswith(f"{store}: empty, nothing was staged yet; next: nox -s stage -- WHEEL...\n")
     staging.stage(store, [first], by=BY)
     publish.main(["status", "--store", str(store)])
-    said = capsys.readouterr().out
-    assert "empty, nothing" not in said
-    assert "1 wheel, not proven yet" in said
+    output = capsys.readouterr().out
+    assert "empty, nothing" not in output
+    assert "1 wheel, not proven yet" in output
 
 
 def test_a_second_publisher_waits(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,7 +316,7 @@ def test_a_second_publisher_waits(store: Path, first: Path, capsys: pytest.Captu
     assert Store(store).catalog("staged").named(first.name)
 
 
-def test_two_publishers_lose_nothing(store: Path, tmp_path: Path) -> None:
+def test_simultaneous_publishers_keep_all_wheels(store: Path, tmp_path: Path) -> None:
     made = [wheel(tmp_path / line, line) for line in ("2.9", "2.10", "2.11", "2.12")]
     threads = [threading.Thread(target=staging.stage, args=(store, [one]), kwargs={"by": BY}) for one in made]
     for thread in threads:
@@ -327,7 +327,7 @@ def test_two_publishers_lose_nothing(store: Path, tmp_path: Path) -> None:
     assert _whats(store) == ["staged"] * 4
 
 
-def test_compare_names_what_differs(store: Path, first: Path, tmp_path: Path) -> None:
+def test_compare_names_the_differences(store: Path, first: Path, tmp_path: Path) -> None:
     staging.stage(store, [first], by=BY)
     one = Store(store).catalog("staged")
     staging.stage(store, [wheel(tmp_path / "dist", "2.12")], by=BY)

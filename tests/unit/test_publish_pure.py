@@ -1,4 +1,4 @@
-"""Wheels without compiled code are staged and promoted with no cell, audit or GPU; what is none of ours is not."""
+"""Wheels without compiled code: staged and promoted without cell, audit or GPU; other projects are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_stage_and_promote(store: Path, pure: list[Path], tmp_path: Path) -> Non
     assert status.read(store).current == 3
 
 
-def test_packages_alone_need_no_waiver(store: Path, pure: list[Path], tmp_path: Path) -> None:
+def test_packages_need_no_waiver(store: Path, pure: list[Path], tmp_path: Path) -> None:
     staging.stage(store, pure, by=BY)
     before = tree(store)
     assert staging.stage(store, pure, by=BY).added == ()
@@ -78,13 +78,13 @@ def test_yank(store: Path, pure: list[Path]) -> None:
     assert "data-yanked" not in page.read_text()
 
 
-def test_a_name_never_gets_other_bytes(store: Path, pure: list[Path], tmp_path: Path) -> None:
+def test_refuses_other_bytes_under_a_known_name(store: Path, pure: list[Path], tmp_path: Path) -> None:
     staging.stage(store, pure, by=BY)
     with pytest.raises(PublishError, match="is taken"):
         staging.stage(store, [pure_wheel(tmp_path / "again", body="other = True\n")], by=BY)
 
 
-def test_a_record_that_went_missing_stops_a_promotion(store: Path, pure: list[Path]) -> None:
+def test_a_missing_record_stops_a_promotion(store: Path, pure: list[Path]) -> None:
     staging.stage(store, pure, by=BY)
     proved(store)
     package_record.path(file_sha256(pure[0]), store).unlink()
@@ -93,7 +93,7 @@ def test_a_record_that_went_missing_stops_a_promotion(store: Path, pure: list[Pa
     assert not (store / "current").exists()
 
 
-def test_upload_to_a_page_a_project(store: Path, pure: list[Path]) -> None:
+def test_uploads_each_project_to_its_page(store: Path, pure: list[Path]) -> None:
     staging.stage(store, pure, by=BY)
     proved(store)
     promotion.promote(store, by=BY)
@@ -106,8 +106,8 @@ def test_upload_to_a_page_a_project(store: Path, pure: list[Path]) -> None:
     assert len([event for event in ledger.read(store) if event.what == "uploaded"]) == 2
 
 
-def test_what_needs_another_of_ours_comes_with_it(store: Path, pure: list[Path]) -> None:
-    """Nobody else's torch-rasterizer must fill the gap."""
+def test_stages_a_package_only_with_the_packages_that_it_requires(store: Path, pure: list[Path]) -> None:
+    """Otherwise an installer could take a torch-rasterizer from another index."""
     with pytest.raises(PublishError, match="it needs torch-rasterizer, of which the index has nothing"):
         staging.stage(store, pure[1:], by=BY)
     assert not (store / "pool").exists()
@@ -121,7 +121,7 @@ def _no_record(wheel: Path) -> Path:
 
 
 def _edited(member: str, old: str, new: str) -> Callable[[Path], Path]:
-    """Change a text member, and keep record and RECORD as they would be if somebody took care."""
+    """Change a text member, and update the record and RECORD to match."""
 
     def edit(path: Path) -> Path:
         with zipfile.ZipFile(path) as archive:
@@ -148,7 +148,7 @@ def _with_library(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (_no_record, "has no record of its builds"),
         (_with_library, r"torch_rasterizer/core\.so is compiled"),
@@ -161,13 +161,13 @@ def _with_library(path: Path) -> Path:
         (_edited("WHEEL", "Purelib: true", "Purelib: false"), "Root-Is-Purelib"),
     ],
 )
-def test_what_is_not_staged(wrong: Callable[[Path], Path], said: str, store: Path, tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match=said):
+def test_refuses_invalid_wheels(wrong: Callable[[Path], Path], message: str, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=message):
         staging.stage(store, [wrong(pure_wheel(tmp_path / "dist"))], by=BY)
     assert not (store / "staged").exists()
 
 
 @pytest.mark.parametrize("name", ["nvdiffrast", "torch", "numpy"])
-def test_only_our_packages(name: str, store: Path, tmp_path: Path) -> None:
+def test_refuses_other_projects(name: str, store: Path, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match=f"a wheel of {name}; without compiled code there is custom-rasterizer"):
         staging.stage(store, [pure_wheel(tmp_path / "dist", name)], by=BY)
