@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import console
-from scripts.build import build
+from scripts.build.default_cell import host_cell
+from scripts.build.inputs import Inputs, Options, gather, torch_environment
 from scripts.build.plan import missing_here
 from scripts.matrix import matrix
 from scripts.matrix.matrix import Matrix
@@ -71,10 +72,10 @@ def measure_cost(
     return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def prepare(cell: Cell) -> tuple[build.Inputs, Path]:
+def prepare(cell: Cell) -> tuple[Inputs, Path]:
     """Fetch the inputs of a build of ``cell`` and create its environment, so that neither is measured."""
-    inputs = build.gather(cell, build.Options("host", (), None, None, ROOT / "dist", None, None))
-    return inputs, build.torch_environment(cell, inputs)
+    inputs = gather(cell, Options("host", (), None, None, ROOT / "dist", None, None))
+    return inputs, torch_environment(inputs)
 
 
 class Bench:
@@ -221,7 +222,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the first comparison (3)")
     parsed = parser.parse_args()
     planned = matrix.load()
-    cell = planned.select([parsed.cell])[0] if parsed.cell else build.host_cell(planned, None)
+    cell = planned.select([parsed.cell])[0] if parsed.cell else host_cell(planned, None)
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-benchmark-") as folder:
         rows = measure(Bench(cell, Path(folder)), planned, parsed.rounds)
     print(f"\n{cell.id}, {os.cpu_count()} cores\n")

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from benchmarks.build_time import Bench
-from scripts.build import build
+from scripts.build.default_cell import host_cell
 from scripts.matrix import matrix
 from scripts.support import process
 from scripts.support.command_line import run_main
@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    cell = build.host_cell(matrix.load(), "0.3.3.1")
+    cell = host_cell(matrix.load(), "0.3.3.1")
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(cell, Path(work))
         site = unpacked(bench)

@@ -1,4 +1,4 @@
-"""The words of the house as frozen dataclasses; `matrix` makes them, every other stage reads them."""
+"""Frozen dataclasses shared by every stage; only `matrix` creates them. Conversions between spellings of versions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,25 @@ ROOT = Path(__file__).resolve().parent.parent
 ProviderKind = Literal["pypi", "system", "redist"]
 
 
+def version_line(version: str) -> str:
+    """Return the first two numbers of a version: "2.11" for "2.11.0" and for "2.11.0+cu130"."""
+    return ".".join(version.partition("+")[0].split(".")[:2])
+
+
+def cuda_tag(version: str) -> str:
+    """Return the tag of a CUDA version: "cu130" for "13.0" and for "13.0.2"."""
+    return "cu" + version_line(version).replace(".", "")
+
+
+def cuda_version(tag: str) -> str:
+    """Return the CUDA version of a tag: "13.0" for "cu130"."""
+    digits = tag.removeprefix("cu")
+    return f"{digits[:-1]}.{digits[-1]}"
+
+
 @dataclass(frozen=True)
 class RegistryPin:
-    """A release held by one file of a package registry."""
+    """A release pinned as one file of a package registry."""
 
     package: str
     version: str
@@ -25,7 +41,7 @@ class RegistryPin:
 
 @dataclass(frozen=True)
 class GitPin:
-    """A release held by a commit and the tree it must have."""
+    """A release pinned as a git commit and the tree of that commit."""
 
     url: str
     tag: str
@@ -35,21 +51,20 @@ class GitPin:
 
 @dataclass(frozen=True)
 class Release:
-    """One upstream version, pinned by content; ``series`` names its folder in patches/."""
+    """One upstream version, pinned by content.
+
+    ``series`` names its folder in patches/. ``has_gl`` is true if the release contains the OpenGL plugin.
+    """
 
     version: str
     series: str
     source: RegistryPin | GitPin
-
-    @property
-    def has_gl(self) -> bool:
-        """Whether it has the OpenGL plugin, which 0.4 dropped."""
-        return self.series == "0.3"
+    has_gl: bool = False
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Closed bounds of a compiler's version, e.g. g++ 6 to 13; None is open."""
+    """The oldest and the newest compiler version allowed, such as g++ 6 to 13; None means no limit."""
 
     minimum: str | None = None
     maximum: str | None = None
@@ -57,7 +72,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Provider:
-    """Where a toolkit comes from; ``lock`` is relative to the repository, None for ``system``."""
+    """A source of a toolkit; ``lock`` is a path relative to the repository, or None for ``system``."""
 
     kind: ProviderKind
     lock: str | None = None
@@ -65,9 +80,9 @@ class Provider:
 
 @dataclass(frozen=True)
 class Toolkit:
-    """One CUDA version: who provides it, what is compiled for, which host compilers it takes.
+    """One CUDA version with its sources, GPU architectures and supported host compilers.
 
-    ``architectures`` are compute capabilities ("7.5") that get SASS; ``ptx`` is the one that gets PTX as well.
+    SASS is compiled for every compute capability in ``architectures`` ("7.5"); PTX is compiled for ``ptx`` as well.
     """
 
     cuda: str
@@ -79,24 +94,24 @@ class Toolkit:
 
     @property
     def tag(self) -> str:
-        """``cu130`` for CUDA 13.0."""
-        return "cu" + self.cuda.replace(".", "")
+        """Return the CUDA tag, such as "cu130"."""
+        return cuda_tag(self.cuda)
 
     @property
     def policy(self) -> tuple[str, ...]:
-        """The architectures in the notation of TORCH_CUDA_ARCH_LIST, PTX with the one that gets it: "12.0+PTX"."""
+        """Return the architectures in the notation of TORCH_CUDA_ARCH_LIST, for example ("9.0", "12.0+PTX")."""
         return tuple(f"{number}+PTX" if number == self.ptx else number for number in self.architectures)
 
     def is_whole(self, architectures: Sequence[str]) -> bool:
-        """Whether ``architectures``, in that notation, are the whole policy; a wheel for less is no release."""
+        """Return whether ``architectures`` equal :attr:`policy`; a wheel with fewer of them must not be published."""
         return set(architectures) == set(self.policy)
 
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """One torch line ("2.11"), the exact version built against, and where that build is published.
+    """One torch line ("2.11") with the exact version that wheels are built against.
 
-    ``origin`` is "pypi" for the plain wheel of PyPI, "pytorch" for PyTorch's own channel of that CUDA.
+    ``origin`` is the publisher of that build: "pypi" for PyPI's plain wheel, "pytorch" for PyTorch's channel.
     """
 
     line: str
@@ -106,7 +121,11 @@ class TorchBuild:
 
 @dataclass(frozen=True)
 class Platform:
-    """``name`` as in cell ids (linux_x86_64); ``wheel_tag`` as in wheel names (manylinux_2_28_x86_64)."""
+    """A platform that wheels are built for.
+
+    ``name`` is used in cell ids (linux_x86_64), ``wheel_tag`` in wheel names (manylinux_2_28_x86_64). ``image`` is the
+    container image, pinned by digest.
+    """
 
     name: str
     wheel_tag: str
@@ -120,7 +139,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class Cell:
-    """release x Python x CUDA x torch x platform: one wheel."""
+    """One wheel to build: a combination of release, Python, CUDA, torch and platform."""
 
     release: Release
     python: str
@@ -131,32 +150,32 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """``0.3.3.1-cp312-cu130-torch2.11-linux_x86_64``."""
+        """Return the cell's id, such as ``0.3.3.1-cp312-cu130-torch2.11-linux_x86_64``."""
         return (
             f"{self.release.version}-{self.python_tag}-{self.toolkit.tag}-torch{self.torch.line}-{self.platform.name}"
         )
 
     @property
     def python_tag(self) -> str:
-        """``cp312`` for "3.12"."""
+        """Return the Python tag, such as "cp312"."""
         return "cp" + self.python.replace(".", "")
 
     @property
     def local_version(self) -> str:
-        """``cu130.torch2.11``: segments that PEP 440 compares as numbers, so 2.10 sorts after 2.9."""
+        """Return the local version, ``cu130.torch2.11``; PEP 440 sorts its numbers as numbers, not as text."""
         return f"{self.toolkit.tag}.torch{self.torch.line}"
 
     @property
     def version(self) -> str:
-        """``0.3.3.1+cu130.torch2.11``."""
+        """Return the wheel's version, such as ``0.3.3.1+cu130.torch2.11``."""
         return f"{self.release.version}+{self.local_version}"
 
     @property
     def wheel(self) -> str:
-        """The file name that index and audit expect."""
+        """Return the wheel's file name."""
         return f"nvdiffrast-{self.version}-{self.python_tag}-{self.python_tag}-{self.platform.wheel_tag}.whl"
 
     @property
     def channel(self) -> str:
-        """The index folder, ``/whl/cu130/``."""
+        """Return the folder of the index that lists the wheel, such as ``/whl/cu130/``."""
         return f"/whl/{self.toolkit.tag}/"

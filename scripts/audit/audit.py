@@ -114,14 +114,27 @@ def audit(
             unpacked = wheel_file.unpack(wheel.absolute(), Path(folder).resolve())
         except PipelineError as error:
             return _unreadable_record(wheel, cell, error)
-        subject = Subject(unpacked, cell or find_cell(unpacked, cells), interpreter, allow_partial)
-        checks = [Check(ARCHIVE, "passed", _ARCHIVE_PASSED)]
-        applicable = {name: check for name, check in CHECKS.items() if _applies(name, subject.cell)}
-        if not finished:
-            applicable[BILL] = AuditCheck(_untested_bill, "")
-        checks += [_run(name, check, subject) for name, check in applicable.items()]
-        partial = _is_partial(subject)
-    return audit_record.make(wheel, subject.cell.id, tuple(checks), _tool_versions(), partial=partial)
+        return audit_unpacked(
+            unpacked,
+            cell or find_cell(unpacked, cells),
+            python=interpreter,
+            allow_partial=allow_partial,
+            finished=finished,
+        )
+
+
+def audit_unpacked(
+    wheel: Wheel, cell: Cell, *, python: Path | None = None, allow_partial: bool = False, finished: bool = True
+) -> Record:
+    """Run every check on a wheel that is already unpacked; the parameters are those of :func:`audit`."""
+    subject = Subject(wheel, cell, python, allow_partial)
+    checks = [Check(ARCHIVE, "passed", _ARCHIVE_PASSED)]
+    applicable = {name: check for name, check in CHECKS.items() if _applies(name, subject.cell)}
+    if not finished:
+        applicable[BILL] = AuditCheck(_untested_bill, "")
+    checks += [_run(name, check, subject) for name, check in applicable.items()]
+    partial = _is_partial(subject)
+    return audit_record.make(wheel.path, subject.cell.id, tuple(checks), _tool_versions(), partial=partial)
 
 
 def find_cell(wheel: Wheel, cells: Sequence[Cell] | None = None) -> Cell:

@@ -32,7 +32,7 @@ from scripts.gpu_gate.record import GpuRecord
 from scripts.model import ROOT, Cell
 from scripts.support import environments, interpreters
 from scripts.support.command_line import run_main
-from scripts.support.files import file_sha256
+from scripts.support.files import file_sha256, replace_atomic
 from scripts.support.host import host_platform
 from scripts.support.process import call
 from scripts.support.sandbox import Environment, Surroundings
@@ -49,15 +49,12 @@ _TIMESTAMP = (2020, 1, 1, 0, 0, 0)
 
 def bundle(wheel: Path, file: Path) -> None:
     """Write the gate and a wheel as one file that Python can run; the same wheel gives the same bytes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.new")
-    with zipfile.ZipFile(temporary, "w") as archive:
+    with replace_atomic(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in _bundle_members(wheel):
             member = zipfile.ZipInfo(name, _TIMESTAMP)
             member.compress_type = zipfile.ZIP_DEFLATED
             member.external_attr = 0o644 << 16
             archive.writestr(member, content)
-    temporary.replace(file)
 
 
 def _bundle_members(wheel: Path) -> Iterator[tuple[str, bytes]]:

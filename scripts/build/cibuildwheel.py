@@ -1,10 +1,9 @@
-"""The engine ``cibuildwheel``: one cell, built in a container on Linux and natively on Windows.
+"""The engine ``cibuildwheel``: build one cell in a container on Linux and natively on Windows.
 
-The configuration is generated from the cell. Whatever belongs to this machine alone (which container engine, where its
-files are mounted, its certificates and proxies) stays out of it and goes to cibuildwheel beside it, so that the text is
-the same wherever the cell is built. Inside the container everything that a compiler sees lies at a fixed path:
-cibuildwheel puts the project into /project, the image has its interpreters in /opt/python, and the rest is mounted
-under /opt/cell.
+The configuration is generated from the cell alone, so that it is the same on every machine. Settings of this machine
+(the container engine, mounted folders, certificates, proxies) are passed to cibuildwheel separately. Inside the
+container every path that a compiler sees is fixed: cibuildwheel copies the project to /project, the image has its
+interpreters in /opt/python, and everything else is mounted under /opt/cell.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ _PIPELINE = _INSIDE / "pipeline"
 _TOOLS = _INSIDE / "tools"
 _UV_CACHE = _INSIDE / "uv"
 _CERTIFICATES = _INSIDE / "certificates.pem"
-# This pipeline's own stages, inside the container.
+# Runs a stage of this pipeline inside the container.
 _STAGE = f"env PYTHONPATH={_PIPELINE} {_TOOLS}/bin/python"
 _INSTALL = "pip install --require-hashes --no-deps --only-binary :all:"
-# The compiler of the official manylinux_2_28 images; a toolkit that wants an older one gets it from the distribution.
+# The g++ of the official manylinux_2_28 images; for a toolkit that needs an older one, a package is installed.
 _IMAGE_GCC = 14
 _STAGES_PYTHON = (3, 11)
-# Handed on by name: their values may hold a password, and a command line is no place for one.
+# Passed by name only: their values may contain a password, which must not appear on a command line.
 _PASSED = (
     "MAX_JOBS",
     "UV_DEFAULT_INDEX",
@@ -58,21 +57,21 @@ _PASSED = (
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The folders and files that a build reads, and the cache that it reads and writes; host paths."""
+class BuildFiles:
+    """Paths of the toolkit, the torch lock and the cache of compiled objects."""
 
     cuda_home: Path
     torch_lock: Path
     cache: Path
 
     @property
-    def inside(self) -> Inputs:
-        """The same, where a container finds them."""
-        return Inputs(*(Path(_INSIDE / name) for name in ("cuda", "torch.txt", "cache")))
+    def inside(self) -> BuildFiles:
+        """Return the paths at which the container sees them."""
+        return BuildFiles(*(Path(_INSIDE / name) for name in ("cuda", "torch.txt", "cache")))
 
 
 def _toml(value: str | Sequence[str] | Mapping[str, object]) -> str:
-    """One TOML value; JSON's strings and arrays are TOML's as well."""
+    """Return a TOML value; strings and arrays are written as in JSON."""
     if isinstance(value, Mapping):
         pairs = (f"{key} = {_toml(item)}" for key, item in value.items())  # type: ignore[arg-type]
         return "{ " + ", ".join(pairs) + " }"
@@ -95,7 +94,7 @@ def _environment(
         "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
     }
     if _is_windows(cell):
-        # torch takes the compiler of the developer shell that this runs in, and refuses to guess.
+        # With DISTUTILS_USE_SDK torch uses the compiler of the developer shell in which this runs.
         return {**values, "CUDA_PATH": cuda_home.as_posix(), "DISTUTILS_USE_SDK": "1"}
     values["CXX"] = "g++"
     values["NVDIFFRAST_SYMBOL_LIMITS"] = wheel_policy.newest_symbols(cell)
@@ -105,7 +104,7 @@ def _environment(
 
 
 def _older_gcc(cell: Cell) -> int | None:
-    """The major version of the g++ to install, where the toolkit does not take the image's own."""
+    """Return the major version of the g++ to install, or None if the toolkit supports the image's own."""
     maximum = cell.toolkit.gcc.maximum
     if maximum is None or (major := int(maximum.split(".")[0])) >= _IMAGE_GCC:
         return None
@@ -113,14 +112,14 @@ def _older_gcc(cell: Cell) -> int | None:
 
 
 def _stages_python(cell: Cell) -> str:
-    """The interpreter in the image that runs this pipeline's own stages: the cell's, where it is new enough."""
+    """Return the image's interpreter that runs the pipeline's stages: the cell's Python, or 3.11 if that is too old."""
     own = tuple(int(part) for part in cell.python.split("."))
     tag = cell.python_tag if own >= _STAGES_PYTHON else "cp311"
     return f"/opt/python/{tag}-{tag}/bin/python"
 
 
 def _before_all(cell: Cell) -> list[str]:
-    """Once per container: what the image lacks, the pipeline's own tools, and the check that it will all do."""
+    """Return the commands that run once per container: install packages and tools, and check the compiler."""
     packages = "libglvnd-devel"
     if compiler := _older_gcc(cell):
         packages += f" gcc-toolset-{compiler}-gcc-c++"
@@ -133,7 +132,7 @@ def _before_all(cell: Cell) -> list[str]:
 
 
 def _quoted(path: PurePath | str) -> str:
-    """Both sh and cmd.exe take double quotes; no path here holds a $ or a %."""
+    """Return the path in double quotes, which sh and cmd.exe both accept; the paths here contain no $ and no %."""
     return f'"{path.as_posix() if isinstance(path, PurePath) else path}"'
 
 
@@ -159,7 +158,7 @@ def _platform_options(cell: Cell, *, image: str, cuda_home: PurePath) -> dict[st
 
 
 def _is_windows(cell: Cell) -> bool:
-    return cell.platform.name == "win_amd64"
+    return cell.platform.is_windows
 
 
 def _this_python() -> str:
@@ -167,14 +166,14 @@ def _this_python() -> str:
 
 
 def _uv(cell: Cell) -> str:
-    """The image has uv on its PATH; on Windows it is this environment's, which need not be activated."""
+    """Return the command of uv: the image has it on PATH; on Windows it is in this environment."""
     return f"{_this_python()} -m uv" if _is_windows(cell) else "uv"
 
 
 def configuration(
     cell: Cell, *, image: str, cuda_home: Path, torch_lock: Path, cache: Path, architectures: Sequence[str], epoch: int
 ) -> str:
-    """cibuildwheel's configuration for one cell, as TOML; the same arguments give the same text.
+    """Return cibuildwheel's configuration for one cell, as TOML; the same arguments give the same text.
 
     ``cuda_home``, ``torch_lock`` and ``cache`` are paths as the build sees them: under /opt/cell in a container.
     ``architectures`` are in torch's notation ("8.0", "9.0+PTX"); ``epoch`` is SOURCE_DATE_EPOCH, in seconds.
@@ -182,7 +181,7 @@ def configuration(
     partial = " --allow-partial" if not cell.toolkit.is_whole(architectures) else ""
     options: dict[str, str | Sequence[str] | Mapping[str, object]] = {
         **_platform_options(cell, image=image, cuda_home=cuda_home),
-        # An isolated environment would have a random name, and torch's checks embed the paths of its headers.
+        # An isolated environment has a random path, which torch's checks would embed in the modules.
         "build-frontend": {"name": "build[uv]", "args": ["--no-isolation"]},
         "before-build": [f"{_uv(cell)} {_INSTALL} -r {_quoted(torch_lock)}"],
         "audit-requires": [],
@@ -202,7 +201,7 @@ def _answers(engine: str) -> bool:
 
 
 def _engine() -> str | None:
-    """The container engine that answers here: the one that CIBW_CONTAINER_ENGINE names, else docker, else podman."""
+    """Return the container engine that responds: that of CIBW_CONTAINER_ENGINE, else docker, else podman, or None."""
     named = os.environ.get("CIBW_CONTAINER_ENGINE")
     if named:
         return named if _answers(shlex.split(named.replace(";", " "))[0]) else None
@@ -210,7 +209,7 @@ def _engine() -> str | None:
 
 
 def availability() -> str | None:
-    """Why this engine cannot be used here, with what would change it; None where it can."""
+    """Return why this engine cannot be used on this machine and how to change that, or None if it can be used."""
     if sys.platform == "win32" or (sys.platform == "linux" and _engine()):
         return None
     if sys.platform != "linux":
@@ -226,21 +225,21 @@ def _mount(source: Path, target: PurePath, *, writable: bool = False) -> str:
 
 
 def _certificates() -> Path | None:
-    """The bundle that this machine's tools were told to trust, which an image from elsewhere does not know."""
+    """Return the certificate bundle that this machine is configured to trust, or None; images do not contain it."""
     for variable in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"):
         if (value := os.environ.get(variable)) and Path(value).is_file():
             return Path(value)
     return None
 
 
-def _create_arguments(inputs: Inputs, uv_cache: Path) -> list[str]:
-    """What is mounted where, and which variables the container inherits."""
-    inside = inputs.inside
+def _create_arguments(files: BuildFiles, uv_cache: Path) -> list[str]:
+    """Return the container engine's options: mounts, and the variables that the container inherits."""
+    inside = files.inside
     arguments = [
         _mount(ROOT, _PIPELINE),
-        _mount(inputs.cuda_home, inside.cuda_home),
-        _mount(inputs.torch_lock, inside.torch_lock),
-        _mount(inputs.cache, inside.cache, writable=True),
+        _mount(files.cuda_home, inside.cuda_home),
+        _mount(files.torch_lock, inside.torch_lock),
+        _mount(files.cache, inside.cache, writable=True),
         _mount(uv_cache, _UV_CACHE, writable=True),
         f"--env=UV_CACHE_DIR={_UV_CACHE}",
         "--env=UV_LINK_MODE=copy",
@@ -253,41 +252,41 @@ def _create_arguments(inputs: Inputs, uv_cache: Path) -> list[str]:
 
 
 def _uv_cache(engine: str, cache: Path) -> Path:
-    """uv's own cache where the container's files come out as this user's; docker would leave root's files there."""
+    """Return uv's own cache if files of the container belong to this user; docker would leave files of root there."""
     if engine.startswith("podman") or os.geteuid() == 0:
         return Path(process.call([uv.find_uv_bin(), "cache", "dir"], echo=False, quiet=True).strip())
     return cache / "uv"
 
 
-def _container(inputs: Inputs) -> str:
-    """CIBW_CONTAINER_ENGINE: the engine, the user's own settings for it, and what this build adds."""
+def _container(files: BuildFiles) -> str:
+    """Return the value of CIBW_CONTAINER_ENGINE: the engine, the user's settings for it, and those of this build."""
     engine = _engine()
     if engine is None:
         raise ToolchainError(
             f"the cibuildwheel engine needs containers: {availability()}",
             hint="start docker or install podman, or build without a container: nox -s build -- --engine host",
         )
-    uv_cache = _uv_cache(engine, inputs.cache)
-    for folder in (inputs.cache, uv_cache):
+    uv_cache = _uv_cache(engine, files.cache)
+    for folder in (files.cache, uv_cache):
         folder.mkdir(parents=True, exist_ok=True)
-    # The host's own files are not for the container to see.
-    return f"{engine}; disable_host_mount: true; create_args: {shlex.join(_create_arguments(inputs, uv_cache))}"
+    # The container must not see other files of the host.
+    return f"{engine}; disable_host_mount: true; create_args: {shlex.join(_create_arguments(files, uv_cache))}"
 
 
 def _image(cell: Cell, image: str | None) -> str:
-    """The image that was asked for, else the one of the matrix."""
+    """Return the named image, else the one of the matrix."""
     if chosen := image or cell.platform.image:
         return chosen
     raise ToolchainError(
-        f"{cell.id}: the matrix names no image for {cell.platform.name}, and none was given",
+        f"{cell.id}: the matrix has no image for {cell.platform.name}, and no --image was given",
         hint="add --image NAME; `nox -s image` makes an image and prints its name",
     )
 
 
-def _check(inputs: Inputs) -> None:
-    for path, what in ((inputs.cuda_home, "CUDA toolkit"), (inputs.torch_lock, "locked torch requirements")):
+def _check(files: BuildFiles) -> None:
+    for path, what in ((files.cuda_home, "CUDA toolkit"), (files.torch_lock, "lock of torch")):
         if not path.exists():
-            raise ToolchainError(f"{path}: no {what} there", hint="nox -s lock")
+            raise ToolchainError(f"{path}: the {what} does not exist", hint="nox -s lock")
         if "," in str(path):
             raise ToolchainError(f"{path}: a container cannot mount a path with a comma", hint="move the folder")
 
@@ -297,7 +296,7 @@ def _call(tree: Path, config: Path, output: Path, *, platform: str, env: Mapping
     try:
         process.call([sys.executable, "-m", "cibuildwheel", *options, "."], cwd=tree, env=env)
     except CommandError as error:
-        raise BuildError(f"cibuildwheel failed: {error}", hint="read its output above") from error
+        raise BuildError(f"cibuildwheel failed: {error}", hint="its output above has the cause") from error
 
 
 def run(
@@ -315,17 +314,17 @@ def run(
     """Build, repair and audit one cell from its patched ``tree``, and return the wheel in ``destination``.
 
     Raises:
-        ToolchainError: no container engine, no image, or an input is missing.
-        BuildError: cibuildwheel failed, or did not make the wheel that the cell names.
+        ToolchainError: if there is no container engine or no image, or an input is missing.
+        BuildError: if cibuildwheel fails, or does not make the cell's wheel.
     """
-    inputs = Inputs(cuda_home=cuda_home, torch_lock=torch_lock, cache=cache)
-    _check(inputs)
-    # The audit command runs on this machine, in the folder of the project that is built.
+    files = BuildFiles(cuda_home=cuda_home, torch_lock=torch_lock, cache=cache)
+    _check(files)
+    # The audit command runs on this machine, with the project's folder as the current folder.
     env = {"PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": str(epoch)}
     windows = _is_windows(cell)
     if not windows:
-        env["CIBW_CONTAINER_ENGINE"] = _container(inputs)
-    seen = inputs if windows else inputs.inside
+        env["CIBW_CONTAINER_ENGINE"] = _container(files)
+    seen = files if windows else files.inside
     text = configuration(
         cell,
         image="" if windows else _image(cell, image),
@@ -340,11 +339,11 @@ def run(
         config = Path(scratch) / "cibuildwheel.toml"
         config.write_text(text, encoding="utf-8")
         _call(tree, config, Path(scratch) / "wheels", platform="windows" if windows else "linux", env=env)
-        return _take(Path(scratch) / "wheels", cell, destination)
+        return _move_wheel(Path(scratch) / "wheels", cell, destination)
 
 
-def _take(made: Path, cell: Cell, destination: Path) -> Path:
-    """Move the cell's wheel into its place; anything else there is a failure."""
+def _move_wheel(made: Path, cell: Cell, destination: Path) -> Path:
+    """Move the cell's wheel into ``destination``; fail if the folder ``made`` has other files or lacks the wheel."""
     names = sorted(path.name for path in made.iterdir())
     if names != [cell.wheel]:
         raise BuildError(
@@ -355,29 +354,29 @@ def _take(made: Path, cell: Cell, destination: Path) -> Path:
 
 
 def check(cell: Cell) -> None:
-    """What an image must have before anything is compiled in it: the compiler that CXX names, and the GL headers.
+    """Check that an image has what the build needs: the compiler that CXX names, and the OpenGL headers.
 
     Raises:
-        ToolchainError: the compiler is out of the toolkit's bounds, or headers are missing.
+        ToolchainError: if the toolkit does not support the compiler, or headers are missing.
     """
-    compilers.check_host(cell.toolkit, needs_gl=cell.release.series == "0.3")
+    compilers.check_host(cell.toolkit, needs_gl=cell.release.has_gl)
 
 
 def audit_file(wheel: Path, *, allow_partial: bool) -> None:
-    """Audit what can be seen in the file; no environment to import it in is at hand here, whoever built it has one.
+    """Audit the file of a wheel, without importing it; the audit after the build imports it in an environment.
 
     Raises:
-        AuditError: a check failed; untested ones are shown and left to the audit that follows the build.
+        AuditError: if a check fails. Untested checks are shown; the audit after the build repeats them.
     """
     start = time.monotonic()
     record = audit.audit(wheel, allow_partial=allow_partial, finished=False)
     audit.show(record, time.monotonic() - start)
     if record.outcome == "failed":
-        raise AuditError(f"{wheel.name} is not what its cell says", hint="the failed checks above say what differs")
+        raise AuditError(f"{wheel.name} does not match its cell", hint="the failed checks above name the differences")
 
 
 def main() -> int:
-    """What cibuildwheel itself runs: ``check CELL`` inside the container, ``audit WHEEL`` on this machine."""
+    """Run a command for cibuildwheel: ``check CELL`` inside the container, ``audit WHEEL`` on this machine."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check").add_argument("cell")

@@ -1,4 +1,4 @@
-"""What would be built, where it comes from, and whether this machine can: `nox -s plan -- [GLOB...]`."""
+"""Show the cells of the matrix, their sources, and which of them this machine can build: `nox -s plan -- [GLOB...]`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from scripts.support.host import host_platform
 from scripts.toolchain import providers
 
 # GitHub refuses a matrix of more than 256 jobs.
-_MOST_JOBS = 255
-# How many reasons the short form names; the long one has them all.
-_MOST_REASONS = 5
+_JOB_LIMIT = 255
+# The short form shows this many reasons; the long form shows all.
+_SHOWN_REASONS = 5
 _RUNNERS = {"linux_x86_64": "ubuntu-24.04", "win_amd64": "windows-2022"}
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What is asked of this machine. Each but ``host`` returns None when all is well, else what is missing."""
+    """Functions that examine this machine. Each returns None if nothing is missing, else what is missing."""
 
     host: str
     source: Callable[[Release], str | None]
@@ -44,7 +44,7 @@ class Probes:
 
 
 def _interpreter(python: str) -> str | None:
-    return None if interpreters.find(python) else f"CPython {python} with headers is not here"
+    return None if interpreters.find(python) else f"CPython {python} with headers is not installed"
 
 
 def _compiler(cell: Cell) -> str | None:
@@ -53,11 +53,11 @@ def _compiler(cell: Cell) -> str | None:
 
 def _torch(cell: Cell) -> str | None:
     lock = ROOT / torch_lock_name(cell)
-    return None if lock.exists() else f"torch {cell.torch.version} is unlocked: run `nox -s lock -- {lock.stem}`"
+    return None if lock.exists() else f"torch {cell.torch.version} has no lock: run `nox -s lock -- {lock.stem}`"
 
 
 def this_machine() -> Probes:
-    """The probes of this machine."""
+    """Return the probes of this machine."""
     return Probes(
         host=host_platform(),
         source=upstream.availability,
@@ -69,7 +69,7 @@ def this_machine() -> Probes:
 
 
 def missing_here(cell: Cell, probes: Probes | None = None) -> tuple[str, ...]:
-    """What this machine lacks to build the cell, most fundamental first; empty: it can be built here."""
+    """Return what this machine lacks to build the cell, most fundamental first; empty if it can be built here."""
     probes = probes or this_machine()
     if cell.platform.name != probes.host:
         return (f"a {cell.platform.name} machine",)
@@ -83,8 +83,8 @@ def missing_here(cell: Cell, probes: Probes | None = None) -> tuple[str, ...]:
     return tuple(answer for answer in answers if answer)
 
 
-def _once(probes: Probes) -> Probes:
-    """The same probes, each asked once for each release, toolkit, Python and lock, not once for each cell."""
+def _cached(probes: Probes) -> Probes:
+    """Return probes that remember their answers, so that each release, toolkit, Python and lock is examined once."""
     return Probes(
         host=probes.host,
         source=_remember(probes.source, lambda release: release.version),
@@ -109,18 +109,18 @@ def _remember(probe: Callable[[Any], str | None], key: Callable[[Any], str]) -> 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the plan."""
+    """A cell of the plan, and what this machine lacks to build it."""
 
     cell: Cell
     missing: tuple[str, ...]
 
     @property
     def buildable(self) -> bool:
-        """Whether this machine can build it."""
+        """Return whether this machine can build it."""
         return not self.missing
 
     def as_json(self) -> dict[str, object]:
-        """The cell's entry under "cells"."""
+        """Return the cell's entry under "cells" in the JSON form."""
         cell = self.cell
         return {
             "id": cell.id,
@@ -139,13 +139,13 @@ class Row:
 
 
 def rows(cells: Sequence[Cell], probes: Probes) -> list[Row]:
-    """The plan of some cells on the machine that ``probes`` describe."""
-    probes = _once(probes)
+    """Return the plan of some cells for the machine that ``probes`` describes."""
+    probes = _cached(probes)
     return [Row(cell, missing_here(cell, probes)) for cell in cells]
 
 
 def source_of(release: Release) -> str:
-    """Where a release's source comes from, for people."""
+    """Return a description of a release's source: "git v0.4.0 253ac4fc"."""
     pin = release.source
     if isinstance(pin, GitPin):
         return f"git {pin.tag} {pin.commit[:8]}"
@@ -153,7 +153,7 @@ def source_of(release: Release) -> str:
 
 
 def totals(planned: Matrix, chosen: Sequence[Row]) -> dict[str, int]:
-    """Counts for the last line."""
+    """Return the counts of the last line."""
     return {
         "cells": len(chosen),
         "buildable": sum(row.buildable for row in chosen),
@@ -164,7 +164,10 @@ def totals(planned: Matrix, chosen: Sequence[Row]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Group:
-    """Torch lines of one toolkit with the same Pythons and platforms; ``counts`` has cells and buildable by release."""
+    """Torch lines of one toolkit with the same Pythons and platforms.
+
+    ``counts`` has the numbers of cells and of buildable cells by release.
+    """
 
     toolkit: str
     torches: tuple[str, ...]
@@ -173,8 +176,8 @@ class Group:
     counts: Mapping[str, tuple[int, int]]
 
     @property
-    def alike(self) -> tuple[object, ...]:
-        """Return what neighbours must share to become one group."""
+    def shared_values(self) -> tuple[object, ...]:
+        """Return the values that neighbouring groups must share to be joined."""
         return self.toolkit, self.pythons, self.platforms, tuple(self.counts)
 
 
@@ -186,7 +189,7 @@ def groups(chosen: Sequence[Row]) -> list[Group]:
     made: list[Group] = []
     for (toolkit, torch), members in by_line.items():
         group = _group(toolkit, torch, members)
-        if made and made[-1].alike == group.alike:
+        if made and made[-1].shared_values == group.shared_values:
             made[-1] = _joined(made[-1], group)
         else:
             made.append(group)
@@ -205,7 +208,7 @@ def _group(toolkit: str, torch: str, members: Sequence[Row]) -> Group:
 
 
 def _joined(one: Group, other: Group) -> Group:
-    """Return the group of both; they are alike."""
+    """Return one group for two groups with equal ``shared_values``."""
     counts = {
         name: (cells + other.counts[name][0], buildable + other.counts[name][1])
         for name, (cells, buildable) in one.counts.items()
@@ -214,38 +217,38 @@ def _joined(one: Group, other: Group) -> Group:
 
 
 def print_groups(planned: Matrix, chosen: Sequence[Row]) -> None:
-    """Print the plan for people, in about a screenful: groups, the most frequent reasons, exclusions, totals."""
+    """Print the short form: groups of cells, the most frequent reasons why cells cannot be built, totals."""
     width = console.page_width()
     releases = list(dict.fromkeys(row.cell.release.version for row in chosen))
     columns = ("CUDA", "torch", "Python", "system", *releases)
-    lines = [_line(group, releases) for group in groups(chosen)]
+    lines = [_row(group, releases) for group in groups(chosen)]
     title = "Cells that this machine can build, of all cells, by release"
     console.table(title, columns, lines, numbers=releases, width=width)
     print()
     lacking = Counter(reason for row in chosen for reason in row.missing).most_common()
     if lacking:
-        shown = [(str(count), reason) for reason, count in lacking[:_MOST_REASONS]]
+        shown = [(str(count), reason) for reason, count in lacking[:_SHOWN_REASONS]]
         console.table("Missing here", ("cells", "what"), shown, numbers=("cells",), width=width)
-        if len(lacking) > _MOST_REASONS:
-            console.text(f"and {len(lacking) - _MOST_REASONS} more reasons: nox -s plan -- --cells", width=width)
+        if len(lacking) > _SHOWN_REASONS:
+            console.text(f"and {len(lacking) - _SHOWN_REASONS} more reasons: nox -s plan -- --cells", width=width)
         print()
     _print_totals(planned, chosen, width)
 
 
-def _line(group: Group, releases: Sequence[str]) -> tuple[str, ...]:
-    """Return a group's line: for each release the number of cells that can be built here, and of all, as "3/8"."""
+def _row(group: Group, releases: Sequence[str]) -> tuple[str, ...]:
+    """Return a group's row; for each release it has the numbers of buildable cells and of all cells, as "3/8"."""
     systems = ", ".join(name.partition("_")[0] for name in group.platforms)
     counts = ("{1}/{0}".format(*group.counts[name]) if name in group.counts else "-" for name in releases)
     return group.toolkit, _span(group.torches), _span(group.pythons), systems, *counts
 
 
 def _span(versions: Sequence[str]) -> str:
-    """Return versions that follow each other in the matrix: ``2.9``, ``2.9-2.13``."""
+    """Return the text for consecutive versions of the matrix: ``2.9``, ``2.9-2.13``."""
     return versions[0] if len(versions) == 1 else f"{versions[0]}-{versions[-1]}"
 
 
 def print_cells(planned: Matrix, chosen: Sequence[Row]) -> None:
-    """Print the plan for people, in full: a line for each cell, everything that is missing, exclusions, totals."""
+    """Print the long form: one line per cell, everything that is missing, exclusions, totals."""
     width = console.page_width()
     lacking = Counter(reason for row in chosen for reason in row.missing).most_common()
     numbers = {reason: str(number) for number, (reason, _) in enumerate(lacking, 1)}
@@ -271,7 +274,7 @@ def _print_end(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
 def _print_totals(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
     """Print the platforms without an image, the dates of the tables, and the totals."""
     for one in dict.fromkeys(row.cell.platform for row in chosen):
-        if one.name.startswith("linux") and not one.image:
+        if not one.is_windows and not one.image:
             console.text(f"{one.name}: no image pinned; a container build needs --image", width=width)
     count = totals(planned, chosen)
     console.text(f"torch builds as of: {planned.table_date}", width=width)
@@ -283,7 +286,7 @@ def _print_totals(planned: Matrix, chosen: Sequence[Row], width: int) -> None:
 
 
 def as_json(planned: Matrix, chosen: Sequence[Row]) -> dict[str, object]:
-    """The plan for programs."""
+    """Return the plan as a JSON document."""
     exclusions = [{"glob": e.pattern, "reason": e.reason, "cells": list(e.cells)} for e in planned.exclusions]
     return {
         "cells": [row.as_json() for row in chosen],
@@ -294,10 +297,11 @@ def as_json(planned: Matrix, chosen: Sequence[Row]) -> dict[str, object]:
 
 
 def jobs(cells: Sequence[Cell]) -> list[dict[str, object]]:
-    """GitHub's jobs. One builds all Pythons and torches of a (release, toolkit, platform): they share the CUDA kernels.
+    """Return GitHub's jobs, one per release, toolkit and platform: its cells share the compiled CUDA kernels.
 
-    Each: ``id``, ``os`` (the runner), ``python`` (CPython lines, one a line, as setup-python takes them), ``msvc`` (the
-    newest Visual C++ toolset that the toolkit takes; empty on Linux), ``cells`` (their ids, separated by blanks).
+    Keys of a job: ``id``, ``os`` (the runner), ``python`` (CPython versions, one per line, as setup-python expects
+    them), ``msvc`` (the newest Visual C++ toolset that the toolkit supports; empty on Linux), ``cells`` (their ids,
+    separated by spaces).
     """
 
     def group(cell: Cell) -> tuple[str, str, str]:
@@ -311,7 +315,7 @@ def jobs(cells: Sequence[Cell]) -> list[dict[str, object]]:
             "id": "-".join(key),
             "os": _RUNNERS[key[2]],
             "python": "\n".join(dict.fromkeys(cell.python for cell in members)),
-            "msvc": members[0].toolkit.msvc.maximum or "" if key[2].startswith("win") else "",
+            "msvc": members[0].toolkit.msvc.maximum or "" if members[0].platform.is_windows else "",
             "cells": " ".join(cell.id for cell in members),
         }
         for key, members in grouped.items()
@@ -319,31 +323,31 @@ def jobs(cells: Sequence[Cell]) -> list[dict[str, object]]:
 
 
 def chunk(entries: Sequence[dict[str, object]], which: str) -> list[dict[str, object]]:
-    """Part K of N ("K/N") of the jobs: contiguous, of equal size but for one; all parts together are all jobs.
+    """Return part K of N ("K/N") of the jobs. The parts are contiguous and differ in size by at most one job.
 
     Raises:
-        UsageError: K/N is not one, or the part still has more jobs than GitHub takes.
+        UsageError: if the text is not K/N with 1 <= K <= N, or the part has more jobs than GitHub accepts.
     """
     part, _, count = which.partition("/")
     if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
         raise UsageError(f"--chunk {which} is not K/N with 1 <= K <= N", hint="for example --chunk 1/2")
     k, n = int(part), int(count)
     chosen = list(itertools.islice(entries, len(entries) * (k - 1) // n, len(entries) * k // n))
-    if len(chosen) > _MOST_JOBS:
-        least = -(-len(entries) // _MOST_JOBS)
+    if len(chosen) > _JOB_LIMIT:
+        least = -(-len(entries) // _JOB_LIMIT)
         raise UsageError(
-            f"{len(chosen)} jobs are more than GitHub takes ({_MOST_JOBS})", hint=f"--chunk 1/{least} and so on"
+            f"{len(chosen)} jobs are more than GitHub accepts ({_JOB_LIMIT})", hint=f"--chunk 1/{least} and so on"
         )
     return chosen
 
 
 def chunks(entries: Sequence[dict[str, object]]) -> list[str]:
-    """The fewest parts, each as :func:`chunk` takes it ("1/2"), into which GitHub takes the jobs."""
-    count = max(1, -(-len(entries) // _MOST_JOBS))
+    """Return the smallest number of parts that GitHub accepts, each in the notation of :func:`chunk` ("1/2")."""
+    count = max(1, -(-len(entries) // _JOB_LIMIT))
     return [f"{part}/{count}" for part in range(1, count + 1)]
 
 
-def hand_over(name: str, value: object, outputs: Path | None) -> None:
+def write_output(name: str, value: object, outputs: Path | None) -> None:
     """Print ``value`` as one line of JSON, or append it to the file of a workflow step's outputs as ``name``."""
     text = json.dumps(value)
     if outputs is None:
@@ -354,14 +358,16 @@ def hand_over(name: str, value: object, outputs: Path | None) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="nox -s plan --", description="Show what would be built.")
-    parser.add_argument("globs", nargs="*", metavar="GLOB", help="cell ids, e.g. '*-cp312-cu130-*'; default: all")
+    parser = argparse.ArgumentParser(
+        prog="nox -s plan --", description="Show the cells of the matrix and which of them this machine can build."
+    )
+    parser.add_argument("globs", nargs="*", metavar="GLOB", help="cell ids, e.g. '*-cp312-cu130-*' (default: all)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--cells", action="store_true", help="a line for each cell, and everything that is missing")
-    form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument("--github", action="store_true", help="a matrix of GitHub jobs, one line of JSON")
-    form.add_argument("--chunks", action="store_true", help="into how many parts GitHub takes the jobs, as JSON")
-    parser.add_argument("--chunk", default="1/1", metavar="K/N", help="with --github: part K of N of the jobs")
+    form.add_argument("--cells", action="store_true", help="print one line per cell, and everything that is missing")
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--github", action="store_true", help="print a matrix of GitHub jobs as one line of JSON")
+    form.add_argument("--chunks", action="store_true", help="print the parts of the jobs that GitHub accepts, as JSON")
+    parser.add_argument("--chunk", default="1/1", metavar="K/N", help="with --github: only part K of N of the jobs")
     parser.add_argument(
         "--outputs", type=Path, metavar="FILE", help="append matrix=JSON or chunks=JSON to FILE instead"
     )
@@ -374,10 +380,10 @@ def main() -> int:
     planned = matrix.load()
     cells = planned.select(options.globs)
     if options.chunks:
-        hand_over("chunks", chunks(jobs(cells)), options.outputs)
+        write_output("chunks", chunks(jobs(cells)), options.outputs)
         return 0
     if options.github:
-        hand_over("matrix", {"include": chunk(jobs(cells), options.chunk)}, options.outputs)
+        write_output("matrix", {"include": chunk(jobs(cells), options.chunk)}, options.outputs)
         return 0
     chosen = rows(cells, this_machine())
     if options.json:

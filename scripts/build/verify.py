@@ -1,10 +1,10 @@
-"""Do a wheel, its record, its bill of materials and its provenance agree, and does a rebuild give the same bytes?
+"""Verify that a wheel, its record, its bill of materials and its provenance agree, and that a rebuild is identical.
 
 nox -s verify -- WHEEL [--records DIR] [--rebuild]
 
-Each of the four is looked at by itself and against the others, so that what does not fit is named. Nothing here is a
-signature: who changes all four in step is found out by the rebuild alone. Exit status 0: all agree; 21: something does
-not.
+Each of the four files is checked alone and against the others, and the report names the file that is wrong. None of
+them is signed: if all four were changed consistently, only the rebuild detects it. Exit status 0: all agree; 21: there
+is a disagreement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Literal
 from scripts import console
 from scripts.audit import audit
 from scripts.audit.checks import BUILD_INFO
-from scripts.build import build, reproduce
+from scripts.build import build, cell_wheel, reproduce
+from scripts.build import inputs as inputs_module
+from scripts.build.inputs import Options
 from scripts.errors import AuditError, PipelineError, UsageError, VerifyError
 from scripts.matrix import matrix
 from scripts.model import Cell
@@ -36,18 +38,18 @@ from scripts.wheel.wheel_file import Wheel
 
 Part = Literal["wheel", "record", "sbom", "provenance", "rebuild"]
 PARTS: tuple[Part, ...] = ("wheel", "record", "sbom", "provenance", "rebuild")
-_HOLDS: dict[Part, str] = {
-    "wheel": "is the file that its record and its provenance are about, and whole",
-    "record": "is as it was written, and its checks hold",
-    "sbom": "is valid, the same inside the wheel and beside it, and says what the wheel is made of",
-    "provenance": "is as it was written, and names what the bill of materials names",
-    "rebuild": "wheel, bill of materials and provenance come out the same, to the byte",
+_PASSED: dict[Part, str] = {
+    "wheel": "is complete, and the file that its record and its provenance describe",
+    "record": "is unchanged since it was written, and its checks still pass",
+    "sbom": "is valid, the same inside the wheel and beside it, and matches the wheel",
+    "provenance": "is unchanged since it was written, and names the same materials as the bill of materials",
+    "rebuild": "wheel, bill of materials and provenance are identical to the byte",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not fit, and what it is a fault of."""
+    """A problem, and the part that has it."""
 
     part: Part
     text: str
@@ -55,7 +57,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A wheel and what is said of it; what cannot be read is None, and ``findings`` tell why.
+    """A wheel and the files that describe it. A file that cannot be read is None, and ``findings`` has the reason.
 
     ``bill`` is the copy of the bill of materials beside the record, ``unpacked`` the wheel's content.
     """
@@ -71,7 +73,7 @@ class Evidence:
 
     @cached_property
     def info(self) -> BuildInfo | None:
-        """build_info.json, where it can be read."""
+        """Return build_info.json, or None if it cannot be read."""
         try:
             return BuildInfo.parse(self.unpacked.read(BUILD_INFO)) if self.unpacked else None
         except AuditError:
@@ -79,40 +81,40 @@ class Evidence:
 
     @cached_property
     def cell(self) -> Cell | None:
-        """The matrix' cell of the wheel, where there is one."""
+        """Return the wheel's cell of the matrix, or None if no cell matches."""
         try:
             return audit.find_cell(self.unpacked) if self.unpacked else None
         except PipelineError:
             return None
 
 
-# --- reading the four, each by itself
+# --- reading each file
 
 
-def gather(wheel: Path, folder: Path, scratch: Path) -> Evidence:
-    """Read the wheel, and what ``folder`` holds about it; ``scratch`` is an empty folder to unpack it into.
+def read_evidence(wheel: Path, folder: Path, scratch: Path) -> Evidence:
+    """Read a wheel and the files about it below ``folder``; the wheel is unpacked into the empty folder ``scratch``.
 
     Raises:
-        UsageError: there is no such wheel.
+        UsageError: if the wheel does not exist.
     """
     if not wheel.is_file():
         raise UsageError(f"{wheel}: no such file", hint="`nox -s build` makes one")
     sha256 = file_sha256(wheel)
-    record, findings = _record(wheel, sha256, folder)
+    record, findings = _read_record(wheel, sha256, folder)
     about = record.sha256 if record else sha256
     read = Evidence(wheel, sha256, folder, record, None, None, None, ())
     path = audit_record.statement_path(about, "provenance", folder)
-    wrong = _stated(path, "provenance", record)
+    problem = _file_problem(path, "provenance", record)
     statement: Statement | None = None
-    if wrong is None:
+    if problem is None:
         try:
             statement = provenance.load(path)
         except VerifyError as error:
-            wrong = str(error)
-    findings += [Finding("provenance", wrong)] if wrong else []
+            problem = str(error)
+    findings += [Finding("provenance", problem)] if problem else []
     copy = audit_record.statement_path(about, "sbom", folder)
-    wrong = _stated(copy, "sbom", record)
-    findings += [Finding("sbom", wrong)] if wrong else []
+    problem = _file_problem(copy, "sbom", record)
+    findings += [Finding("sbom", problem)] if problem else []
     unpacked = None
     try:
         unpacked = wheel_file.unpack(wheel, scratch)
@@ -122,8 +124,8 @@ def gather(wheel: Path, folder: Path, scratch: Path) -> Evidence:
     return dataclasses.replace(read, statement=statement, bill=bill, unpacked=unpacked, findings=tuple(findings))
 
 
-def _record(wheel: Path, sha256: str, folder: Path) -> tuple[Record | None, list[Finding]]:
-    """The wheel's record, found by its bytes, else by its name: then it is the bytes that are others."""
+def _read_record(wheel: Path, sha256: str, folder: Path) -> tuple[Record | None, list[Finding]]:
+    """Return the record of the wheel's bytes, else the latest record of its file name, with the problems found."""
     try:
         record = audit_record.find(sha256, folder)
     except AuditError as error:
@@ -132,27 +134,27 @@ def _record(wheel: Path, sha256: str, folder: Path) -> tuple[Record | None, list
         return record, []
     others = sorted(audit_record.find_by_name(wheel.name, folder), key=lambda one: one.time)
     if not others:
-        return None, [Finding("record", f"there is none about sha256 {sha256} below {folder}")]
+        return None, [Finding("record", f"no record of sha256 {sha256} below {folder}")]
     return others[-1], [Finding("wheel", f"has sha256 {sha256}; its record is about {others[-1].sha256}")]
 
 
-def _stated(path: Path, kind: Literal["sbom", "provenance"], record: Record | None) -> str | None:
-    """What is wrong with the file of a statement: not there, or not the one that the record knows."""
+def _file_problem(path: Path, kind: Literal["sbom", "provenance"], record: Record | None) -> str | None:
+    """Return why a statement's file is wrong: it is missing, or its sha256 is not the one in the record; else None."""
     if not path.is_file():
-        return f"{path} is not there"
+        return f"{path} does not exist"
     if record is None:
         return None
     found, known = file_sha256(path), record.evidence.get(kind)
     if known is None:
-        return f"the record knows of none; {path.name} came later"
+        return f"{path.name} was added after the record was written"
     return None if found == known else f"{path} has sha256 {found}; the record says {known}"
 
 
-# --- holding them against each other
+# --- comparing the files
 
 
 def examine(evidence: Evidence) -> list[Finding]:
-    """Everything that does not fit, without a rebuild."""
+    """Return every problem that can be found without a rebuild."""
     found = list(evidence.findings)
     for check in (_check_wheel, _check_provenance, _check_sbom, _check_agreement):
         found += check(evidence)
@@ -173,7 +175,7 @@ def _check_wheel(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_provenance(evidence: Evidence) -> Iterator[Finding]:
-    """Where the record is of the wheel and the statement is not, it is the statement that is wrong."""
+    """Compare the statement with the wheel; if the record matches the wheel, the statement is the wrong one."""
     statement, record = evidence.statement, evidence.record
     if statement is None:
         return
@@ -185,11 +187,11 @@ def _check_provenance(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_sbom(evidence: Evidence) -> Iterator[Finding]:
-    """The copy, the one inside, and the hash that the provenance states."""
-    inside = _inside(evidence)
+    """Compare the copy, the bill of materials inside the wheel, and the hash in the provenance."""
+    inside = _bill_inside(evidence)
     if inside is None:
         if evidence.unpacked is not None:
-            yield Finding("sbom", "there is none inside the wheel")
+            yield Finding("sbom", "the wheel contains no bill of materials")
         return
     digests = {"inside the wheel": hashlib.sha256(inside).hexdigest()}
     if evidence.bill is not None:
@@ -203,7 +205,7 @@ def _check_sbom(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("sbom", problem)
 
 
-def _inside(evidence: Evidence) -> bytes | None:
+def _bill_inside(evidence: Evidence) -> bytes | None:
     try:
         return evidence.unpacked.read(sbom.member(evidence.unpacked.dist_info)) if evidence.unpacked else None
     except AuditError:
@@ -211,8 +213,8 @@ def _inside(evidence: Evidence) -> bytes | None:
 
 
 def _check_agreement(evidence: Evidence) -> Iterator[Finding]:
-    """Cell and architectures are the same everywhere; what the provenance names by hash the bill names too."""
-    record, statement, info, inside = evidence.record, evidence.statement, evidence.info, _inside(evidence)
+    """Check that all files have the same cell and architectures, and that the bill has each hash of the provenance."""
+    record, statement, info, inside = evidence.record, evidence.statement, evidence.info, _bill_inside(evidence)
     if info is None:
         return
     if record is not None and (record.cell, record.wheel) != (info.cell, evidence.path.name):
@@ -228,33 +230,35 @@ def _check_agreement(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_record(evidence: Evidence) -> Iterator[Finding]:
-    """What it says holds: nothing fails that passed."""
+    """Audit the wheel again, and check that every check that passed still passes."""
     record = evidence.record
     assert record is not None
     assert evidence.cell is not None
     if record.outcome == "failed":
-        yield Finding("record", "says that the wheel failed its audit")
+        yield Finding("record", "states that the wheel failed its audit")
     now = audit.audit(evidence.path, evidence.cell, allow_partial=record.partial)
     failed = {check.name: check.detail for check in now.checks if check.outcome == "failed"}
     for check in record.checks:
         if check.outcome == "passed" and check.name in failed:
-            yield Finding("record", f"says that {check.name} passed; it fails: {failed[check.name]}")
+            yield Finding("record", f"states that {check.name} passed; it fails: {failed[check.name]}")
 
 
 # --- building it again
 
 
 def rebuild(evidence: Evidence, folder: Path, *, source: Path | None = None) -> Iterator[Finding]:
-    """Build the cell again as the provenance says, into ``folder``, from empty caches; what differs.
+    """Build the cell again with the parameters of the provenance, into ``folder``, and yield the differences.
+
+    Results of earlier builds are not used.
 
     Raises:
-        PipelineError: it cannot be built here, or fails to.
+        PipelineError: if the cell cannot be built here, or its build fails.
     """
     statement = evidence.statement
     assert statement is not None
     chosen = statement.parameters
     (cell,) = matrix.load().select([chosen.cell])
-    options = build.Options(
+    options = Options(
         engine=chosen.engine,
         architectures=tuple(chosen.architectures),
         image=chosen.image,
@@ -263,9 +267,9 @@ def rebuild(evidence: Evidence, folder: Path, *, source: Path | None = None) -> 
         objects=None,
         kept=None,
     )
-    inputs = build.gather(cell, options)
-    made = build.make_wheel(cell, inputs, options)
-    found, stated = file_sha256(made), build.statements(made, cell, inputs, options)
+    inputs = inputs_module.gather(cell, options)
+    made = cell_wheel.make_wheel(inputs, options)
+    found, stated = file_sha256(made), build.statements(wheel_file.unpack(made, folder / "unpacked"), inputs)
     if found != evidence.sha256:
         lines = reproduce.differences(evidence.path, made)
         yield Finding("rebuild", "\n  ".join([f"gives another wheel, sha256 {found}", *lines]))
@@ -285,31 +289,33 @@ def _first_difference(one: bytes, other: bytes) -> str:
 
 
 def verify(wheel: Path, folder: Path, *, again: bool, source: Path | None = None) -> list[Finding]:
-    """Print what holds and what does not, and return the latter; ``again`` asks for a rebuild as well."""
+    """Print one line per part and return the problems; with ``again`` also build the wheel again."""
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-verify-") as scratch:
         base = Path(scratch).resolve()
         (base / "unpacked").mkdir()
-        evidence = gather(wheel.absolute(), folder, base / "unpacked")
+        evidence = read_evidence(wheel.absolute(), folder, base / "unpacked")
         findings = examine(evidence)
         if again and not findings:
             findings += rebuild(evidence, base / "rebuilt", source=source)
-            looked_at = PARTS
+            checked = PARTS
         else:
-            looked_at = PARTS[:-1]
+            checked = PARTS[:-1]
     console.mark("info", f"{wheel.name} (sha256 {evidence.sha256})")
-    for part in looked_at:
-        wrong = [finding.text for finding in findings if finding.part == part]
-        console.mark("failed" if wrong else "passed", f"{part}: {'; '.join(wrong) or _HOLDS[part]}")
-    if again and looked_at != PARTS:
-        console.mark("untested", "rebuild: what is wrong already shows without one")
+    for part in checked:
+        problems = [finding.text for finding in findings if finding.part == part]
+        console.mark("failed" if problems else "passed", f"{part}: {'; '.join(problems) or _PASSED[part]}")
+    if again and checked != PARTS:
+        console.mark("untested", "rebuild: not needed, there are problems already")
     return findings
 
 
 def main() -> int:
-    """``nox -s verify -- WHEEL``."""
-    parser = argparse.ArgumentParser(prog="nox -s verify --", description="Verify a wheel and what it states.")
+    """Verify the wheel that the command line names."""
+    parser = argparse.ArgumentParser(prog="nox -s verify --", description="Verify a wheel and the files about it.")
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
-    parser.add_argument("--records", type=Path, metavar="DIR", help="the folder that holds records/ (the wheel's)")
+    parser.add_argument(
+        "--records", type=Path, metavar="DIR", help="the folder that has records/ (default: the wheel's)"
+    )
     parser.add_argument("--rebuild", action="store_true", help="build it again and compare the bytes")
     parser.add_argument("--source", type=Path, help="for the rebuild: a checkout, mirror or wheel of the release")
     parsed = parser.parse_args()

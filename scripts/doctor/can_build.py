@@ -1,4 +1,4 @@
-"""Whether this machine can build wheels: what the cell of a plain `nox -s build` needs, and what else is here."""
+"""Check whether this machine can build wheels: the inputs of the cell of a plain `nox -s build`, and of other cells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.build import build, cibuildwheel
+from scripts.build import cibuildwheel, default_cell
 from scripts.errors import PipelineError
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell
@@ -16,13 +16,13 @@ from scripts.support import environments, interpreters
 from scripts.support.files import cache_root
 from scripts.toolchain import compilers, providers
 
-# torch unpacked, its download, and a toolkit, each once.
+# Enough for torch unpacked, its download, and a toolkit.
 _FIRST_BUILD_GIB = 12
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: a state ("passed", "failed", "warning", "info"), its text, details and the next step."""
+    """A line of the report: its state ("passed", "failed", "warning", "info"), text, details and next step."""
 
     state: str
     text: str
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Choice:
-    """The cell that a plain `nox -s build` takes here, and why not a newer one; or ``error``, if it takes none."""
+    """The cell that a plain `nox -s build` builds here, and why no newer one; or ``error`` if it builds no cell."""
 
     cell: Cell | None
     reasons: tuple[str, ...] = ()
@@ -40,27 +40,27 @@ class Choice:
 
 
 def choose(planned: Matrix) -> Choice:
-    """Return what `nox -s build` would build."""
+    """Return the cell that a plain `nox -s build` would build."""
     try:
-        cell, passed_over = build.default_cell(planned)
+        cell, passed_over = default_cell.default_cell(planned)
     except PipelineError as error:
         return Choice(None, error=error)
     return Choice(cell, tuple(f"not {reason}" for reason in passed_over))
 
 
 def findings(planned: Matrix, choice: Choice) -> Iterator[Finding]:
-    """Yield what this machine has to build its cell with; one that failed says that it cannot."""
+    """Yield the findings about building wheels on this machine; if one of them failed, it cannot build."""
     if choice.error is not None:
         yield _refusal(choice.error)
     if choice.cell is not None:
         yield Finding("passed", f"`nox -s build` takes the cell {choice.cell.id}", choice.reasons)
-        yield from _needed(choice.cell)
+        yield from _inputs(choice.cell)
     yield from _disk()
-    yield from _others(planned)
+    yield from _all_inputs(planned)
 
 
-def _needed(cell: Cell) -> Iterator[Finding]:
-    """Yield the parts of one cell's build."""
+def _inputs(cell: Cell) -> Iterator[Finding]:
+    """Yield one finding per input of a cell's build."""
     why = upstream.availability(cell.release)
     yield (
         Finding("failed", f"source of {cell.release.version}: {why}")
@@ -68,10 +68,7 @@ def _needed(cell: Cell) -> Iterator[Finding]:
         else Finding("passed", f"source of {cell.release.version}")
     )
     yield _toolkit(cell)
-    yield _asked(lambda: environments.torch_lock(cell), f"torch {cell.torch.version}, locked")
-    if cell.platform.image and cibuildwheel.availability() is None:
-        yield Finding("passed", f"a container engine, and the image {cell.platform.image}")
-        return
+    yield _probed(lambda: environments.torch_lock(cell), f"torch {cell.torch.version}, locked")
     yield from _compiler(cell)
     yield _python(cell.python)
 
@@ -84,7 +81,7 @@ def _toolkit(cell: Cell) -> Finding:
 
 
 def _compiler(cell: Cell) -> Iterator[Finding]:
-    """Yield the host compiler, and whether it finds what the OpenGL plugin includes and links."""
+    """Yield findings about the host compiler, and about the headers and libraries of the OpenGL plugin."""
     try:
         found = compilers.check_host(cell.toolkit, needs_gl=False)
     except PipelineError as error:
@@ -92,7 +89,7 @@ def _compiler(cell: Cell) -> Iterator[Finding]:
         return
     yield Finding("passed", f"{found.name} {found.version}, {found.path}")
     if cell.release.has_gl:
-        yield _asked(
+        yield _probed(
             lambda: compilers.check_host(cell.toolkit, needs_gl=True), "headers and libraries of OpenGL and EGL"
         )
 
@@ -101,7 +98,7 @@ def _python(line: str) -> Finding:
     found = interpreters.find(line)
     if found:
         return Finding("passed", f"CPython {line} with headers, {found}")
-    text = f"CPython {line} with its headers is not here"
+    text = f"CPython {line} with its headers is not installed"
     return Finding("failed", text, hint=f"apt-get install python{line} python{line}-dev")
 
 
@@ -117,8 +114,8 @@ def _disk() -> Iterator[Finding]:
             yield Finding("warning", text, (details,))
 
 
-def _others(planned: Matrix) -> Iterator[Finding]:
-    """Yield what is here for other cells: sources, toolkits, Pythons, containers; `nox -s plan` says why not."""
+def _all_inputs(planned: Matrix) -> Iterator[Finding]:
+    """Yield the available sources, toolkits, Pythons and containers for all cells; `nox -s plan` has the reasons."""
     pythons = list(dict.fromkeys(cell.python for cell in planned.cells))
     kinds = {
         "sources": {release.version: upstream.availability(release) is None for release in planned.releases},
@@ -127,14 +124,14 @@ def _others(planned: Matrix) -> Iterator[Finding]:
     }
     for kind, there in kinds.items():
         here, missing = ([name for name, found in there.items() if found is wanted] for wanted in (True, False))
-        text = f"{kind}: {', '.join(here) or 'none'}" + (f"; not here: {', '.join(missing)}" if missing else "")
+        text = f"{kind}: {', '.join(here) or 'none'}" + (f"; missing: {', '.join(missing)}" if missing else "")
         yield Finding("info", text)
     why = cibuildwheel.availability()
     yield Finding("info", f"no containers (--engine cibuildwheel): {why}" if why else "containers can be used")
 
 
-def _asked(probe: Callable[[], Any], text: str) -> Finding:
-    """Return the finding ``text`` if the probe succeeds, else what it refuses."""
+def _probed(probe: Callable[[], Any], text: str) -> Finding:
+    """Return the finding ``text`` if the probe succeeds, else its error as a failed finding."""
     try:
         probe()
     except PipelineError as error:

@@ -1,7 +1,7 @@
-"""Answer two questions: can this machine build wheels, and can a Python of it run nvdiffrast?
+"""Check whether this machine can build wheels, and whether one of its Pythons can run nvdiffrast.
 
-The second is what `python -m nvdiffrast.doctor` answers in an installed wheel; here the same code is run by the Python
-of --python, whether nvdiffrast is installed for it or not. Exit codes: 0 this machine can build, 1 it cannot, 2 usage.
+The second check is `python -m nvdiffrast.doctor` of an installed wheel; here the Python of --python runs the same code,
+even if nvdiffrast is not installed there. Exit codes: 0 this machine can build, 1 it cannot, 2 usage error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scripts.support.process import call, which
 OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
 BUILT, BUILDING = "wheels in dist", "to build wheels"
 _START = Path(__file__).with_name("start_doctor.py")
-_SECONDS = 900
+_TIMEOUT_SECONDS = 900
 # Only Pythons of Linux distributions are marked as managed by the system.
 _ACTIVATE = ". .venv/bin/activate"
 
@@ -38,7 +38,7 @@ def main() -> int:
     """Examine the Python and the machine, print the report, and return the exit code."""
     options = _options()
     overlay = load_overlay()
-    report = of_python(overlay, options.python or users_python(), _passed_on(options))
+    report = of_python(overlay, options.python or users_python(), _forwarded_options(options))
     planned = matrix.load()
     choice = can_build.choose(planned)
     report = with_wheels(overlay, planned, choice.cell, report, shared=options.share)
@@ -58,7 +58,7 @@ def main() -> int:
 def with_wheels(overlay: ModuleType, planned: Matrix, chosen: Cell | None, report: Any, *, shared: bool = False) -> Any:
     """Return the report with the wheels of dist/, and with how to install one where nvdiffrast is not installed.
 
-    ``chosen`` is the cell that a plain `nox -s build` takes; ``shared``: the report has been redacted.
+    ``chosen`` is the cell that a plain `nox -s build` builds. With ``shared`` the report was redacted.
     """
     machine = report.facts["machine"]
     built = install_advice.in_dist(planned, machine)
@@ -67,7 +67,7 @@ def with_wheels(overlay: ModuleType, planned: Matrix, chosen: Cell | None, repor
         return report._replace(lines=lines)
     note, pip, uv = install_advice.advice(overlay, planned, machine, built, chosen)
     if pip and report.facts["managed"]:
-        # With --share it comes redacted, as a placeholder that is not to be quoted.
+        # With --share the path is a placeholder, which must not be quoted.
         executable = report.facts["executable"] if shared else shlex.quote(report.facts["executable"])
         pip = (f"{executable} -m venv .venv", _ACTIVATE, *pip)
         uv = (f"uv venv --python {executable}", _ACTIVATE, *uv)
@@ -75,7 +75,7 @@ def with_wheels(overlay: ModuleType, planned: Matrix, chosen: Cell | None, repor
 
 
 def load_overlay() -> ModuleType:
-    """Return the overlay's doctor as a module; nothing of an installed nvdiffrast is read."""
+    """Return the overlay's doctor as a module, without reading an installed nvdiffrast."""
     package = ModuleType("nvdiffrast")
     package.__path__ = [str(OVERLAY)]
     sys.modules["nvdiffrast"] = package
@@ -83,10 +83,10 @@ def load_overlay() -> ModuleType:
 
 
 def users_python() -> Path:
-    """Return the first Python on PATH that is not of the environment in which this runs.
+    """Return the first Python on PATH that does not belong to the running environment.
 
     Raises:
-        UsageError: there is no such Python.
+        UsageError: if there is no such Python.
     """
     own = Path(sys.prefix).resolve()
     folders = os.environ.get("PATH", "").split(os.pathsep)
@@ -98,19 +98,20 @@ def users_python() -> Path:
 
 
 def of_python(overlay: ModuleType, python: Path, arguments: Sequence[str]) -> Any:
-    """Return the overlay's Report of what ``python`` has installed.
+    """Return the overlay's Report about the installation of ``python``.
 
     Raises:
-        UsageError: ``python`` is not a Python, is too old to run the doctor, or its doctor gives no report.
+        UsageError: if ``python`` is not a Python, is too old to run the doctor, or its doctor returns no report.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "report.json")
         try:
-            call([python, _START, OVERLAY, output, *arguments], echo=False, quiet=True, timeout=_SECONDS)
+            call([python, _START, OVERLAY, output, *arguments], echo=False, quiet=True, timeout=_TIMEOUT_SECONDS)
             data = json.loads(output.read_text(encoding="utf-8"))
             if data["schema"] != overlay.SCHEMA:
                 raise UsageError(
-                    f"the nvdiffrast of {python} has a doctor of another version", hint=f"{python} -m nvdiffrast.doctor"
+                    f"the doctor in the nvdiffrast of {python} has another version",
+                    hint=f"{python} -m nvdiffrast.doctor",
                 )
             lines = tuple(overlay.Line(**{**line, "details": tuple(line["details"])}) for line in data["lines"])
             advice = {
@@ -118,28 +119,28 @@ def of_python(overlay: ModuleType, python: Path, arguments: Sequence[str]) -> An
             }
             return overlay.Report(lines, overlay.Advice(**advice), data["facts"])
         except (CommandError, OSError, ValueError, KeyError, TypeError) as error:
-            said = (error.output if isinstance(error, CommandError) else "") or str(error)
-            last = (said.strip().splitlines() or [""])[-1]
+            output_text = (error.output if isinstance(error, CommandError) else "") or str(error)
+            last = (output_text.strip().splitlines() or [""])[-1]
             raise UsageError(
                 f"{python} cannot run the doctor: {last}",
                 hint="name a CPython of 3.9 or newer: nox -s doctor -- --python PATH",
             ) from error
 
 
-def _passed_on(options: argparse.Namespace) -> list[str]:
-    """Return the options that the doctor of the examined Python gets."""
+def _forwarded_options(options: argparse.Namespace) -> list[str]:
+    """Return the options that are passed to the doctor of the examined Python."""
     flags = {"--fix": options.fix, "--no-gpu": options.no_gpu, "--share": options.share}
-    told = [flag for flag, given in flags.items() if given]
-    return [*told, "--index-url", options.index_url] if options.index_url else told
+    chosen = [flag for flag, given in flags.items() if given]
+    return [*chosen, "--index-url", options.index_url] if options.index_url else chosen
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("nox -s doctor --", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--python", type=Path, help="the Python to examine (default: the first on PATH)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
-    parser.add_argument("--share", action="store_true", help="leave out folders, user, host and the index's address")
-    parser.add_argument("--fix", action="store_true", help="remove what interrupted compilations left")
-    parser.add_argument("--no-gpu", action="store_true", help="do not draw with the GPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--share", action="store_true", help="omit folders, user, host and the URL of the index")
+    parser.add_argument("--fix", action="store_true", help="remove files of interrupted compilations")
+    parser.add_argument("--no-gpu", action="store_true", help="do not render with the GPU")
     parser.add_argument("--index-url", metavar="URL", help="the root of an index (default: NVDIFFRAST_INDEX_URL)")
     return parser.parse_args()
 

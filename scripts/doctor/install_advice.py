@@ -1,4 +1,4 @@
-"""How a wheel of this repository gets into the Python that the doctor examined: from dist/, else by building it."""
+"""Advice on how to install a wheel of this repository into the examined Python: from dist/, else by building one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from scripts.toolchain import providers
 from scripts.wheel.build_info import BuildInfo
 
 DIST = ROOT / "dist"
-# Of build_info.json, in bytes.
-_LARGEST = 1 << 20
+# The largest accepted build_info.json, in bytes.
+_SIZE_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Built:
-    """A wheel in dist/: its path, its cell, and what its build_info.json says."""
+    """A wheel in dist/: its path, its cell, and its build_info.json."""
 
     path: Path
     cell: Cell
@@ -34,20 +34,20 @@ class Built:
 
     @property
     def text(self) -> str:
-        """Return a line that names the wheel and what it serves."""
-        few = f", for compute capability {', '.join(self.info.architectures.sass)} alone" if self.info.partial else ""
+        """Return a line that names the wheel and, if it is partial, its architectures."""
+        few = f", only for compute capability {', '.join(self.info.architectures.sass)}" if self.info.partial else ""
         return f"{shown(self.path)} is built{few}"
 
 
 def shown(path: Path) -> str:
-    """Return a path as a command in the repository's folder names it."""
+    """Return a path relative to the repository, or the whole path if it lies elsewhere."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def in_dist(planned: Matrix, machine: Mapping[str, Any]) -> list[Built]:
-    """Return the wheels in dist/ for that Python and platform, the best first; what cannot be read is left out.
+    """Return the wheels in dist/ for that Python and platform, the best first; unreadable files are skipped.
 
-    ``machine`` is _doctor_install.Machine as a mapping. A wheel for the torch that is there is better than others.
+    ``machine`` is _doctor_install.Machine as a mapping. A wheel for the installed torch is better than others.
     """
     cells = {cell.wheel: cell for cell in planned.cells if _is_for(cell, machine)}
     found = []
@@ -61,7 +61,7 @@ def in_dist(planned: Matrix, machine: Mapping[str, Any]) -> list[Built]:
 def _info(wheel: Path) -> BuildInfo | None:
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(BUILD_INFO) as member:
-            return BuildInfo.parse(member.read(_LARGEST))
+            return BuildInfo.parse(member.read(_SIZE_LIMIT))
     except (OSError, zipfile.BadZipFile, KeyError, AuditError):
         return None
 
@@ -71,8 +71,8 @@ def advice(
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return a note and the commands of pip and uv: for the best wheel in dist/, else for one that can be built here.
 
-    ``built`` is what :func:`in_dist` found, ``chosen`` the cell that a plain `nox -s build` takes. Without a cell for
-    the machine there are no commands.
+    ``built`` is the result of :func:`in_dist`, ``chosen`` the cell that a plain `nox -s build` builds. Without a cell
+    for the machine there are no commands.
     """
     if built:
         cell, wheel, first = built[0].cell, shown(built[0].path), tuple[str, ...]()
@@ -93,20 +93,20 @@ def advice(
 
 
 def _commands(overlay: ModuleType, install: str, cell: Cell, wheel: str, machine: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the commands that install ``wheel`` and, where it is not there, its torch from where that is published."""
+    """Return the commands that install ``wheel`` and, if it is missing, its torch from the index that publishes it."""
     if _has_torch(cell, machine):
         return (f"{install} {wheel}",)
     same = machine["torch"] == cell.torch.line
     command = overlay.install.replacing(install) if same else install
     torch = str(overlay.install.torch_from(command, cell.torch.origin, cell.torch.line, cell.toolkit.tag))
-    # Where both come from one index, one command installs them.
+    # If both come from the same index, one command installs them.
     return (f"{torch} {wheel}",) if cell.torch.origin == "pypi" and not same else (torch, f"{install} {wheel}")
 
 
 def _buildable(planned: Matrix, machine: Mapping[str, Any], chosen: Cell | None) -> Cell | None:
-    """Return the best cell for the machine whose source and toolkit are available, None if there is no such cell.
+    """Return the best cell for the machine whose source and toolkit are available, or None if no cell matches.
 
-    It is a cell for the torch that is there, else ``chosen``, else one of the default toolkit.
+    It is a cell for the installed torch, else ``chosen``, else a cell of the default toolkit.
     """
     if chosen is not None and _is_for(chosen, machine) and (not machine["torch"] or _has_torch(chosen, machine)):
         return chosen
@@ -126,7 +126,7 @@ def _is_for(cell: Cell, machine: Mapping[str, Any]) -> bool:
 
 
 def _has_torch(cell: Cell, machine: Mapping[str, Any]) -> bool:
-    """Whether the torch that is there is of the cell's line and of its CUDA."""
+    """Return whether the installed torch has the cell's version and CUDA."""
     return (cell.torch.line, cell.toolkit.cuda) == (machine["torch"], machine["cuda"])
 
 

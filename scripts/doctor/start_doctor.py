@@ -1,6 +1,6 @@
-"""Runs the doctor in any Python 3.9 or newer: its own nvdiffrast's, else the one of the overlay.
+"""Run the doctor in any Python 3.9 or newer: that of its installed nvdiffrast, else that of the overlay.
 
-Arguments: the overlay's folder, the file for the JSON, then the doctor's own.
+Arguments: the overlay's folder, the file for the JSON report, then the doctor's own arguments.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 
 
 def _use_overlay(folder: str) -> None:
-    """A package of that folder's modules alone, in which nothing is installed."""
+    """Define the package nvdiffrast with only the modules of that folder."""
     package = types.ModuleType("nvdiffrast")
     package.__path__ = [folder]
     sys.modules["nvdiffrast"] = package
 
 
 def main() -> int:
-    """Write the report; its own exit code says whether there is one."""
+    """Write the report, and return 0 if the doctor made one, else 2."""
     folder, output, *arguments = sys.argv[1:]
-    # What lies beside this file is not what is installed.
+    # Modules beside this file must not be imported in place of installed ones.
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != here]
     if importlib.util.find_spec("nvdiffrast") is None or importlib.util.find_spec("nvdiffrast.doctor") is None:

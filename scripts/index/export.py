@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from scripts.errors import CatalogError
 from scripts.index import catalog as catalogs
 from scripts.index.catalog import CATALOG, Catalog, File
+from scripts.support.files import replace_atomic, write_atomic
 
 _CHUNK = 1 << 20
 
@@ -77,7 +76,7 @@ def _wheel(entry: File, generation: Path, folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
-    with source.open("rb") as file, _whole(target) as copy:
+    with source.open("rb") as file, replace_atomic(target) as temporary, temporary.open("wb") as copy:
         digest = hashlib.sha256()
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
@@ -98,19 +97,4 @@ def _records(entry: File, generation: Path, folder: Path) -> None:
 def _put(path: Path, content: bytes) -> None:
     """Write a file, unless it has these bytes already."""
     if not path.is_file() or path.is_symlink() or path.read_bytes() != content:
-        with _whole(path) as file:
-            file.write(content)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to fill that becomes ``path`` when the block ends, and vanishes if it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Always the same name: what a killed run left is overwritten by the next.
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        with beside.open("wb") as file:
-            yield file
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        write_atomic(path, content)

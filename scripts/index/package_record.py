@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scripts.errors import AuditError
 from scripts.index.ledger import now
-from scripts.support.files import file_sha256
+from scripts.support.files import file_sha256, write_atomic
 
 SCHEMA = 1
 BUILDS = 2
@@ -50,11 +50,7 @@ def path(sha256: str, folder: Path) -> Path:
 
 def save(record: PackageRecord, folder: Path) -> Path:
     """Write the record below ``folder`` atomically, over an earlier one; return its path."""
-    target = path(record.sha256, folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f"{target.name}.new")
-    beside.write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return beside.replace(target)
+    return write_atomic(path(record.sha256, folder), json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
 
 
 def load(sha256: str, name: str, size: int, folder: Path) -> PackageRecord:

@@ -21,6 +21,7 @@ from scripts.audit.checks import BUILD_INFO
 from scripts.errors import CatalogError, PipelineError, PublishError
 from scripts.index.catalog import Entry, File, PureWheel
 from scripts.index.package_record import PackageRecord
+from scripts.model import cuda_tag, version_line
 from scripts.support.files import file_sha256
 from scripts.wheel import wheel_file
 from scripts.wheel.audit_record import Record
@@ -173,14 +174,14 @@ def _disagreements(wheel: Wheel, info: BuildInfo) -> Iterator[str]:
         yield f"the dist-info folder is named {wheel.dist_info}"
     if wheel.stated_tags != wheel.tags:
         yield f"WHEEL states {', '.join(sorted(map(str, wheel.stated_tags))) or 'no tag'}, not the file name's tags"
-    expected = f"{info.release}+{_tag(info.cuda)}.torch{_line(info.torch)}"
+    expected = f"{info.release}+{cuda_tag(info.cuda)}.torch{version_line(info.torch)}"
     if str(wheel.version) != expected:
         yield f"build_info.json gives version {expected}, the file name {wheel.version}"
     if info.python not in {tag.interpreter for tag in parse_tag("-".join(wheel.path.stem.split("-")[-3:]))}:
         yield f"build_info.json says {info.python}"
     required = [str(one) for one in metadata.requires_dist or [] if one.name.lower() == "torch"]
-    if required != [f"torch=={_line(info.torch)}.*"]:
-        yield f"METADATA requires {', '.join(required) or 'no torch'}, not torch=={_line(info.torch)}.*"
+    if required != [f"torch=={version_line(info.torch)}.*"]:
+        yield f"METADATA requires {', '.join(required) or 'no torch'}, not torch=={version_line(info.torch)}.*"
     yield from wheel_file.record_problems(wheel)
     yield from markup(wheel)
 
@@ -205,18 +206,10 @@ def _entry(wheel: Wheel, info: BuildInfo, record: Record, metadata: bytes, uploa
         cell=record.cell,
         release=info.release,
         python=f"3.{info.python.removeprefix('cp3')}",
-        cuda=_tag(info.cuda),
-        torch=_line(info.torch),
+        cuda=cuda_tag(info.cuda),
+        torch=version_line(info.torch),
         platform=info.cell.rpartition("-")[2],
         sass=tuple(info.architectures.sass),
         ptx=tuple(info.architectures.ptx),
         partial=record.partial,
     )
-
-
-def _tag(cuda: str) -> str:
-    return "cu" + cuda.replace(".", "")
-
-
-def _line(torch: str) -> str:
-    return ".".join(torch.partition("+")[0].split(".")[:2])

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from scripts import console
 from scripts.errors import PipelineError, ToolchainError, UsageError
 from scripts.locks import lockfile, redist
 from scripts.matrix import torch_builds
-from scripts.model import ROOT
+from scripts.model import ROOT, cuda_tag, cuda_version
 from scripts.support.command_line import run_main
 from scripts.support.process import call
 
-_TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu(?P<major>\d\d)(?P<minor>\d))(?P<windows>-win_amd64)?")
+_TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu\d\d\d)(?P<windows>-win_amd64)?")
 # From CUDA 13 on the compiler is on the package index.
-_CUDA_NAME = re.compile(r"cu(?P<major>1[3-9])(?P<minor>\d)")
+_CUDA_NAME = re.compile(r"cu1[3-9]\d")
 _WINDOWS = "-win_amd64"
 
 
@@ -65,25 +65,20 @@ def known_locks(root: Path = ROOT) -> dict[str, Lock]:
     """Every lock that is listed or there, by name: ``pipeline``, ``cu130``, ``2.14.1-cu130``, ``cu124-redist``."""
     folder = root / "requirements"
     table = _table(root)
-    toolkits = dict.fromkeys([*table["toolkits"]["cuda"], *_made(folder / "toolkits", _CUDA_NAME, _cuda)])
-    torches = dict.fromkeys([*table["torch"], *_made(folder / "torch", _TORCH_NAME, lambda match: match[0])])
+    toolkits = dict.fromkeys([*table["toolkits"]["cuda"], *map(cuda_version, _made(folder / "toolkits", _CUDA_NAME))])
+    torches = dict.fromkeys([*table["torch"], *_made(folder / "torch", _TORCH_NAME)])
     locks: list[Lock] = [_plain_lock(folder, name, table["plain"]["python"]) for name in table["plain"]["names"]]
     locks += [_toolkit_lock(folder, cuda, table["toolkits"]["components"]) for cuda in toolkits]
     locks += [torch_lock(folder, name, _torch_options(name, table["torch"])) for name in torches]
     for cuda in redist.pinned_manifests(folder / "toolkits" / "manifests.json").versions():
-        name = f"cu{cuda.rpartition('.')[0].replace('.', '')}-redist"
+        name = f"{cuda_tag(cuda)}-redist"
         locks.append(ArchivesLock(name, folder / "toolkits" / f"{name}.json", cuda))
     return {lock.name: lock for lock in locks}
 
 
-def _made(folder: Path, pattern: re.Pattern[str], spell: Callable[[re.Match[str]], str]) -> list[str]:
-    """The locks that are in ``folder``: what was made without being listed is held to its inputs as well."""
-    matches = (pattern.fullmatch(path.stem) for path in sorted(folder.glob("*.txt")))
-    return [spell(match) for match in matches if match]
-
-
-def _cuda(match: re.Match[str]) -> str:
-    return f"{match['major']}.{match['minor']}"
+def _made(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    """Return the names of the locks in ``folder``; a lock that locks.toml does not list is checked as well."""
+    return [path.stem for path in sorted(folder.glob("*.txt")) if pattern.fullmatch(path.stem)]
 
 
 def _torch_options(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -92,7 +87,7 @@ def _torch_options(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mappin
     match = _TORCH_NAME.fullmatch(name)
     if match is None or linux in listed:
         return listed.get(linux, {})
-    builds, cuda = torch_builds.load(), _cuda(match)
+    builds, cuda = torch_builds.load(), cuda_version(match["tag"])
     pythons = builds.pythons(cuda, match["version"], "linux_x86_64")
     origins = {builds.origin(cuda, match["version"], "linux_x86_64", python) for python in pythons}
     return {"origin": "pypi" if "pypi" in origins else "pytorch", "python": pythons[0]} if pythons else {}
@@ -107,7 +102,7 @@ def _plain_lock(folder: Path, name: str, python: str) -> RequirementsLock:
 
 
 def _toolkit_lock(folder: Path, cuda: str, components: Sequence[str]) -> RequirementsLock:
-    name = "cu" + cuda.replace(".", "")
+    name = cuda_tag(cuda)
     lines = tuple(f"{component}=={cuda}.*" for component in components)
     return RequirementsLock(name, folder / "toolkits" / f"{name}.txt", lines=lines, cuda=cuda, parts=tuple(components))
 
@@ -120,21 +115,22 @@ def torch_lock(folder: Path, name: str, options: Mapping[str, Any]) -> Requireme
     # The package index has only a CPU build for Windows.
     pytorch = options.get("origin", "pypi") == "pytorch" or match["windows"] is not None
     requirement = f"torch=={match['version']}" + (f"+{match['tag']}" if pytorch else "")
-    major = match["major"]
+    cuda = cuda_version(match["tag"])
     return RequirementsLock(
         name,
         folder / "torch" / f"{name}.txt",
         inputs=(folder / "build.in",),
         lines=(requirement, *options.get("constraints", ())),
         python=options.get("python", "3.10"),
-        cuda=f"{major}.{match['minor']}",
-        parts=() if pytorch else (_runtime_package(int(major)),),
+        cuda=cuda,
+        parts=() if pytorch else (_runtime_package(cuda),),
         channel=torch_builds.PYTORCH_CHANNEL + match["tag"] if pytorch else None,
     )
 
 
-def _runtime_package(major: int) -> str:
-    """The package of the CUDA runtime; NVIDIA dropped the suffix with CUDA 13."""
+def _runtime_package(cuda: str) -> str:
+    """Return the name of the CUDA runtime's package; since CUDA 13 it has no suffix."""
+    major = int(cuda.partition(".")[0])
     return "nvidia-cuda-runtime" if major >= 13 else f"nvidia-cuda-runtime-cu{major}"
 
 
@@ -155,7 +151,7 @@ def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
         elif _TORCH_NAME.fullmatch(name):
             chosen.append(torch_lock(folder, name, _torch_options(name, table["torch"])))
         elif match := _CUDA_NAME.fullmatch(name):
-            chosen.append(_toolkit_lock(folder, _cuda(match), table["toolkits"]["components"]))
+            chosen.append(_toolkit_lock(folder, cuda_version(match[0]), table["toolkits"]["components"]))
         else:
             raise UsageError(f"no lock is called {name}", hint=f"choose from: {', '.join(sorted(locks))}")
     return chosen or list(locks.values())

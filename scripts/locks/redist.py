@@ -17,7 +17,7 @@ from scripts.errors import PipelineError, ToolchainError
 from scripts.model import ROOT
 from scripts.support import archives
 from scripts.support.download import fetch
-from scripts.support.files import cache_root
+from scripts.support.files import cache_root, write_atomic
 from scripts.support.host import redist_platform
 
 MANIFESTS = ROOT / "requirements" / "toolkits" / "manifests.json"
@@ -166,9 +166,7 @@ def make_lock(cuda: str, output: Path) -> None:
         "components": components,
     }
     lock = _validated(RedistLock, json.dumps(held).encode(), url)
-    beside = output.with_name(f".{output.name}.new")
-    beside.write_text(json.dumps(asdict(lock), indent=2) + "\n", encoding="utf-8")
-    beside.replace(output)
+    write_atomic(output, json.dumps(asdict(lock), indent=2) + "\n")
 
 
 def _component(manifest: Mapping[str, Any], name: str, platforms: tuple[str, ...], keep: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from scripts.matrix import matrix, torch_builds, yaml_document
 from scripts.matrix.schema import RawMatrix, parse
 from scripts.matrix.torch_builds import TorchTable
 from scripts.matrix.yaml_document import Document
-from scripts.model import Cell
+from scripts.model import Cell, cuda_tag
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def additions(raw: RawMatrix, builds: TorchTable) -> tuple[Addition, ...]:
 
 
 def _known(builds: TorchTable, cuda: str) -> Iterable[str]:
-    channel = builds.channels.get("cu" + cuda.replace(".", ""))
+    channel = builds.channels.get(cuda_tag(cuda))
     return {*(channel.builds if channel else ()), *builds.pypi}
 
 
@@ -131,7 +131,7 @@ def report(before: TorchTable, after: TorchTable, adopted: Adopted | None) -> st
         parts += [f"- CUDA {one.cuda}: torch {one.torch}" for one in adopted.additions]
         parts += ["", f"{len(adopted.cells)} cells:", "", *(f"- `{cell.id}`" for cell in adopted.cells)]
         names = dict.fromkeys(
-            f"{cell.torch.version}-{cell.toolkit.tag}" + ("-win_amd64" if cell.platform.name == "win_amd64" else "")
+            f"{cell.torch.version}-{cell.toolkit.tag}" + ("-win_amd64" if cell.platform.is_windows else "")
             for cell in adopted.cells
         )
         parts += ["", "Lock their torch before they are built:", "", f"    nox -s lock -- {' '.join(names)}"]

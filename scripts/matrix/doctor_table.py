@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from packaging.version import Version
 
 from scripts.matrix.torch_builds import TorchTable
-from scripts.model import ROOT
+from scripts.model import ROOT, cuda_tag, version_line
 
 PATH = ROOT / "patches" / "common" / "overlay" / "nvdiffrast" / "torch_builds.json"
 Row = tuple[str, str, str, str, tuple[str, ...]]
@@ -34,15 +34,11 @@ def text(table: TorchTable) -> str:
 def _plain(table: TorchTable) -> Iterator[Row]:
     for version in sorted(table.pypi, key=Version):
         build = table.pypi[version]
-        yield "linux_x86_64", "cu" + "".join(build.cuda.split(".")[:2]), _line(version), "pypi", build.pythons
+        yield "linux_x86_64", cuda_tag(build.cuda), version_line(version), "pypi", build.pythons
 
 
 def _channels(table: TorchTable) -> Iterator[Row]:
     for tag, channel in table.channels.items():
         for version in sorted(channel.builds, key=Version):
             for platform, pythons in channel.builds[version].items():
-                yield platform, tag, _line(version), "pytorch", pythons
-
-
-def _line(version: str) -> str:
-    return ".".join(version.split(".")[:2])
+                yield platform, tag, version_line(version), "pytorch", pythons

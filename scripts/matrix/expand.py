@@ -22,6 +22,8 @@ from scripts.model import (
     Release,
     Toolkit,
     TorchBuild,
+    cuda_tag,
+    version_line,
 )
 
 
@@ -49,25 +51,28 @@ def _candidates(raw: RawMatrix, builds: TorchTable) -> Iterator[_Candidate]:
             continue
         made_release, made_toolkit = to_release(version, release), to_toolkit(cuda, toolkit)
         for torch, where in toolkit.torch.items():
-            line = ".".join(torch.split(".")[:2])
             names = [name for name in where.platforms or platforms if name in platforms]
             for python, name in itertools.product(where.python or raw.python, names):
                 origin = builds.origin(cuda, torch, name, python)
-                build = TorchBuild(line, torch, origin or "pytorch")
+                build = TorchBuild(version_line(torch), torch, origin or "pytorch")
                 cell = Cell(made_release, python, made_toolkit, build, platforms[name], raw.cuda_runtime)
                 yield _Candidate(cell, exists=origin is not None)
 
 
 def to_release(version: str, raw: RawRelease) -> Release:
+    """Return the release; the rules have checked that it has a pin."""
     if raw.registry:
         pin = raw.registry
-        return Release(version, raw.series, RegistryPin(pin.package, pin.version, pin.filename, pin.sha256))
+        source = RegistryPin(pin.package, pin.version, pin.filename, pin.sha256)
+        return Release(version, raw.series, source, has_gl=raw.opengl)
     assert raw.git is not None
-    return Release(version, raw.series, GitPin(raw.git.url, raw.git.tag, raw.git.commit, raw.git.tree))
+    commit = GitPin(raw.git.url, raw.git.tag, raw.git.commit, raw.git.tree)
+    return Release(version, raw.series, commit, has_gl=raw.opengl)
 
 
 def to_toolkit(cuda: str, raw: RawToolkit) -> Toolkit:
-    tag = "cu" + cuda.replace(".", "")
+    """Return the toolkit, with the lock file of each of its providers."""
+    tag = cuda_tag(cuda)
     locks: dict[ProviderKind, str | None] = {
         "pypi": f"requirements/toolkits/{tag}.txt",
         "redist": f"requirements/toolkits/{tag}-redist.json",

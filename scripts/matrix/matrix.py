@@ -19,8 +19,9 @@ from scripts.errors import UsageError
 from scripts.matrix import doctor_table, rules, torch_builds, yaml_document
 from scripts.matrix.expand import Exclusion, expand, to_release, to_toolkit
 from scripts.matrix.schema import json_schema, parse
-from scripts.model import ROOT, Cell, Release, Toolkit
+from scripts.model import ROOT, Cell, Release, Toolkit, cuda_tag
 from scripts.support.command_line import run_main
+from scripts.support.files import write_atomic
 
 PATH = ROOT / "build_matrix.yaml"
 SCHEMA = ROOT / "build_matrix.schema.json"
@@ -110,7 +111,7 @@ def load(path: Path = PATH, table: Path = torch_builds.PATH) -> Matrix:
         toolkits=tuple(to_toolkit(cuda, toolkit) for cuda, toolkit in raw.toolkits.items()),
         cells=cells,
         exclusions=exclusions,
-        default_toolkit=f"cu{raw.default_toolkit.replace('.', '')}",
+        default_toolkit=cuda_tag(raw.default_toolkit),
         table_date=builds.date,
     )
 
@@ -121,10 +122,8 @@ def golden(matrix: Matrix) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    beside.replace(path)
+    """Write a generated file completely or not at all, and report it."""
+    write_atomic(path, text)
     log(f"wrote {path.name}")
 
 

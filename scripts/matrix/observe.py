@@ -28,6 +28,7 @@ from scripts.matrix import additions, matrix, torch_builds, yaml_document
 from scripts.matrix.expand import to_toolkit
 from scripts.matrix.schema import parse
 from scripts.matrix.torch_builds import Channel, Plain, TorchTable
+from scripts.model import version_line
 from scripts.support import simple_api
 from scripts.support.command_line import run_main
 from scripts.support.simple_api import File, IndexUnreachable
@@ -117,7 +118,7 @@ def cuda_of(metadata: str) -> str | None:
             pins["runtime" if _RUNTIME.match(requirement.name) else requirement.name] = exact[0].removesuffix(".*")
     if "cuda-toolkit" in pins:
         return pins["cuda-toolkit"]
-    return ".".join(pins["runtime"].split(".")[:2]) if "runtime" in pins else None
+    return version_line(pins["runtime"]) if "runtime" in pins else None
 
 
 @dataclass(frozen=True)

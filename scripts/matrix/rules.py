@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from scripts.matrix.schema import RawBounds, RawMatrix, RawRelease, RawToolkit
 from scripts.matrix.yaml_document import Document, Trail
-from scripts.model import ROOT
+from scripts.model import ROOT, version_line
 
 # Compute capability -> the first CUDA whose nvcc makes SASS for it, and the last (None: still does). From the release
 # notes of CUDA 11.8 (8.9, 9.0), 12.8 (Blackwell), 12.9 (10.3, 12.1), 13.0 (drops Maxwell to Volta; 10.1 is now 11.0).
@@ -109,7 +109,7 @@ def _bounds(document: Document, trail: Trail, bounds: RawBounds) -> None:
 def _torch_lines(document: Document, trail: Trail, raw: RawMatrix, toolkit: RawToolkit, complete: bool) -> None:
     lines: dict[str, str] = {}
     for version, torch in toolkit.torch.items():
-        line = ".".join(version.split(".")[:2])
+        line = version_line(version)
         if line in lines:
             text = f"a second torch {line} beside {lines[line]}; cells are named by the line: keep one"
             document.report((*trail, version), text, key=True)

@@ -74,6 +74,7 @@ class RawRelease(_Raw):
     """One upstream version; exactly one of ``registry`` and ``git`` pins its content."""
 
     series: Cuda = Field(description="The folder of patches/ that applies.")
+    opengl: bool = Field(default=False, description="Whether the release contains the OpenGL plugin.")
     registry: RawRegistry | None = None
     git: RawGit | None = None
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scripts.errors import MatrixError
 from scripts.matrix import yaml_document
-from scripts.model import ROOT
+from scripts.model import ROOT, cuda_tag, version_line
 
 PATH = ROOT / "torch_builds.yaml"
 PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
@@ -105,7 +105,7 @@ class TorchTable:
         ``platform`` is a name as in cell ids, ``python`` a line ("3.12").
         """
         plain = self.pypi.get(torch)
-        if platform == "linux_x86_64" and plain and _line(plain.cuda) == cuda and python in plain.pythons:
+        if platform == "linux_x86_64" and plain and version_line(plain.cuda) == cuda and python in plain.pythons:
             return "pypi"
         return "pytorch" if python in self._channel(cuda, torch).get(platform, ()) else None
 
@@ -113,17 +113,13 @@ class TorchTable:
         """The CPython lines that this torch exists for, in order."""
         plain = self.pypi.get(torch)
         found = set(self._channel(cuda, torch).get(platform, ()))
-        if platform == "linux_x86_64" and plain and _line(plain.cuda) == cuda:
+        if platform == "linux_x86_64" and plain and version_line(plain.cuda) == cuda:
             found |= set(plain.pythons)
         return tuple(sorted(found, key=Version))
 
     def _channel(self, cuda: str, torch: str) -> Pythons:
-        channel = self.channels.get("cu" + cuda.replace(".", ""))
+        channel = self.channels.get(cuda_tag(cuda))
         return channel.builds.get(torch, {}) if channel else {}
-
-
-def _line(cuda: str) -> str:
-    return ".".join(cuda.split(".")[:2])
 
 
 def load(path: Path = PATH) -> TorchTable:

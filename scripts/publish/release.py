@@ -1,4 +1,4 @@
-"""Publish audited wheels in one command: stage, prove, promote. Each step can be run alone; a rerun goes on."""
+"""Publish audited wheels in one command: stage, prove, promote. Run it again to continue after an interruption."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from pathlib import Path
 
 from scripts import console
 from scripts.index.export import export
-from scripts.publish import prove, publish
-from scripts.publish.publish import STORE
+from scripts.publish import promotion, prove, staging
+from scripts.publish.generations import DEFAULT_STORE
 from scripts.support.command_line import run_main
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s release --", description=__doc__)
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
-    parser.add_argument("--store", type=Path, default=STORE, metavar="DIR", help="the store's folder (default: index)")
-    parser.add_argument("--records", type=Path, metavar="DIR", help="records/ lies below DIR, not beside the wheel")
-    parser.add_argument("--by", metavar="NAME", help="who does it (default: git's user.name)")
-    parser.add_argument("--real", action="store_true", help="prove beside the real, locked torch as well")
-    parser.add_argument("--waive-gpu", metavar="REASON", help="answer for wheels that no GPU has run")
+    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="the store (default: index)")
+    parser.add_argument("--records", type=Path, metavar="DIR", help="read records/ below DIR, not the wheel's folder")
+    parser.add_argument("--by", metavar="NAME", help="the person to log (default: git's user.name)")
+    parser.add_argument("--real", action="store_true", help="also prove beside the real, locked torch")
+    parser.add_argument("--waive-gpu", metavar="REASON", help="accept wheels that no GPU has run")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="then write the index there, as plain files")
     return parser.parse_args()
 
 
 def main() -> int:
-    """``nox -s release -- WHEEL...``."""
+    """Stage, prove and promote the wheels that the command line names."""
     parsed = _parse()
     with console.step("stage"):
-        publish.stage(parsed.store, parsed.wheels, parsed.records, by=parsed.by)
+        staging.stage(parsed.store, parsed.wheels, parsed.records, by=parsed.by)
     with console.step("prove"):
         prove.prove(parsed.store, real=parsed.real, by=parsed.by)
     with console.step("promote"):
-        done = publish.promote(parsed.store, waive_gpu=parsed.waive_gpu, by=parsed.by, records=parsed.records)
+        done = promotion.promote(parsed.store, waive_gpu=parsed.waive_gpu, by=parsed.by, records=parsed.records)
     if parsed.export:
         export(parsed.store / "current", parsed.export)
         console.mark("passed", f"exported to {parsed.export.absolute()}")

@@ -1,10 +1,10 @@
 """Serve on loopback: a static generation with content negotiation, or (``nox -s serve``) an index that takes uploads.
 
-The upload-capable index is pypiserver with generated credentials. Its folder holds:
+The index that takes uploads is pypiserver with generated credentials. Its folder contains:
 
-    packages/    what was uploaded; a file appears whole, and never changes or goes away again
-    htpasswd     who may upload; more lines can be added with any htpasswd tool (its -m, apr1)
-    password     the generated password of user "publisher", readable by its owner alone
+    packages/    the uploaded files; a file appears complete, and is never changed or deleted
+    htpasswd     the users that may upload; add more with any htpasswd tool (its -m, apr1)
+    password     the generated password of user "publisher", readable only by its owner
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from scripts.errors import PublishError
 from scripts.model import ROOT
 from scripts.support.command_line import run_main
 
-# pypiserver brings an import hook of an old kind, without find_spec, which trips whoever walks the hooks (pytest does).
+# pypiserver installs an import hook without find_spec; code that calls find_spec of all hooks, such as pytest, fails.
 sys.meta_path[:] = [hook for hook in sys.meta_path if hasattr(hook, "find_spec")]
 
 LOOPBACK = "127.0.0.1"
@@ -49,14 +49,14 @@ _PORT = 8417
 
 
 def prefers_json(accept: str) -> bool:
-    """Whether an Accept header asks for the JSON form of the simple API (PEP 691) before any HTML."""
+    """Return whether an Accept header prefers the JSON form of the simple API (PEP 691) to HTML."""
     weights = dict(_weight(part) for part in accept.split(",") if part.strip())
     html = max(weights.get(kind, 0.0) for kind in (SIMPLE_HTML, "text/html"))
     return weights.get(SIMPLE_JSON, 0.0) > html
 
 
 def _weight(part: str) -> tuple[str, float]:
-    """One media range and its quality: "text/html;q=0.2" is ("text/html", 0.2)."""
+    """Return a media range and its quality: ("text/html", 0.2) for "text/html;q=0.2"."""
     message = email.message.Message()
     message["Content-Type"] = part.strip()
     try:
@@ -66,12 +66,12 @@ def _weight(part: str) -> tuple[str, float]:
 
 
 class _Static(SimpleHTTPRequestHandler):
-    """Files below a folder; of a folder, index.json or index.html by the Accept header."""
+    """Serves the files below a folder; for a directory its index.json or index.html, by the Accept header."""
 
     protocol_version = "HTTP/1.1"
 
     def send_head(self) -> Any:
-        # A folder's address ends in "/"; without it the answer is a redirect, as for any form.
+        # A directory's URL without the closing "/" is redirected, in both forms.
         path = urlsplit(self.path).path
         wants_json = path.endswith("/") and prefers_json(self.headers.get("Accept", ""))
         if wants_json and Path(self.translate_path(path), "index.json").is_file():
@@ -85,7 +85,7 @@ class _Static(SimpleHTTPRequestHandler):
         return "text/html; charset=utf-8" if name.endswith(".html") else super().guess_type(path)
 
     def list_directory(self, path: str | os.PathLike[str]) -> None:
-        """A folder without an index is not there: what a generation holds is said by its indexes alone."""
+        """Respond with status 404: only directories with an index are part of a generation."""
         self.send_error(404)
 
     def end_headers(self) -> None:
@@ -93,12 +93,12 @@ class _Static(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def static(folder: Path) -> Iterator[str]:
-    """Serve a generation, or any folder of static files, on loopback; yields the base URL without a closing slash."""
+    """Serve a generation, or any folder of static files, on loopback; yield the base URL without a closing slash."""
     server = ThreadingHTTPServer((LOOPBACK, 0), partial(_Static, directory=str(folder.resolve())))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -112,7 +112,7 @@ def static(folder: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class UploadIndex:
-    """A running upload-capable index: where to upload to and install from, as whom, and where the password lies."""
+    """A running index that takes uploads: its URL, its user, and the file of the password."""
 
     url: str
     user: str
@@ -120,16 +120,16 @@ class UploadIndex:
 
     @property
     def simple(self) -> str:
-        """The simple repository that installers read."""
+        """Return the URL of the simple repository."""
         return f"{self.url}simple/"
 
     def password(self) -> str:
-        """The generated password."""
+        """Return the generated password."""
         return self.password_file.read_text(encoding="utf-8").strip()
 
 
-class _Kept(SimpleFileBackend):  # type: ignore[misc,unused-ignore]
-    """Files appear complete or not at all, are never replaced, and never removed."""
+class _AppendOnlyBackend(SimpleFileBackend):  # type: ignore[misc,unused-ignore]
+    """A backend in which files appear complete or not at all, and are never replaced or deleted."""
 
     def add_package(self, filename: str, stream: BinaryIO) -> None:
         root: Path = self.roots[0]
@@ -140,21 +140,21 @@ class _Kept(SimpleFileBackend):  # type: ignore[misc,unused-ignore]
             os.fsync(beside.fileno())
             Path(beside.name).chmod(0o644)
             try:
-                # A link, not a rename: of two uploads of one name at once, the second must not win.
+                # A hard link fails if the name exists: of two simultaneous uploads the second must not win.
                 (root / filename).hardlink_to(beside.name)
             except FileExistsError:
                 raise HTTPError(400, f"Package {filename!r} already exists!") from None
 
     def remove_package(self, pkg: object) -> None:
-        raise HTTPError(403, "nothing is ever deleted from this index; yank instead")
+        raise HTTPError(403, "this index never deletes files; yank the wheel instead")
 
 
 @contextmanager
 def uploads(folder: Path, *, port: int = 0) -> Iterator[UploadIndex]:
-    """Serve an index that takes uploads on loopback, from ``folder``; port 0 is any free one.
+    """Serve an index that takes uploads on loopback, from ``folder``; port 0 chooses a free port.
 
     Raises:
-        PublishError: the port is taken, or the folder cannot be used.
+        PublishError: if the port is taken, or the folder cannot be used.
     """
     packages = folder.absolute() / "packages"
     try:
@@ -170,7 +170,7 @@ def uploads(folder: Path, *, port: int = 0) -> Iterator[UploadIndex]:
     try:
         yield UploadIndex(f"http://{LOOPBACK}:{server.effective_port}/", USER, password_file)
     finally:
-        # Its sockets belong to its own thread, which ends when the last is closed.
+        # The sockets must be closed in the server's thread, which ends with the last one.
         server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
         thread.join()
         server.task_dispatcher.shutdown()
@@ -184,12 +184,12 @@ def _application(packages: Path, htpasswd: Path) -> Any:
         disable_fallback=True,
         hash_algo="sha256",
     )
-    config.backend.backend = _Kept(config)
+    config.backend.backend = _AppendOnlyBackend(config)
     return pypiserver.setup_routes_from_config(pypiserver.app_from_config(config), config)
 
 
 def _credentials(folder: Path) -> tuple[Path, Path]:
-    """The htpasswd file and the password's, made at the first start and kept from then on."""
+    """Return the paths of the htpasswd file and the password file; both are created at the first start."""
     htpasswd, password_file = folder / "htpasswd", folder / "password"
     if not (htpasswd.exists() and password_file.exists()):
         password = secrets.token_urlsafe(24)
@@ -202,15 +202,15 @@ def _credentials(folder: Path) -> tuple[Path, Path]:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, whole or not at all."""
-    # mkstemp's mode is 0600 from the start.
+    """Write a file that only its owner can read, complete or not at all."""
+    # The mode of the temporary file is 0600 from the start.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as beside:
         beside.write(content)
     Path(beside.name).replace(path)
 
 
-def _explain(index: UploadIndex) -> None:
-    """How to upload to it and install from it; the password itself is not shown."""
+def _print_usage(index: UploadIndex) -> None:
+    """Print how to upload to the index and install from it, without the password."""
     console.mark("passed", f"serving {index.simple} (Ctrl-C ends it)")
     print(f"  install:  pip install --index-url {index.simple} nvdiffrast")
     print(f"  upload:   export TWINE_REPOSITORY_URL={index.url} TWINE_USERNAME={index.user}")
@@ -218,19 +218,19 @@ def _explain(index: UploadIndex) -> None:
 
 
 def main() -> int:
-    """``nox -s serve -- [FOLDER]``: until interrupted."""
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(
         prog="nox -s serve --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "server", help="(build/server/)")
-    parser.add_argument("--port", type=int, default=_PORT, help=f"({_PORT}); 0 is any free one")
+    parser.add_argument("--port", type=int, default=_PORT, help=f"({_PORT}); 0 chooses a free port")
     parsed = parser.parse_args()
-    # A service is ended by SIGTERM; and a shell's background job would ignore Ctrl-C.
+    # Services are stopped with SIGTERM, and a shell's background job would ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         with uploads(parsed.folder, port=parsed.port) as index:
-            _explain(index)
+            _print_usage(index)
             threading.Event().wait()
     except KeyboardInterrupt:
         console.log("ended; the same command serves the same files and password again")

@@ -1,4 +1,4 @@
-"""Small wheels under the names of large ones, for proofs of what installers choose, and the pages that list them."""
+"""Small wheels that stand in for large ones when the choices of installers are tested, and the pages that list them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def wheel(
     folder: Path, name: str, version: str, *, requires: Sequence[str] = (), tag: str = "py3-none-any", body: str = ""
 ) -> Path:
-    """Write a wheel that holds one package whose ``__init__.py`` is ``body`` and its ``__version__``.
+    """Write a wheel with one package, whose ``__init__.py`` has its ``__version__`` and ``body``.
 
-    The same arguments give the same bytes. ``folder`` is made if it is not there.
+    The same arguments give the same bytes. ``folder`` is created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     info, pure = f"{name}-{version}.dist-info", str(tag == "py3-none-any").lower()
@@ -49,7 +49,7 @@ def _record(members: Mapping[str, str]) -> str:
 
 
 def list_wheels(folder: Path) -> None:
-    """Write a simple repository (PEP 503) for the wheels in ``folder``: a page for each project, in a folder of its."""
+    """Write a simple repository (PEP 503) for the wheels in ``folder``: one directory with a page per project."""
     for project in {canonicalize_name(path.name.partition("-")[0]) for path in folder.glob("*.whl")}:
         links = [_link(path) for path in sorted(folder.glob("*.whl")) if _is_of(path, project)]
         page = folder / project / "index.html"

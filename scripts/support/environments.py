@@ -103,7 +103,7 @@ def torch_lock(cell: Cell) -> Path:
 def torch_lock_name(cell: Cell) -> str:
     """Where the cell's torch lock belongs, relative to the repository."""
     # On the package index only the torch for Linux is of CUDA: Windows has a lock of its own.
-    windows = "-win_amd64" if cell.platform.name == "win_amd64" else ""
+    windows = "-win_amd64" if cell.platform.is_windows else ""
     return f"requirements/torch/{cell.torch.version}-{cell.toolkit.tag}{windows}.txt"
 
 

@@ -1,6 +1,6 @@
-"""Where what is fetched and made is kept between runs, by content; folders appear complete or not at all.
+"""The cache folder and its locks; hashes of files; files and folders that are written completely or not at all.
 
-python -m scripts.support.files prints the folder.
+`python -m scripts.support.files` prints the cache folder.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK = 1 << 20
-# The name of the lock in the cache's folder, which every stage shares that uses the cache.
+# The lock file in the cache folder. Every stage that uses the cache holds a shared lock on it.
 IN_USE = ".in-use"
-# On Windows, which knows no shared locks, each process locks one byte of this many.
+# Windows has no shared locks: each process locks one byte, and `clean` locks all of them.
 _BYTES = 1 << 20
 
 
 def cache_root() -> Path:
-    """The cache's folder: NVDIFFRAST_WHEELS_CACHE, else the system's place for caches; it need not exist yet."""
+    """Return the cache folder: NVDIFFRAST_WHEELS_CACHE, else the system's default; it may not exist yet."""
     named = os.environ.get("NVDIFFRAST_WHEELS_CACHE")
     if named:
         return Path(named).expanduser().absolute()
@@ -33,7 +33,7 @@ def cache_root() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -41,11 +41,34 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def write_atomic(path: Path, content: bytes | str) -> Path:
+    """Write a file completely or not at all, replace an existing one, and return ``path``; text is written as UTF-8."""
+    with replace_atomic(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@contextmanager
+def replace_atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``, which is created if needed.
+
+    The file written there is renamed to ``path`` when the block ends, and deleted if the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name is always the same, so that the next run overwrites a file that a killed run left.
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def complete_folder(final: Path) -> Iterator[Path]:
-    """An empty folder beside ``final`` to fill; it takes that name when the block ends, and vanishes if it raises.
+    """Yield an empty folder that is renamed to ``final`` when the block ends, and deleted if the block raises.
 
-    Whoever loses a race to the name drops what it made: names say what went in, so both made the same.
+    If another process creates ``final`` first, its folder is kept: names depend on the inputs, so both are equal.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
@@ -63,7 +86,7 @@ def complete_folder(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` during the block; another process that wants it waits."""
+    """Hold an exclusive lock on the file ``path`` during the block; wait for other processes that hold it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         if sys.platform == "win32":
@@ -80,7 +103,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextmanager
 def in_use(root: Path | None = None) -> Iterator[None]:
-    """Hold a shared lock on the cache during the block; wait while `nox -s clean` removes parts of it."""
+    """Hold a shared lock on the cache during the block; wait while `nox -s clean` deletes parts of it."""
     path = (root or cache_root()) / IN_USE
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -98,10 +121,10 @@ def in_use(root: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def sole_use(root: Path) -> Iterator[None]:
-    """Hold the cache at ``root``, which is there, alone during the block.
+    """Hold an exclusive lock on the existing cache folder ``root`` during the block.
 
     Raises:
-        BlockingIOError: another process uses it.
+        BlockingIOError: if another process uses the cache.
     """
     with (root / IN_USE).open("a+b") as file:
         if sys.platform == "win32":

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from scripts.errors import AuditError
-from scripts.support.files import file_sha256
+from scripts.support.files import file_sha256, write_atomic
 
 Outcome = Literal["passed", "failed", "untested"]
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "untested")
@@ -95,12 +95,12 @@ def make(wheel: Path, cell: str, checks: tuple[Check, ...], tools: Mapping[str, 
 
 def save(record: Record, directory: Path) -> Path:
     """Write the record below ``directory`` atomically; replace an earlier record of the same wheel."""
-    return _write(_record_path(record.sha256, directory), _text(record).encode())
+    return write_atomic(_record_path(record.sha256, directory), _text(record))
 
 
 def save_statement(sha256: str, kind: str, content: bytes, directory: Path) -> Path:
     """Write one of the STATEMENTS about the wheel with this SHA-256 below ``directory`` atomically."""
-    return _write(statement_path(sha256, kind, directory), content)
+    return write_atomic(statement_path(sha256, kind, directory), content)
 
 
 def statement_path(sha256: str, kind: str, directory: Path) -> Path:
@@ -173,13 +173,6 @@ def _text(record: Record) -> str:
     document = {**asdict(record), "outcome": record.outcome, "release": record.release}
     document["seal"] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    return beside.replace(path)
 
 
 def _record_path(sha256: str, directory: Path) -> Path:

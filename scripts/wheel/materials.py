@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.errors import BuildError
 from scripts.locks import lockfile, redist
 from scripts.model import ROOT, Cell, ProviderKind
 from scripts.source import patching
@@ -52,28 +51,24 @@ class Materials:
     provider: ProviderKind
     toolkit: tuple[Part, ...]
     runtime: str
-    compiler: Part
     torch: Part
     locks: Mapping[str, str]
 
 
 def collect(
-    cell: Cell, cuda: CudaHome, info: BuildInfo, *, engine: str, image: str | None, architectures: tuple[str, ...]
+    cell: Cell,
+    cuda: CudaHome,
+    series: patching.Series,
+    *,
+    engine: str,
+    image: str | None,
+    architectures: tuple[str, ...],
 ) -> Materials:
-    """Return the materials of the wheel with the build information ``info`` that was built with the toolkit ``cuda``.
+    """Return the materials of the wheel of ``cell``, built with the toolkit ``cuda`` and the patches of ``series``.
 
     Raises:
         ToolchainError: if the lock of torch is missing or malformed.
-        PatchError: if the series is malformed.
-        BuildError: if the wheel was built with another series.
     """
-    series = patching.read_series(cell.release.series)
-    if series.sha256 != info.series_sha256:
-        raise BuildError(
-            f"{cell.id}: patches/ contains another series ({series.sha256}) than the wheel was built with "
-            f"({info.series_sha256})",
-            hint="do not change patches/ during a build; build the wheel again",
-        )
     toolkit_lock = _toolkit_lock(cell, cuda.provider)
     torch_lock = environments.torch_lock(cell)
     locks = [ROOT / TOOLS_LOCK, torch_lock, *([toolkit_lock] if toolkit_lock else [])]
@@ -90,10 +85,14 @@ def collect(
         provider=cuda.provider,
         toolkit=_toolkit(cuda, toolkit_lock),
         runtime=_runtime_version(cell, cuda),
-        compiler=Part("cl" if cell.platform.is_windows else "g++", info.compiler.cxx),
         torch=_torch(cell, torch_lock),
         locks={_relative_name(path): file_sha256(path) for path in sorted(locks)},
     )
+
+
+def host_compiler(cell: Cell, info: BuildInfo) -> Part:
+    """Return the host compiler of the wheel that ``info`` describes; only the wheel knows the one in a container."""
+    return Part("cl" if cell.platform.is_windows else "g++", info.compiler.cxx)
 
 
 def _relative_name(path: Path) -> str:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.errors import VerifyError
 from scripts.model import RegistryPin
-from scripts.wheel.materials import Materials, Part
+from scripts.wheel.build_info import BuildInfo
+from scripts.wheel.materials import Materials, Part, host_compiler
 
 STATEMENT: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 PREDICATE: Literal["https://slsa.dev/provenance/v1"] = "https://slsa.dev/provenance/v1"
@@ -116,7 +117,9 @@ class Statement(BaseModel):
         return {digest: one.name for one in dependencies for digest in one.digest.values()}
 
 
-def make(name: str, sha256: str, bill: tuple[str, str], materials: Materials, *, recipe: str, epoch: int) -> bytes:
+def make(
+    name: str, sha256: str, bill: tuple[str, str], info: BuildInfo, materials: Materials, *, recipe: str, epoch: int
+) -> bytes:
     """Return the statement about the wheel ``name`` as JSON.
 
     ``bill`` is the member name and the SHA-256 of the bill of materials; ``epoch`` is SOURCE_DATE_EPOCH in seconds.
@@ -130,7 +133,7 @@ def make(name: str, sha256: str, bill: tuple[str, str], materials: Materials, *,
             architectures=list(materials.architectures),
         ),
         internalParameters=Internal(recipe=recipe, source_date_epoch=epoch, provider=materials.provider),
-        resolvedDependencies=list(_dependencies(materials)),
+        resolvedDependencies=list(_dependencies(materials, info)),
     )
     bill_name, bill_sha256 = bill
     run = Run(builder=Builder(id=BUILDER), byproducts=[Resource(name=bill_name, digest={"sha256": bill_sha256})])
@@ -149,7 +152,7 @@ def _to_json(statement: Statement) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _dependencies(materials: Materials) -> Iterator[Resource]:
+def _dependencies(materials: Materials, info: BuildInfo) -> Iterator[Resource]:
     """Yield upstream's release, the files of the series, the locks, the toolkit, torch and the compiler."""
     yield _upstream(materials)
     yield Resource(name="series", digest={"sha256": materials.series_sha256})
@@ -158,7 +161,7 @@ def _dependencies(materials: Materials) -> Iterator[Resource]:
     for part in materials.toolkit:
         yield _package(part, "pypi" if materials.provider == "pypi" else "generic")
     yield _package(materials.torch, "pypi")
-    yield _package(materials.compiler, "generic")
+    yield _package(host_compiler(materials.cell, info), "generic")
 
 
 def _upstream(materials: Materials) -> Resource:

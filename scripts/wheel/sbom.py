@@ -38,8 +38,9 @@ from packageurl import PackageURL
 
 from scripts.errors import AuditError
 from scripts.model import Cell, GitPin, RegistryPin
+from scripts.support.files import replace_atomic
 from scripts.wheel.build_info import BuildInfo
-from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Materials, Part
+from scripts.wheel.materials import CUDA_LICENCE, CUDA_LICENCE_URL, Materials, Part, host_compiler
 from scripts.wheel.wheel_file import Wheel
 
 NAME = "nvdiffrast.cdx.json"
@@ -64,7 +65,7 @@ def make(wheel: Wheel, info: BuildInfo, materials: Materials, *, epoch: int) -> 
     subject = _wheel_component(wheel.dist_info, info, materials)
     runtime = [_bundled(wheel, name, materials) for name in cudart(wheel)]
     upstream, torch = _upstream(materials.cell), _torch(materials)
-    tools = [*_toolkit(materials), _compiler(materials)]
+    tools = [*_toolkit(materials), _compiler(materials, info)]
     bom = Bom(
         serial_number=uuid.UUID(_PLACEHOLDER_SERIAL_NUMBER),
         metadata=BomMetaData(component=subject, timestamp=datetime.fromtimestamp(epoch, UTC)),
@@ -185,12 +186,13 @@ def _toolkit(materials: Materials) -> Iterator[Component]:
         )
 
 
-def _compiler(materials: Materials) -> Component:
+def _compiler(materials: Materials, info: BuildInfo) -> Component:
+    compiler = host_compiler(materials.cell, info)
     properties = {"engine": materials.engine, **({"image": materials.image} if materials.image else {})}
     return Component(
         type=ComponentType.APPLICATION,
-        name=materials.compiler.name,
-        version=materials.compiler.version,
+        name=compiler.name,
+        version=compiler.version,
         bom_ref="compiler",
         description="the host compiler",
         scope=ComponentScope.EXCLUDED,
@@ -240,15 +242,13 @@ def inject(wheel: Path, content: bytes) -> None:
     name = member(record.filename.removesuffix("/RECORD"))
     added = zipfile.ZipInfo(name, record.date_time)
     added.compress_type, added.external_attr, added.create_system = zipfile.ZIP_DEFLATED, 0o100644 << 16, 3
-    new_wheel = wheel.with_name(f".{wheel.name}.new")
-    with zipfile.ZipFile(new_wheel, "w") as archive:
+    with replace_atomic(wheel) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for info, old in members:
             if info is record:
                 archive.writestr(added, content)
                 archive.writestr(record, _with_row(old, name, content))
             elif info.filename != name:
                 archive.writestr(info, old)
-    new_wheel.replace(wheel)
 
 
 def _with_row(record: bytes, name: str, content: bytes) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.build import build
+from scripts.build import default_cell
 from scripts.errors import PipelineError
 from scripts.matrix import matrix
 from scripts.model import Cell
@@ -39,7 +39,7 @@ def machine(given_environment: Mapping[str, str], pytestconfig: pytest.Config) -
 @pytest.fixture(scope="package")
 def host_cell(machine: None) -> Cell:
     """The cell of this host that can be built from the package index alone; skips where it cannot."""
-    cell = build.host_cell(matrix.load(), "0.3.3.1")
+    cell = default_cell.host_cell(matrix.load(), "0.3.3.1")
     reason = upstream.availability(cell.release)
     if reason:
         pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")

@@ -1,4 +1,4 @@
-"""One real cell through cibuildwheel in a container, twice, in the local build image."""
+"""Build one real cell twice with cibuildwheel, in a container of the local build image."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cell() -> Cell:
-    """The newest torch of CUDA 13.0 for a Python that the image holds, and the release that a package index has."""
+    """Return a cell with the newest torch of CUDA 13.0, a Python of the image, and the release of a package index."""
     held = {interpreter.tag for interpreter in container.find_interpreters()}
     python = "cp312" if "cp312" in held else max(held)
     return matrix.load().select([f"0.3.3.1-{python}-cu130-*-linux_x86_64"])[-1]
 
 
 def build(cell: Cell, image: str, folder: Path) -> Path:
-    """The wheel of ``cell`` for one architecture, with everything that this machine decides under ``folder``."""
+    """Build the wheel of ``cell`` for one architecture, with all machine-dependent paths below ``folder``."""
     tree = patching.prepare(cell.release, upstream.fetch(cell.release), folder / "tree")
     return cibuildwheel.run(
         tree.path,
@@ -59,7 +59,7 @@ def build(cell: Cell, image: str, folder: Path) -> Path:
     )
 
 
-def test_a_cell_is_built_and_rebuilt_to_the_same_bytes(cell: Cell, image: str, tmp_path: Path) -> None:
+def test_two_builds_give_the_same_bytes(cell: Cell, image: str, tmp_path: Path) -> None:
     first = build(cell, image, tmp_path / "first")
     second = build(cell, image, tmp_path / "another folder" / "deeper")
     assert first.name == cell.wheel
@@ -72,7 +72,7 @@ def test_a_cell_is_built_and_rebuilt_to_the_same_bytes(cell: Cell, image: str, t
     assert info.architectures.sass == ["9.0"]
 
 
-def test_an_image_with_an_unsuitable_compiler_is_refused_before_compiling(
+def test_refuses_an_image_with_an_unsuitable_compiler(
     cell: Cell, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cibuildwheel, "_STAGE", cibuildwheel._STAGE.replace("env ", "env CXX=/bin/false ", 1))
@@ -83,7 +83,7 @@ def test_an_image_with_an_unsuitable_compiler_is_refused_before_compiling(
     assert "Building wheel" not in shown
 
 
-def test_an_image_that_is_not_there_is_a_clear_failure(cell: Cell, image: str, tmp_path: Path) -> None:
+def test_reports_a_missing_image(cell: Cell, image: str, tmp_path: Path) -> None:
     with pytest.raises((BuildError, ToolchainError, CommandError)):
         build(cell, f"{image}-absent", tmp_path)
     assert not list((tmp_path / "dist").iterdir())

@@ -1,4 +1,4 @@
-"""What pip and uv do with an index of ours, by the commands of its page; stand-ins keep it fast."""
+"""The choices of pip and uv with the commands of the page, on stand-ins."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """In place of the usual index: it has every torch, and a nvdiffrast of anybody's."""
+    """Serve an index in place of PyPI, with every torch and another project's nvdiffrast."""
     folder = tmp_path_factory.mktemp("usual")
     for version in ("2.9.1", "2.9.0+cu128", "2.10.0", "2.12.1", "2.13.0", "2.14.1"):
         stand_ins.wheel(folder, "torch", version)
@@ -60,7 +60,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["negotiated", "HTML alone"])
 def url(request: pytest.FixtureRequest, store: Path, tmp_path: Path) -> Iterator[str]:
-    """The staged index, from a server that negotiates and from plain file hosting."""
+    """Serve the staged index with content negotiation and as plain files."""
     generation = (store / "staged").resolve()
     if request.param == "HTML alone":
         plain = tmp_path / "plain"
@@ -77,7 +77,7 @@ def _entry(store: Path, version: str) -> Entry:
 
 @pytest.fixture
 def clean_with(usual: str, tmp_path: Path) -> Callable[..., Environment]:
-    """Make the test's environment anew, with these requirements from the usual index."""
+    """Create the test's environment again, with these requirements from the stand-in for PyPI."""
     python = interpreters.find(PYTHON)
     assert python is not None
     return partial(sandbox.create, tmp_path / "environment", python, Surroundings(usual, tmp_path / "cache"))
@@ -86,17 +86,17 @@ def clean_with(usual: str, tmp_path: Path) -> Callable[..., Environment]:
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("torch", ["2.9.1", "2.9.0+cu128"])
 def test_torch_2_9_beside_2_10(tool: Tool, torch: str, url: str, store: Path, clean_with: Cleaner) -> None:
-    """+cu128.torch2.9 and +cu128.torch2.10 are offered: the first is chosen, and torch is left alone."""
+    """+cu128.torch2.9 and +cu128.torch2.10 are offered: the wheel for the installed torch is chosen."""
     environment = clean_with(f"torch=={torch}")
     before = environment.fingerprint("torch")
-    # Whichever of the two wheels the page was asked about: the command goes by the torch that is there.
+    # For either wheel of the page, the command chooses by the installed torch.
     prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu128.torch2.10"), url)
     assert environment.installed() == {"nvdiffrast": "0.3.3.1+cu128.torch2.9", "numpy": "2.0", "torch": torch}
     assert environment.fingerprint("torch") == before
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_torch_without_a_wheel_is_refused(tool: Tool, url: str, store: Path, clean_with: Cleaner) -> None:
+def test_refuses_a_torch_without_a_wheel(tool: Tool, url: str, store: Path, clean_with: Cleaner) -> None:
     """torch 2.12.1 has no wheel: nothing is installed, and the message names 2.9 and 2.10."""
     environment = clean_with("torch==2.12.1", "numpy")
     before = environment.fingerprint("torch")
@@ -109,8 +109,8 @@ def test_torch_without_a_wheel_is_refused(tool: Tool, url: str, store: Path, cle
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_yanked_wheel_is_not_chosen(tool: Tool, url: str, store: Path, clean_with: Cleaner) -> None:
-    """The only wheel for torch 2.13 is yanked: refused, as if there were none."""
+def test_does_not_choose_a_yanked_wheel(tool: Tool, url: str, store: Path, clean_with: Cleaner) -> None:
+    """The only wheel for torch 2.13 is yanked, so the command fails."""
     environment = clean_with("torch==2.13.0", "numpy")
     with pytest.raises(CommandError):
         prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu130.torch2.14"), url)
@@ -120,7 +120,7 @@ def test_yanked_wheel_is_not_chosen(tool: Tool, url: str, store: Path, clean_wit
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("version", ["0.3.3.1+cu128.torch2.9", "0.3.3.1+cu130.torch2.9", "0.3.4+cu128.torch2.9"])
 def test_channels_do_not_mix(tool: Tool, version: str, url: str, store: Path, clean_with: Cleaner) -> None:
-    """One torch line has a wheel in two channels, and of two releases: the command takes its own."""
+    """A torch version has wheels in two channels and of two releases: the command chooses the one of its channel."""
     environment = clean_with("torch==2.9.1")
     prove.follow_the_page(environment, tool, _entry(store, version), url)
     assert environment.installed()["nvdiffrast"] == version
@@ -128,7 +128,7 @@ def test_channels_do_not_mix(tool: Tool, version: str, url: str, store: Path, cl
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_channel_of_one_torch_line(tool: Tool, url: str, clean_with: Cleaner) -> None:
-    """/whl/cu128-torch2.10/ has nothing for torch 2.9, and what is right for torch 2.10."""
+    """/whl/cu128-torch2.10/ has no wheel for torch 2.9, and the right wheel for torch 2.10."""
     option = {"pip": "pip install --index-url", "uv": "uv pip install --default-index"}[tool]
     line = f"{option} {url}/whl/cu128-torch2.10/ nvdiffrast"
     with pytest.raises(CommandError, match=r"exit status"):
@@ -150,13 +150,13 @@ _CUT = {
 
 @pytest.fixture(scope="module")
 def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The generation of a store whose newest release came later than the other."""
+    """Return a generation with two releases of different dates."""
     return (stand_in_store.make(tmp_path_factory.mktemp("dated"), DATED) / "staged").resolve()
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_only_what_was_uploaded_by_a_date(tool: Tool, dated: Path, clean_with: Cleaner) -> None:
-    """pip's --uploaded-prior-to and uv's --exclude-newer see the dates in the JSON: the older release is taken."""
+def test_chooses_by_the_date_of_the_upload(tool: Tool, dated: Path, clean_with: Cleaner) -> None:
+    """pip's --uploaded-prior-to and uv's --exclude-newer use the dates in the JSON: the older release is chosen."""
     with serve.static(dated) as url:
         environment = clean_with("torch==2.9.1", "numpy")
         environment.run(f"{_CUT[tool]} {url}/whl/cu128/ nvdiffrast")
@@ -168,7 +168,7 @@ def test_only_what_was_uploaded_by_a_date(tool: Tool, dated: Path, clean_with: C
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_dates_need_the_json(tool: Tool, dated: Path, clean_with: Cleaner, tmp_path: Path) -> None:
-    """HTML tells no dates, so that a cut by date takes nothing rather than anything."""
+    """HTML has no dates, so a limit by date finds no wheel."""
     plain = tmp_path / "plain"
     shutil.copytree(dated, plain, ignore=shutil.ignore_patterns("index.json"))
     environment = clean_with("torch==2.9.1", "numpy")
@@ -177,7 +177,7 @@ def test_dates_need_the_json(tool: Tool, dated: Path, clean_with: Cleaner, tmp_p
 
 
 def test_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: Path) -> None:
-    """`uv sync` of a project with the page's snippet: our wheel, beside everything else from the usual index."""
+    """`uv sync` of a project with the page's snippet installs the wheel, and the rest from the stand-in for PyPI."""
     entry = _entry(store, "0.3.3.1+cu128.torch2.9")
     project = tmp_path / "project"
     project.mkdir()
@@ -194,7 +194,7 @@ def test_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: P
 
 
 def test_prove(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every wheel for this machine is installed by both tools, the rest is untested; and it is written down once."""
+    """Both tools install every wheel for this machine, the others are untested, and the proof is logged once."""
     proofs = prove.prove(store, by="tester")
     printed = capsys.readouterr().out
     assert [printed.count(f"{one.check} {one.tool} {one.subject}:") for one in proofs] == [1] * len(proofs)
@@ -206,7 +206,7 @@ def test_prove(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refusals = [made for made in proofs if made.check == "refuse"]
     assert {(made.tool, made.outcome) for made in refusals} == {("pip", "passed"), ("uv", "passed")}
     untested = {made.subject: made.detail for made in proofs if made.outcome == "untested"}
-    assert sorted(untested.values()) == ["no CPython 3.99 here", "this machine is linux_x86_64"]
+    assert sorted(untested.values()) == ["CPython 3.99 is not installed", "this machine is linux_x86_64"]
     [event] = [event for event in ledger.read(store) if event.what == "proved"]
     assert len(event.details["installed"]) == 5
     assert set(event.details["untested"]) == set(untested)
@@ -218,21 +218,21 @@ def test_prove(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        # Nothing keeps it from torch 2.9, where a plain comparison of versions then takes it.
+        # Without a requirement of torch, a comparison of versions chooses this wheel beside torch 2.9.
         (Wanted("cu128", "2.10", requires=["numpy"]), r"torch2\.10 was chosen, not 0\.3\.3\.1\+cu128\.torch2\.9"),
-        # Asks for what neither the page's commands nor torch bring.
+        # It requires a package that neither the page's commands nor torch install.
         (Wanted("cu128", "2.10", requires=["numpy", "torch==2.10.*", "pillow"]), "pillow"),
     ],
 )
-def test_wrong_wheel_is_not_proved(wrong: Wanted, said: str, tmp_path: Path) -> None:
+def test_refuses_to_prove_a_wrong_wheel(wrong: Wanted, said: str, tmp_path: Path) -> None:
     store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9"), wrong])
     with pytest.raises(PublishError, match=said):
         prove.prove(store, by="tester")
     assert ledger.read(store) == []
 
 
-def test_commands_that_replace_torch_are_not_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page that left the usual index in sight would have pip and uv climb to the newest torch with a wheel."""
+def test_refuses_to_prove_commands_that_replace_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the commands did not disable PyPI, pip and uv would install the newest torch with a wheel."""
 
     def careless(url: str, entry: Entry) -> Commands:
         shown = commands(url, entry)
@@ -241,13 +241,13 @@ def test_commands_that_replace_torch_are_not_proved(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(prove, "commands", careless)
     store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9"), Wanted("cu128", "2.10")])
-    with pytest.raises(PublishError, match=r"torch2\.9-cp.*: torch was touched: now 2\.10\.1"):
+    with pytest.raises(PublishError, match=r"torch2\.9-cp.*: torch was changed: now 2\.10\.1"):
         prove.prove(store, by="tester")
     assert ledger.read(store) == []
 
 
-def test_damaged_wheel_is_not_proved(tmp_path: Path) -> None:
-    """The bytes that are served are not those the index announces."""
+def test_refuses_to_prove_a_damaged_wheel(tmp_path: Path) -> None:
+    """The served bytes do not match the sha256 in the index."""
     store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9")])
     [wheel] = (store / "pool").glob("*/*.whl")
     wheel.write_bytes(wheel.read_bytes() + b"more")
@@ -264,10 +264,10 @@ def test_nothing_staged_and_nothing_for_this_machine(tmp_path: Path) -> None:
     assert ledger.read(store) == []
 
 
-def test_this_machines_configuration_stays_out(
+def test_ignores_the_configuration_of_this_machine(
     store: Path, clean_with: Cleaner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pip.conf, a folder of wheels and a second index that a machine may have do not reach a proof."""
+    """A pip.conf, a folder of wheels and a second index of this machine do not affect a proof."""
     decoys = tmp_path / "decoys"
     for torch in ("2.9", "2.10"):
         stand_ins.wheel(decoys, "nvdiffrast", f"0.3.3.1+zz.torch{torch}", requires=["numpy", f"torch=={torch}.*"])

@@ -1,4 +1,4 @@
-"""The packages as they are built, from an index of ours by real pip and uv: beside stand-ins, and beside real torch."""
+"""Installation of the built packages with pip and uv, beside stand-ins and beside the real torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from scripts.build import pure_packages
 from scripts.errors import PublishError
 from scripts.index import ledger
-from scripts.publish import prove, publish
+from scripts.publish import prove, staging, yanking
 from scripts.support.sandbox import TOOLS
 from tests.publishing import BY, pure_wheel, wheel
 
@@ -25,9 +25,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def proofs(built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[prove.Proof, ...]:
-    """Of a store that has a wheel for CUDA 13.0 as well, beside stand-ins."""
+    """Prove a store that also has a wheel for CUDA 13.0, beside stand-ins."""
     folder = tmp_path_factory.mktemp("store")
-    publish.stage(folder / "store", [*built, wheel(folder / "dist", "2.14")], by=BY)
+    staging.stage(folder / "store", [*built, wheel(folder / "dist", "2.14")], by=BY)
     made = prove.prove(folder / "store", by=BY)
     assert [event.what for event in ledger.read(folder / "store")][-1] == "proved"
     return made
@@ -41,25 +41,25 @@ def test_every_package_from_every_channel(proofs: tuple[prove.Proof, ...]) -> No
     assert {made.outcome for made in proofs} == {"passed"}
 
 
-def test_what_a_package_needs_of_ours_comes_along(proofs: tuple[prove.Proof, ...]) -> None:
+def test_installs_required_packages_from_the_same_index(proofs: tuple[prove.Proof, ...]) -> None:
     details = {made.detail for made in proofs if made.subject.startswith("custom_rasterizer-")}
     named = "custom-rasterizer 0.1.0, torch-rasterizer 0.1.0, beside stand-ins for numpy 2.0 and torch 2.14.1"
     assert details == {f"{named}+{build} (untouched)" for build in ("cpu", "cu130")}
 
 
-def test_a_package_that_wants_another_torch_is_not_proved(tmp_path: Path) -> None:
+def test_refuses_to_prove_a_package_for_another_torch(tmp_path: Path) -> None:
     dist = tmp_path / "dist"
-    publish.stage(tmp_path / "store", [pure_wheel(dist, requires=["torch>=3"])], by=BY)
+    staging.stage(tmp_path / "store", [pure_wheel(dist, requires=["torch>=3"])], by=BY)
     with pytest.raises(PublishError, match="torch"):
         prove.prove(tmp_path / "store", by=BY)
 
 
-def test_a_yanked_package_is_not_proved_and_not_in_the_way(built: list[Path], tmp_path: Path) -> None:
-    publish.stage(tmp_path, built, by=BY)
+def test_ignores_a_yanked_package(built: list[Path], tmp_path: Path) -> None:
+    staging.stage(tmp_path, built, by=BY)
     [torch] = [path for path in built if path.name.startswith("torch_rasterizer-")]
     newer = pure_wheel(tmp_path / "dist", version="0.2.0", requires=["torch>=2.1", "numpy"])
-    publish.stage(tmp_path, [newer], by=BY)
-    publish.yank(tmp_path, newer.name, reason="wrong pixels", by=BY)
+    staging.stage(tmp_path, [newer], by=BY)
+    yanking.yank(tmp_path, newer.name, reason="wrong pixels", by=BY)
     proofs = prove.prove(tmp_path, by=BY)
     assert {made.outcome for made in proofs} == {"passed"}
     assert newer.name not in {made.subject.partition(" ")[0] for made in proofs}
@@ -70,8 +70,8 @@ def test_a_yanked_package_is_not_proved_and_not_in_the_way(built: list[Path], tm
     "NVDIFFRAST_TEST_REAL_TORCH" not in os.environ,
     reason="downloads torch, about 2.5 GB unless uv has it: NVDIFFRAST_TEST_REAL_TORCH=1 nox -s tests",
 )
-def test_imported_beside_real_torch(built: list[Path], tmp_path: Path) -> None:
-    publish.stage(tmp_path, built, by=BY)
+def test_imports_packages_beside_the_real_torch(built: list[Path], tmp_path: Path) -> None:
+    staging.stage(tmp_path, built, by=BY)
     proofs = prove.prove(tmp_path, real=True, by=BY)
     imported = {(made.tool, made.subject) for made in proofs if (made.check, made.outcome) == ("import", "passed")}
     assert imported == {(tool, path.name) for tool in TOOLS for path in built}

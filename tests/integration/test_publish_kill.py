@@ -1,4 +1,4 @@
-"""Kill -9 while publishing, and a full disk: readers never notice, and the same command completes it.
+"""SIGKILL and a full disk during publishing: readers always see a complete index, and a second run completes it.
 
 NVDIFFRAST_KILL_POINTS says how many random points (12), NVDIFFRAST_KILL_SEED repeats those of an earlier run.
 """
@@ -26,7 +26,8 @@ from scripts.index import evidence, ledger, site_files, store, writer
 from scripts.index.catalog import Catalog
 from scripts.index.store import LINKS, Store, digest
 from scripts.matrix import matrix
-from scripts.publish import publish
+from scripts.publish import generations as publishing
+from scripts.publish import promotion, staging
 from scripts.support import files as cache_module
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
@@ -38,34 +39,45 @@ POINTS = int(os.environ.get("NVDIFFRAST_KILL_POINTS", "12"))
 SEED = int(os.environ.get("NVDIFFRAST_KILL_SEED") or random.SystemRandom().randrange(10**6))
 _WATCHED = {
     str(module.__file__)
-    for module in (cache_module, evidence, writer, ledger, publish, audit_record, site_files, store)
+    for module in (
+        cache_module,
+        evidence,
+        writer,
+        ledger,
+        publishing,
+        promotion,
+        staging,
+        audit_record,
+        site_files,
+        store,
+    )
 }
 _CHANGES = {f"os.{name}" for name in ("rename", "remove", "rmdir", "mkdir", "symlink", "link", "truncate", "chmod")}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A store with one wheel promoted, and two more to publish; ``old`` is what readers see before."""
+    """A store with one promoted wheel, and two more to publish; ``old`` is the catalog that readers see before."""
 
     store: Path
     more: tuple[Path, ...]
     old: Catalog
 
     def copy(self, to: Path) -> Scene:
-        """The same, elsewhere."""
+        """Return a copy of the scene."""
         shutil.copytree(self.store, to, symlinks=True)
         return Scene(to, self.more, self.old)
 
     def publish(self) -> None:
         """Stage, mark as proven, promote."""
-        publish.stage(self.store, self.more, by=BY)
+        staging.stage(self.store, self.more, by=BY)
         staged = digest(Store(self.store).catalog("staged"))
         if Store(self.store).catalog("current") == self.old and not ledger.has(self.store, "proved", catalog=staged):
             proved(self.store)
-        publish.promote(self.store, waive_gpu="no GPU here", by=BY)
+        promotion.promote(self.store, waive_gpu="no GPU here", by=BY)
 
-    def told(self) -> list[tuple[str, Any]]:
-        """What the ledger tells of, without times and hashes."""
+    def events(self) -> list[tuple[str, Any]]:
+        """Return the ledger's events, without times and hashes."""
         return [(event.what, event.details.get("wheel")) for event in ledger.read(self.store)]
 
 
@@ -73,20 +85,20 @@ class Scene:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     folder = tmp_path_factory.mktemp("publishing")
     matrix.load()
-    publish.stage(folder / "store", [wheel(folder / "dist")], by=BY)
+    staging.stage(folder / "store", [wheel(folder / "dist")], by=BY)
     proved(folder / "store")
-    publish.promote(folder / "store", waive_gpu="no GPU here", by=BY)
+    promotion.promote(folder / "store", waive_gpu="no GPU here", by=BY)
     more = tuple(wheel(folder / "dist", line) for line in ("2.9", "2.12"))
     return Scene(folder / "store", more, Store(folder / "store").catalog("current"))
 
 
 def _run(scene: Scene, kind: str = "", point: int = 0) -> tuple[int, dict[str, int]]:
-    """Publish in a process of its own, killed at its ``point``th of a kind; its status, and how many there were."""
+    """Publish in a child process that is killed at the given event; return its status and its event counts."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        # What a killed process leaves is to go with the test.
+        # Temporary files of a killed process are removed with the test's folder.
         tempfile.tempdir = str(scene.store.parent)
         _publish_counting(scene, kind, point, writing)
     os.close(writing)
@@ -98,7 +110,7 @@ def _run(scene: Scene, kind: str = "", point: int = 0) -> tuple[int, dict[str, i
 
 @dataclass
 class _Counter:
-    """Counts lines, changes of the store, and what makes things appear in it; dies before the one wanted."""
+    """Counts executed lines, changes of the store, and renames in it; kills the process before the chosen event."""
 
     store: str
     kind: str
@@ -119,7 +131,7 @@ class _Counter:
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         changes = event in _CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        # What is unpacked to be looked at lies elsewhere.
+        # Wheels are unpacked in folders outside the store.
         if changes and str(arguments[0]).startswith(self.store):
             self.count("operation")
             if event == "os.rename":
@@ -140,7 +152,7 @@ def _publish_counting(scene: Scene, kind: str, point: int, writing: int) -> None
 
 
 def _check(scene: Scene) -> None:
-    """What must hold whatever happened: readers have a whole index, and the pool has nothing half."""
+    """Check that readers have a complete index, and that the pool has only complete wheels."""
     place = Store(scene.store)
     current = place.catalog("current")
     assert current == scene.old or len(current.entries) == 1 + len(scene.more)
@@ -160,14 +172,14 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _files(scene: Scene) -> dict[Path, tuple[int, int]]:
-    """Every whole file that is never to be written again, and which file it is."""
+    """Return the inode and time of every complete file, which must never be written again."""
     roots = [path for name in ("pool", "generations") for path in _visible(scene.store / name)]
     files = [path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
 def _points(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """A third of the points among what makes things appear, a third among all operations, the rest among all lines."""
+    """Choose a third of the points among renames, a third among all changes, the others among all lines."""
     chosen = random.Random(SEED)
     number = {"rename": min(POINTS // 3, counts["rename"]), "operation": POINTS // 3}
     number["line"] = POINTS - sum(number.values())
@@ -178,7 +190,7 @@ def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
     whole = scene.copy(tmp_path / "whole")
     status, counts = _run(whole)
     assert status == 0
-    expected, generations = sorted(map(str, whole.told())), len(list((whole.store / "generations").iterdir()))
+    expected, generations = sorted(map(str, whole.events())), len(list((whole.store / "generations").iterdir()))
     print(f"NVDIFFRAST_KILL_SEED={SEED} NVDIFFRAST_KILL_POINTS={POINTS}: {counts}")
     progress = set()
     for kind, point in _points(counts):
@@ -187,25 +199,25 @@ def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
         status, _ = _run(one, kind, point)
         assert os.WIFSIGNALED(status), f"not killed: {status}"
         _check(one)
-        progress.add(len(one.told()))
+        progress.add(len(one.events()))
         before = _files(one)
         status, _ = _run(one)
         assert status == 0, "the same command did not complete it"
         _check(one)
         after = _files(one)
-        assert {path: after[path] for path in before} == before, "something whole was written again"
-        assert sorted(map(str, one.told())) == expected
+        assert {path: after[path] for path in before} == before, "a complete file was written again"
+        assert sorted(map(str, one.events())) == expected
         assert len(list((one.store / "generations").iterdir())) == generations
         assert Store(one.store).catalog("current") == Store(one.store).catalog("staged")
         left = [path for path in one.store.rglob("*") if path.name.endswith(".new") or path.name.startswith(".")]
         assert [path.name for path in left] == [".lock"]
-    # The points are spread over the whole, not all before the first thing was done.
+    # The points must be spread over the whole run.
     assert POINTS < 12 or len(progress) > 1
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of 2 MiB."""
+    """Mount an empty file system of 2 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounting = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
@@ -241,7 +253,7 @@ def test_a_full_disk(scene: Scene, small_disk: Path) -> None:
 
 
 class _only:  # noqa: N801 - reads as what it does
-    """Leave so many bytes free on a file system during the block."""
+    """Leave only this number of bytes free on a file system during the block."""
 
     def __init__(self, folder: Path, free: int) -> None:
         self.filler, self.free = folder / "filler", free

@@ -1,4 +1,4 @@
-"""A whole release on this machine: this host's cell at one architecture, to a page, by the front door's command."""
+"""A rehearsal with the command of `nox -s rehearse`: this host's cell for one architecture, from source to page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module", autouse=True)
 def needs(host_cell: Cell) -> None:
-    """Skip where this host's cell cannot be built."""
+    """Skip if this host's cell cannot be built."""
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def place(folder: Path, said: str) -> Path:
     return store.parent
 
 
-def test_installed_and_imported_by_both(said: str) -> None:
-    """Beside the real torch, from the loopback index, with pip and with uv; and from the index it was uploaded to."""
+def test_both_tools_install_and_import(said: str) -> None:
+    """pip and uv install from the staged index beside the real torch, and from the index of the upload."""
     for tool in ("pip", "uv"):
         [line] = [line for line in said.splitlines() if f" import {tool} nvdiffrast-0.3.3.1+" in line]
         assert "imported cuda, gl" in line
@@ -59,7 +59,7 @@ def test_installed_and_imported_by_both(said: str) -> None:
     assert "failed" not in said
 
 
-def test_what_was_done_is_written_down(place: Path) -> None:
+def test_logs_every_step(place: Path) -> None:
     events = ledger.read(place / "store")
     assert [event.what for event in events] == ["staged", "uploaded", "proved", "promoted"]
     assert {event.by for event in events} == {"rehearsal"}
@@ -67,7 +67,7 @@ def test_what_was_done_is_written_down(place: Path) -> None:
 
 
 def test_exported_index(place: Path, said: str) -> None:
-    """It is whole, says why no GPU is behind it, and lies where the summary says."""
+    """The exported index is complete, shows the waiver, and has the path that the summary names."""
     site = place / "site"
     assert f"page:   {(site / 'index.html').as_uri()}" in said.splitlines()
     [entry] = catalog.read(site).entries
@@ -81,19 +81,19 @@ def test_exported_index(place: Path, said: str) -> None:
     assert not any(path.is_symlink() for path in site.rglob("*"))
 
 
-def test_password_is_nowhere_but_in_its_file(place: Path, said: str) -> None:
+def test_the_password_is_only_in_its_file(place: Path, said: str) -> None:
     password = (place / "server" / "password").read_text().strip()
     holding = [path for path in place.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
     assert holding == [place / "server" / "password"]
     assert password not in said
 
 
-def test_again_does_nothing_twice(folder: Path, place: Path, said: str) -> None:
-    """The wheel it made, taken: the same folder, nothing staged or promoted once more, the same index."""
+def test_a_repetition_changes_nothing(folder: Path, place: Path, said: str) -> None:
+    """With the wheel of the first run: the same folder and index, and no wheel is staged or promoted again."""
     before = (place / "site" / "catalog.json").read_bytes()
     [wheel] = (folder / "dist").glob("*.whl")
     again = _rehearse(folder, "--wheel", str(wheel))
-    assert "0 sent, 1 there already" in again
+    assert "0 sent, 1 sent before" in again
     assert (place / "site" / "catalog.json").read_bytes() == before
     assert json.loads(before)["entries"][0]["gpu"] == "waived"
     done = [event.what for event in ledger.read(place / "store")]

@@ -48,7 +48,7 @@ def epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def toolkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NVIDIA's runtime for Windows; its DLLs lie in bin, as in a toolkit."""
+    """Return a folder with NVIDIA's runtime for Windows; its DLLs are in bin, as in a toolkit."""
     folder = tmp_path_factory.mktemp("toolkit") / "runtime"
     registry.install(*_RUNTIME, folder, "--python-platform", "x86_64-pc-windows-msvc")
     return folder / "nvidia" / "cuda_runtime"
@@ -57,7 +57,7 @@ def toolkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _extension(
     folder: Path, name: str, imports: Mapping[str, str], *, fatbin: bytes = b"", debug: bool = False
 ) -> bytes:
-    """A .pyd that imports one function from each DLL."""
+    """Compile a .pyd that imports one function from each DLL."""
     folder.mkdir(parents=True)
     libraries = []
     for dll, function in imports.items():
@@ -80,7 +80,7 @@ def _run(folder: Path, *command: str) -> None:
 
 
 def _linked(folder: Path, cell: Cell = CELL, *, debug: bool = False, more: Mapping[str, str] | None = None) -> Path:
-    """A wheel as the build makes it on Windows: nothing bundled."""
+    """Write a wheel like one linked on Windows, without bundled libraries."""
     runtime = {"cudart64_110.dll": "cudaGetLastError", **TORCH}
     system = {"opengl32.dll": "glFinish", "gdi32.dll": "GdiFlush"}
     name, gl = "nvdiffrast_plugin", "nvdiffrast_plugin_gl"
@@ -95,7 +95,7 @@ def _failed(record: Record) -> dict[str, str]:
     return {check.name: check.detail for check in record.checks if check.outcome == "failed"}
 
 
-def test_the_runtime_is_bundled_alone_and_the_audit_is_content(toolkit: Path, tmp_path: Path) -> None:
+def test_bundles_only_the_runtime_and_passes_the_audit(toolkit: Path, tmp_path: Path) -> None:
     made = repair.repair(_linked(tmp_path), CELL, tmp_path / "dist", library_path=toolkit)
     assert made.name == CELL.wheel
     with zipfile.ZipFile(made) as archive:
@@ -108,7 +108,7 @@ def test_the_runtime_is_bundled_alone_and_the_audit_is_content(toolkit: Path, tm
     assert "does not import on linux_x86_64" in record.named("import-cuda").detail
 
 
-def test_the_same_bytes_wherever_it_is_done(toolkit: Path, tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_folder(toolkit: Path, tmp_path: Path) -> None:
     made = [
         repair.repair(_linked(tmp_path / place), CELL, tmp_path / place / "out", library_path=path)
         for place, path in (("a", toolkit), ("b", toolkit / "bin"))
@@ -116,13 +116,13 @@ def test_the_same_bytes_wherever_it_is_done(toolkit: Path, tmp_path: Path) -> No
     assert file_sha256(made[0]) == file_sha256(made[1])
 
 
-def test_with_torchs_runtime_nothing_is_bundled(toolkit: Path, tmp_path: Path) -> None:
+def test_bundles_nothing_with_the_runtime_of_torch(toolkit: Path, tmp_path: Path) -> None:
     cell = replace(CELL, cuda_runtime="torch")
     made = repair.repair(_linked(tmp_path), cell, tmp_path / "dist", library_path=toolkit)
     assert _failed(audit.audit(made, cell, finished=False)) == {}
 
 
-def test_another_dll_is_refused(toolkit: Path, tmp_path: Path) -> None:
+def test_refuses_to_bundle_another_dll(toolkit: Path, tmp_path: Path) -> None:
     strange = tmp_path / "toolkit" / "bin"
     shutil.copytree(toolkit / "bin", strange)
     (strange / "cudart64_strange.dll").write_bytes(_extension(tmp_path / "strange", "strange", {}))
@@ -132,20 +132,20 @@ def test_another_dll_is_refused(toolkit: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "dist").exists()
 
 
-def test_a_dll_that_is_nowhere_is_refused(toolkit: Path, tmp_path: Path) -> None:
+def test_refuses_a_missing_dll(toolkit: Path, tmp_path: Path) -> None:
     wheel = _linked(tmp_path, more={"nowhere.dll": "lost"})
     with pytest.raises(RepairError, match="delvewheel"):
         repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit)
 
 
-def test_debug_information_and_strange_imports_fail_the_audit(toolkit: Path, tmp_path: Path) -> None:
+def test_the_audit_refuses_debug_information_and_unknown_imports(toolkit: Path, tmp_path: Path) -> None:
     wheel = _linked(tmp_path, debug=True, more={"ws2_32.dll": "WSACleanup"})
     record = audit.audit(repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit), CELL)
     assert {"debug-information", "needed"} <= set(_failed(record))
     assert "ws2_32.dll" in record.named("needed").detail
 
 
-def test_a_module_at_the_top_level_has_its_runtime_beside_it(toolkit: Path, tmp_path: Path) -> None:
+def test_a_module_at_the_top_level_finds_its_runtime(toolkit: Path, tmp_path: Path) -> None:
     release = replace(CELL.release, version="0.4.0", series="0.4")
     cell = replace(CELL, release=release)
     parts = factory.text_parts(cell)

@@ -1,4 +1,4 @@
-"""The servers for real: what a static one negotiates, and what the upload-capable one takes and refuses."""
+"""The servers: content negotiation of the static one, and accepted and refused uploads of the other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _get(url: str, accept: str = "*/*") -> HTTPResponse:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
-    """A folder with an index in both forms, one in HTML alone, and a file; beside it a secret."""
+    """Serve a folder with an index in both forms, one only in HTML, and a file; a secret is beside the folder."""
     (tmp_path / "secret").write_text("not below the folder")
     site = tmp_path / "site"
     for folder in ("both", "plain", "bare"):
@@ -61,7 +61,7 @@ def test_static_negotiates(site: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/bare/", "/no/", "/../secret", "/%2e%2e/secret", "/both/a.whl/", "//../secret"])
-def test_static_has_nothing_else(site: str, path: str) -> None:
+def test_static_serves_nothing_else(site: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         _get(site + path, UV_ACCEPTS)
 
@@ -91,14 +91,14 @@ def test_upload_and_read_back(index: UploadIndex, tmp_path: Path) -> None:
     assert f"#sha256={file_sha256(wheel)}" in page
     uploaded = tmp_path / "server" / "packages" / wheel.name
     assert uploaded.read_bytes() == wheel.read_bytes()
-    # Nothing half done, and neither credential, is listed or served.
+    # Partial files and credentials are neither listed nor served.
     assert [path.name for path in uploaded.parent.iterdir()] == [wheel.name]
     for name in ("password", "htpasswd", "../password"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             _get(f"{index.url}packages/{name}")
 
 
-def test_a_name_is_taken_once(index: UploadIndex, tmp_path: Path) -> None:
+def test_refuses_a_second_file_of_the_same_name(index: UploadIndex, tmp_path: Path) -> None:
     first = stand_ins.wheel(tmp_path / "one", "nvdiffrast", "0.3.4")
     other = stand_ins.wheel(tmp_path / "two", "nvdiffrast", "0.3.4", body="# other bytes\n")
     assert _upload(index, first).returncode == 0
@@ -108,15 +108,15 @@ def test_a_name_is_taken_once(index: UploadIndex, tmp_path: Path) -> None:
     assert (tmp_path / "server" / "packages" / first.name).read_bytes() == first.read_bytes()
 
 
-def test_wrong_password(index: UploadIndex, tmp_path: Path) -> None:
+def test_refuses_a_wrong_password(index: UploadIndex, tmp_path: Path) -> None:
     refused = _upload(index, stand_ins.wheel(tmp_path / "dist", "nvdiffrast", "0.3.4"), password="wrong")
     assert refused.returncode != 0
     assert "403" in refused.stdout + refused.stderr
     assert list((tmp_path / "server" / "packages").iterdir()) == []
 
 
-def test_nothing_is_deleted(index: UploadIndex, tmp_path: Path) -> None:
-    """pypiserver's own way to remove a package answers 403."""
+def test_refuses_to_delete(index: UploadIndex, tmp_path: Path) -> None:
+    """pypiserver's request to remove a package gets status 403."""
     wheel = stand_ins.wheel(tmp_path / "dist", "nvdiffrast", "0.3.4")
     assert _upload(index, wheel).returncode == 0
     passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
@@ -142,14 +142,14 @@ def test_credentials_are_private_and_kept(tmp_path: Path) -> None:
         assert third.password() != password
 
 
-def test_taken_port(index: UploadIndex, tmp_path: Path) -> None:
+def test_reports_a_taken_port(index: UploadIndex, tmp_path: Path) -> None:
     port = int(index.url.rstrip("/").rpartition(":")[2])
     with pytest.raises(PublishError, match=f"on port {port}"), serve.uploads(tmp_path / "other", port=port):
         pass
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_command_says_how_and_not_the_password(tmp_path: Path, ending: signal.Signals) -> None:
+def test_prints_the_usage_without_the_password(tmp_path: Path, ending: signal.Signals) -> None:
     command = [sys.executable, "-u", "-m", "scripts.publish.serve", str(tmp_path / "server"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None

@@ -13,12 +13,13 @@ import pytest
 
 from scripts.audit import smoke
 from scripts.build import build
+from scripts.build.inputs import Options
 from scripts.errors import PublishError
 from scripts.gpu_gate import record as gpu
 from scripts.gpu_gate.record import GpuRecord
 from scripts.index import evidence
 from scripts.model import ROOT, Cell
-from scripts.publish import publish
+from scripts.publish import promotion, staging
 from scripts.support import environments, interpreters
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
@@ -34,7 +35,7 @@ Fault = Callable[[Parts], None]
 def wheel(host_cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build and audit this host's cell for one architecture."""
     output = tmp_path_factory.mktemp("dist")
-    result = build.build(host_cell, build.Options("host", ("9.0",), None, None, output, None, None))
+    result = build.build(host_cell, Options("host", ("9.0",), None, None, output, None, None))
     assert result.wheel is not None, result.detail
     return result.wheel
 
@@ -65,10 +66,10 @@ def _has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
-def _promotion(wheel: Path, folder: Path, store: Path) -> publish.Promoted:
-    publish.stage(store, [wheel], folder, by=BY, allow_partial=True)
+def _promotion(wheel: Path, folder: Path, store: Path) -> promotion.Promoted:
+    staging.stage(store, [wheel], folder, by=BY, allow_partial=True)
     proved(store)
-    return publish.promote(store, by=BY)
+    return promotion.promote(store, by=BY)
 
 
 @pytest.mark.skipif(_has_gpu(), reason="needs a machine without a GPU")

@@ -17,6 +17,7 @@ import uv
 from benchmarks.build_time import Bench
 from benchmarks.import_time import first_import, unpacked
 from scripts.build import build
+from scripts.build.inputs import Options
 from scripts.build.plan import missing_here
 from scripts.matrix import matrix
 from scripts.model import Cell, GitPin, Release
@@ -49,7 +50,7 @@ def cell(host_cell: Cell) -> Cell:
 
 
 def _build(cell: Cell, output: Path, objects: Path, *, engine: str = "host") -> Path:
-    options = build.Options(engine, ("9.0",), None, None, output, objects, None)
+    options = Options(engine, ("9.0",), None, None, output, objects, None)
     result = build.build(cell, options)
     assert result.wheel is not None, result.detail
     assert result.outcome != "failed", result.detail
@@ -202,7 +203,7 @@ def test_missing_gl_headers_stop_before_compiling(cell: Cell, tmp_path: Path, mo
     blind.write_text(f'#!/bin/sh\nexec {real} -nostdinc "$@"\n')
     blind.chmod(0o755)
     monkeypatch.setenv("CXX", str(blind))
-    options = build.Options("host", ("9.0",), None, None, tmp_path / "dist", None, None)
+    options = Options("host", ("9.0",), None, None, tmp_path / "dist", None, None)
     result = build.build(cell, options)
     assert (result.outcome, result.wheel) == ("failed", None)
     assert result.detail == "ToolchainError"
@@ -275,7 +276,7 @@ def test_a_failing_compiler_is_heard(
     )
     failing.chmod(0o755)
     monkeypatch.setenv("CXX", str(failing))
-    result = build.build(cell, build.Options("host", ("9.0",), None, None, tmp_path / "dist", None, None))
+    result = build.build(cell, Options("host", ("9.0",), None, None, tmp_path / "dist", None, None))
     told = capsys.readouterr().err
     assert result.detail == "BuildError"
     assert "made to fail" in told

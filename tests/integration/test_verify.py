@@ -1,4 +1,4 @@
-"""What a build states about a real wheel: valid, the same from every build, and broken by one flipped byte."""
+"""The files that a build writes about a real wheel: valid, reproducible, and sensitive to one changed byte."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.build import build, reproduce
+from scripts.build.inputs import Options, gather
 from scripts.model import ROOT, Cell
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record, sbom
@@ -18,12 +19,12 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> build.Options:
-    return build.Options("host", ("9.0",), None, None, tmp_path_factory.mktemp("dist"), None, None)
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options("host", ("9.0",), None, None, tmp_path_factory.mktemp("dist"), None, None)
 
 
 @pytest.fixture(scope="module")
-def wheel(host_cell: Cell, options: build.Options) -> Path:
+def wheel(host_cell: Cell, options: Options) -> Path:
     result = build.build(host_cell, options)
     assert result.wheel is not None, result.detail
     return result.wheel
@@ -40,7 +41,7 @@ def _bill(wheel: Path) -> bytes:
         return archive.read(name)
 
 
-def test_a_build_states_a_valid_bill_and_a_provenance(wheel: Path) -> None:
+def test_a_build_writes_a_valid_bill_and_a_provenance(wheel: Path) -> None:
     record = audit_record.find(file_sha256(wheel), wheel.parent)
     assert record is not None
     assert set(record.evidence) == set(audit_record.STATEMENTS)
@@ -48,24 +49,24 @@ def test_a_build_states_a_valid_bill_and_a_provenance(wheel: Path) -> None:
     assert list(sbom.schema_problems(_bill(wheel))) == []
 
 
-def test_the_bill_names_what_the_toolchain_gave(host_cell: Cell, options: build.Options, wheel: Path) -> None:
+def test_the_bill_names_the_toolchain(host_cell: Cell, options: Options, wheel: Path) -> None:
     text = _bill(wheel).decode()
-    inputs = build.gather(host_cell, options)
+    inputs = gather(host_cell, options)
     assert inputs.compiler is not None
     for name, version in inputs.cuda.components.items():
         assert f'"name": "{name}"' in text
         assert f'"version": "{version}"' in text
     assert f'"version": "{inputs.compiler.version}"' in text
-    assert inputs.series_sha256 in text
+    assert inputs.series.sha256 in text
     with zipfile.ZipFile(wheel) as archive:
         (runtime,) = [name for name in archive.namelist() if "cudart" in name]
     assert f'"value": "{runtime}"' in text
-    # Nothing of this machine.
+    # No path of this machine.
     assert not any(str(place) in text for place in (ROOT, Path.home(), inputs.cuda.path, inputs.compiler.path))
 
 
-def test_two_builds_in_other_surroundings_carry_the_same_bill(
-    host_cell: Cell, options: build.Options, wheel: Path, tmp_path: Path
+def test_builds_in_different_surroundings_have_the_same_bill(
+    host_cell: Cell, options: Options, wheel: Path, tmp_path: Path
 ) -> None:
     one, other = reproduce.build_twice(host_cell, options, tmp_path)
     assert _bill(one) == _bill(other) == _bill(wheel)
@@ -75,11 +76,11 @@ def test_two_builds_in_other_surroundings_carry_the_same_bill(
 def test_a_wheel_verifies_against_its_rebuild(wheel: Path) -> None:
     result = _verify(wheel, "--rebuild")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "rebuild: wheel, bill of materials and provenance come out the same, to the byte" in result.stdout
+    assert "rebuild: wheel, bill of materials and provenance are identical to the byte" in result.stdout
 
 
 @pytest.mark.parametrize("part", ["wheel", "record", "sbom", "provenance"])
-def test_one_flipped_byte_is_named(wheel: Path, part: str) -> None:
+def test_names_the_file_with_a_changed_byte(wheel: Path, part: str) -> None:
     digest = file_sha256(wheel)
     folder = wheel.parent
     paths = {"wheel": wheel, "record": folder / "records" / f"{digest}.audit.json"}

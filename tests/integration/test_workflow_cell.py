@@ -1,4 +1,4 @@
-"""One cell through build.yml as GitHub would do it: planned, its job expanded, its steps in order, to a real wheel."""
+"""Run build.yml for one cell as GitHub would: expand the matrix, run the steps in order, get a real wheel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ACTIONS = ("actions/checkout@", "actions/cache/", "actions/upload-artifact@", "
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This tree as a runner would check it out: what git tracks, and nothing that was ever built."""
+    """Return a copy of the files that git tracks, as a runner would check them out."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: clone the repository")
     folder = tmp_path_factory.mktemp("runner") / "checkout"
@@ -39,7 +39,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(step: Step, context: Mapping[str, Any], checkout: Path) -> str:
-    """Run a step as the runner does, with nox of this environment; what it printed."""
+    """Run a step as the runner does, with this environment's nox, and return its output."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -56,7 +56,7 @@ def run(step: Step, context: Mapping[str, Any], checkout: Path) -> str:
 
 
 def run_job(name: str, context: Mapping[str, Any], checkout: Path) -> list[str]:
-    """Every step of one job in order; the commands that ran."""
+    """Run all steps of a job in order, and return the commands."""
     ran = []
     for step in workflows.steps("build.yml", name):
         if step.command:
@@ -84,7 +84,7 @@ def test_one_cell_through_the_workflow(host_cell: Cell, checkout: Path) -> None:
     assert record is not None
     assert record.outcome == "passed"
 
-    # The same job again, as after an interruption: the finished wheel comes out of the cache.
+    # Run the job again, as after an interruption: the finished wheel comes from the cache.
     before = wheel.read_bytes()
     shutil.rmtree(checkout / upload)
     build = next(step for step in workflows.steps("build.yml", "cells") if "build" in (step.command or ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scripts.model import Cell
 from scripts.wheel import sbom, wheel_file
 from scripts.wheel.build_info import BuildInfo
 from scripts.wheel.materials import CUDA_LICENCE, Materials, Part
+from tests.unit import wheel_factory
 from tests.unit.wheel_factory import CELL
 
 EPOCH = 1_577_836_800
@@ -27,10 +29,14 @@ def materials_of(cell: Cell = CELL) -> Materials:
         provider="pypi",
         toolkit=(Part("nvidia-cuda-nvcc", "13.0.88", ("3" * 64, "4" * 64), CUDA_LICENCE),),
         runtime="13.0.96",
-        compiler=Part("g++", "12.2.0"),
         torch=Part("torch", cell.torch.version, ("5" * 64,), "BSD-3-Clause"),
         locks={"requirements/pipeline.txt": "6" * 64},
     )
+
+
+def build_info(cell: Cell = CELL) -> BuildInfo:
+    """Return the build_info.json of a wheel of tests.unit.wheel_factory."""
+    return BuildInfo.parse(json.dumps(wheel_factory.build_info(cell)).encode())
 
 
 def bill(wheel: Path, materials: Materials) -> bytes:

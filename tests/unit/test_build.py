@@ -1,21 +1,27 @@
-"""scripts.build.build: what is shown of a build while it runs, and what it ends with."""
+"""Inputs of a build, the part of its output that is shown, and its summary."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from scripts.build import build
+from scripts.build import build, cell_wheel, cibuildwheel, inputs
 from scripts.build.build import Result
+from scripts.errors import BuildError
 from scripts.matrix import matrix
 from scripts.model import Cell
-from scripts.source import upstream
+from scripts.source import patching, upstream
 from scripts.support import download_sizes, interpreters
 from scripts.support.files import file_sha256
 from scripts.toolchain import compilers, providers
+from scripts.wheel import wheel_file
+from tests.unit.materials_factory import materials_of
+from tests.unit.wheel_factory import CELL, text_parts
 
 CELLS = matrix.load()
 
@@ -57,7 +63,7 @@ def made(one: Cell, folder: Path, outcome: str = "passed") -> Result:
     ],
     ids=["torch of PyPI", "torch of PyTorch's channel", "Windows"],
 )
-def test_a_build_ends_with_the_command_that_installs_its_wheel(
+def test_prints_the_command_that_installs_the_wheel(
     one: Cell,
     expected: list[str],
     tmp_path: Path,
@@ -70,23 +76,23 @@ def test_a_build_ends_with_the_command_that_installs_its_wheel(
     assert lines[-len(expected) - 1 :] == ["To install it in an environment of CPython 3.12:", *expected]
 
 
-def test_a_wheel_in_another_folder_is_named_by_its_whole_path(
+def test_prints_the_absolute_path_of_a_wheel_outside_the_current_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build.summarize([made(PYPI, tmp_path / "a folder")])
     assert f"torch==2.14.1 '{tmp_path}/a folder/{PYPI.wheel}'" in capsys.readouterr().out
 
 
-def test_a_build_states_the_hash_of_its_wheel_on_a_line_that_sha256sum_reads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prints_the_hash_in_the_format_of_sha256sum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = made(PYPI, tmp_path)
     build.summarize([result])
     assert result.wheel is not None
     assert f"{file_sha256(result.wheel)}  {result.wheel}" in capsys.readouterr().out.splitlines()
 
 
-def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_no_command_for_a_wheel_that_failed_its_audit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     build.summarize([made(PYPI, tmp_path, "failed"), Result(PYTORCH, "failed", "BuildError", 3.0)])
     assert "pip install" not in capsys.readouterr().out
 
@@ -103,13 +109,13 @@ def test_a_wheel_that_failed_its_audit_has_no_command(tmp_path: Path, capsys: py
         ("copying build/lib\n", False),
     ],
 )
-def test_what_is_shown_of_a_build(line: str, shown: bool) -> None:
-    assert build.is_progress(line) == shown
+def test_shows_only_progress_and_errors_of_a_build(line: str, shown: bool) -> None:
+    assert cell_wheel.is_progress(line) == shown
 
 
-def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announces_downloads_before_it_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVDIFFRAST_WHEELS_CACHE", str(tmp_path))
-    monkeypatch.setattr(build, "choose_engine", lambda *_: "host")
+    monkeypatch.setattr(inputs, "choose_engine", lambda *_: "host")
     monkeypatch.setattr(compilers, "check_host", lambda *_, **__: None)
     monkeypatch.setattr(interpreters, "find", lambda _: Path(sys.executable))
     announced: list[str] = []
@@ -120,12 +126,12 @@ def test_a_build_says_what_it_downloads_before_it_compiles(tmp_path: Path, monke
         raise StopIteration
 
     monkeypatch.setattr(upstream, "fetch", fetch)
-    options = build.Options("host", (), None, None, tmp_path, None, None)
+    options = inputs.Options("host", (), None, None, tmp_path, None, None)
     with pytest.raises(StopIteration):
-        build.gather(PYPI, options)
+        inputs.gather(PYPI, options)
 
 
-def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
+def test_does_not_fetch_an_available_toolkit(tmp_path: Path) -> None:
     toolkit = PYPI.toolkit
     lock = providers.to_fetch(toolkit, cache=tmp_path)
     assert lock is not None and lock.name == "cu130.txt"
@@ -133,3 +139,50 @@ def test_a_toolkit_that_is_here_is_not_fetched(tmp_path: Path) -> None:
     made.mkdir(parents=True)
     assert providers.to_fetch(toolkit, cache=tmp_path) is None
     assert providers.to_fetch(replace(toolkit, providers=()), cache=tmp_path) is None
+
+
+def test_auto_builds_on_the_host_unless_an_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cibuildwheel, "availability", lambda: None)
+    assert PYPI.platform.image is not None
+    assert inputs.choose_engine(PYPI, "auto", None) == "host"
+    assert inputs.choose_engine(PYPI, "auto", "example.org/image") == "cibuildwheel"
+    assert inputs.choose_engine(WINDOWS, "auto", None) == "cibuildwheel"
+    monkeypatch.setattr(cibuildwheel, "availability", lambda: "no engine answers")
+    assert inputs.choose_engine(PYPI, "auto", "example.org/image") == "host"
+
+
+@pytest.mark.parametrize(
+    ("engine", "named", "expected"),
+    [
+        ("host", None, None),
+        ("host", "example.org/image", None),
+        ("cibuildwheel", None, PYPI.platform.image),
+        ("cibuildwheel", "example.org/image", "example.org/image"),
+    ],
+)
+def test_the_pinned_image_is_used_by_containers_only(engine: str, named: str | None, expected: str | None) -> None:
+    assert inputs.container_image(PYPI, engine, named) == expected
+
+
+@pytest.mark.parametrize("change", [None, "0" * 64])
+def test_refuses_a_wheel_of_another_series(change: str | None, tmp_path: Path) -> None:
+    series = patching.read_series(CELL.release.series)
+    parts = text_parts()
+    parts.edit_info(series_sha256=change or series.sha256)
+    wheel = wheel_file.unpack(parts.write(tmp_path), tmp_path / "unpacked")
+    home = providers.CudaHome(tmp_path, "13.0.88", "system", MappingProxyType({}), None)
+    made = inputs.Inputs(
+        cell=CELL,
+        engine="host",
+        image=None,
+        architectures=CELL.toolkit.policy,
+        pristine=tmp_path,
+        series=series,
+        cuda=home,
+        compiler=None,
+        python=None,
+        torch_lock=tmp_path,
+        materials=materials_of(),
+    )
+    with nullcontext() if change is None else pytest.raises(BuildError, match="another series"):
+        assert cell_wheel.read_build_info(wheel, made).series_sha256 == series.sha256

@@ -1,4 +1,4 @@
-"""The generated configuration is cibuildwheel's, the cell's, and nobody's machine's."""
+"""The generated configuration: valid for cibuildwheel, complete for the cell, independent of the machine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_selects_the_cell_and_pins_the_image(cell: Cell) -> None:
     assert made["manylinux-x86_64-image"] == IMAGE
 
 
-def test_tells_the_build_what_it_must_know(cell: Cell) -> None:
+def test_passes_the_environment_variables_of_the_build(cell: Cell) -> None:
     assert options(cell)["environment"] == {
         "BUILD_BINARY_WHEEL": "1",
         "CUDA_HOME": "/opt/cell/cuda",
@@ -82,21 +82,21 @@ def test_tells_the_build_what_it_must_know(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("architectures", [("9.0",), ("9.0+PTX",), ("8.0", "9.0"), (*POLICY, "10.0")])
-def test_anything_but_the_policy_is_partial_and_audited_as_such(cell: Cell, architectures: tuple[str, ...]) -> None:
+def test_marks_a_build_of_other_architectures_as_partial(cell: Cell, architectures: tuple[str, ...]) -> None:
     made = options(cell, architectures=architectures)
     assert made["environment"]["NVDIFFRAST_PARTIAL"] == "1"
     assert "--allow-partial" in made["audit-command"]
 
 
-def test_a_release_may_not_be_partial(cell: Cell) -> None:
+def test_audits_a_full_build_as_not_partial(cell: Cell) -> None:
     assert "--allow-partial" not in options(cell, architectures=tuple(reversed(POLICY)))["audit-command"]
 
 
-def test_builds_in_no_environment_of_random_name(cell: Cell) -> None:
+def test_builds_without_an_isolated_environment(cell: Cell) -> None:
     assert options(cell)["build-frontend"] == {"name": "build[uv]", "args": ["--no-isolation"]}
 
 
-def test_installs_nothing_without_a_hash(cell: Cell, windows: Cell) -> None:
+def test_installs_only_with_hashes(cell: Cell, windows: Cell) -> None:
     for made in (options(cell), options(windows, torch_lock=Path("C:/a b/torch.txt"))):
         installs = [line for line in (*made.get("before-all", ()), *made["before-build"]) if "pip install" in line]
         assert installs
@@ -114,7 +114,7 @@ def test_repairs_with_the_stage_that_the_host_engine_uses(cell: Cell) -> None:
     ]
 
 
-def test_a_toolkit_with_a_lower_compiler_bound_gets_its_compiler(cell: Cell) -> None:
+def test_installs_an_older_compiler_for_an_older_toolkit(cell: Cell) -> None:
     old = replace(cell, toolkit=replace(cell.toolkit, cuda="12.4", gcc=Bounds("9", "13")))
     made = options(old)
     assert "gcc-toolset-13-gcc-c++" in made["before-all"][0]
@@ -122,13 +122,13 @@ def test_a_toolkit_with_a_lower_compiler_bound_gets_its_compiler(cell: Cell) -> 
     assert "gcc-toolset" not in text(cell)
 
 
-def test_stages_run_on_a_python_that_they_support(cell: Cell) -> None:
+def test_runs_the_stages_with_a_supported_python(cell: Cell) -> None:
     assert any("/opt/python/cp312-cp312/bin/python" in line for line in options(cell)["before-all"])
     old = replace(cell, python="3.10")
     assert any("/opt/python/cp311-cp311/bin/python" in line for line in options(old)["before-all"])
 
 
-def test_says_the_same_wherever_it_is_generated(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_depend_on_the_machine(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = text(cell)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.example")
@@ -148,7 +148,7 @@ def test_windows_runs_natively_with_the_developer_shells_compiler(windows: Cell)
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.14"])
-def test_cibuildwheel_itself_reads_it(cell: Cell, tmp_path: Path, python: str) -> None:
+def test_cibuildwheel_accepts_the_configuration(cell: Cell, tmp_path: Path, python: str) -> None:
     config = tmp_path / "cibuildwheel.toml"
     config.write_text(text(replace(cell, python=python)))
     (tmp_path / "setup.py").touch()
@@ -160,7 +160,7 @@ def test_cibuildwheel_itself_reads_it(cell: Cell, tmp_path: Path, python: str) -
 
 
 def engines(monkeypatch: pytest.MonkeyPatch, *answering: str) -> None:
-    """Pretend that exactly these container engines answer, on Linux."""
+    """Simulate Linux with exactly these container engines."""
 
     def call(command: list[str], **_: Any) -> str:
         if command[0] in answering:
@@ -172,7 +172,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, *answering: str) -> None:
     monkeypatch.delenv("CIBW_CONTAINER_ENGINE", raising=False)
 
 
-def test_a_client_without_its_daemon_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ignores_an_engine_whose_daemon_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     engines(monkeypatch)
     why = cibuildwheel.availability()
     assert why is not None
@@ -180,7 +180,7 @@ def test_a_client_without_its_daemon_is_no_engine(monkeypatch: pytest.MonkeyPatc
     assert "apt-get install" in why
 
 
-def test_prefers_docker_and_falls_back_to_podman(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefers_docker_to_podman(monkeypatch: pytest.MonkeyPatch) -> None:
     engines(monkeypatch, "docker", "podman")
     assert cibuildwheel._engine() == "docker"
     engines(monkeypatch, "podman")
@@ -188,7 +188,7 @@ def test_prefers_docker_and_falls_back_to_podman(monkeypatch: pytest.MonkeyPatch
     assert cibuildwheel.availability() is None
 
 
-def test_the_users_choice_of_engine_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_only_the_engine_that_the_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
     engines(monkeypatch, "podman")
     monkeypatch.setenv("CIBW_CONTAINER_ENGINE", "docker; create_args: --memory=8g")
     why = cibuildwheel.availability()
@@ -197,14 +197,14 @@ def test_the_users_choice_of_engine_stands_alone(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> cibuildwheel.Inputs:
+def files(tmp_path: Path) -> cibuildwheel.BuildFiles:
     (tmp_path / "cuda").mkdir()
     (tmp_path / "torch.txt").touch()
-    return cibuildwheel.Inputs(tmp_path / "cuda", tmp_path / "torch.txt", tmp_path / "a cache")
+    return cibuildwheel.BuildFiles(tmp_path / "cuda", tmp_path / "torch.txt", tmp_path / "a cache")
 
 
-def test_the_container_sees_what_it_needs_and_no_secret_is_written_out(
-    inputs: cibuildwheel.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mounts_the_inputs_and_writes_no_secret(
+    files: cibuildwheel.BuildFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.touch()
@@ -212,7 +212,7 @@ def test_the_container_sees_what_it_needs_and_no_secret_is_written_out(
     monkeypatch.setenv("UV_INDEX_URL", "https://user:secret@index.example/simple")
     monkeypatch.setattr(cibuildwheel, "_engine", lambda: "podman; create_args: --memory=8g")
     monkeypatch.setattr(cibuildwheel, "_uv_cache", lambda engine, cache: cache / "uv")
-    made = cibuildwheel._container(inputs)
+    made = cibuildwheel._container(files)
     words = shlex.split(made)
     assert "disable_host_mount: true" in made
     assert "--memory=8g;" in words
@@ -223,15 +223,15 @@ def test_the_container_sees_what_it_needs_and_no_secret_is_written_out(
     assert "secret" not in made
 
 
-def build(cell: Cell, inputs: cibuildwheel.Inputs, destination: Path, **changed: Any) -> Path:
+def build(cell: Cell, files: cibuildwheel.BuildFiles, destination: Path, **changed: Any) -> Path:
     arguments: dict[str, Any] = {"image": IMAGE, "architectures": POLICY, "epoch": 0, "destination": destination}
-    places = {"cuda_home": inputs.cuda_home, "torch_lock": inputs.torch_lock, "cache": inputs.cache}
+    places = {"cuda_home": files.cuda_home, "torch_lock": files.torch_lock, "cache": files.cache}
     return cibuildwheel.run(destination.parent, cell, **{**arguments, **places, **changed})
 
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Stand in for cibuildwheel: it makes the files that are named."""
+    """Replace cibuildwheel by a function that writes the named files."""
 
     def arrange(*names: str) -> None:
         def call(tree: Path, config: Path, output: Path, **_: Any) -> None:
@@ -240,46 +240,46 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 (output / name).write_bytes(b"wheel")
 
         monkeypatch.setattr(cibuildwheel, "_call", call)
-        monkeypatch.setattr(cibuildwheel, "_container", lambda inputs: "podman")
+        monkeypatch.setattr(cibuildwheel, "_container", lambda files: "podman")
 
     return arrange
 
 
-def test_takes_the_cells_wheel_and_leaves_nothing_else(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, pretend: Callable[..., None]
+def test_moves_the_wheel_and_removes_everything_else(
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, pretend: Callable[..., None]
 ) -> None:
     pretend(cell.wheel)
-    made = build(cell, inputs, tmp_path / "dist")
+    made = build(cell, files, tmp_path / "dist")
     assert made == tmp_path / "dist" / cell.wheel
     assert [path.name for path in (tmp_path / "dist").iterdir()] == [cell.wheel]
 
 
 @pytest.mark.parametrize("names", [(), ("other.whl",), ("nvdiffrast-0-py3-none-any.whl", "b.whl")])
-def test_refuses_any_other_wheel(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, pretend: Callable[..., None], names: tuple[str, ...]
+def test_refuses_other_wheels(
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, pretend: Callable[..., None], names: tuple[str, ...]
 ) -> None:
     pretend(*names)
     with pytest.raises(BuildError, match=cell.wheel.replace("+", r"\+")):
-        build(cell, inputs, tmp_path / "dist")
+        build(cell, files, tmp_path / "dist")
     assert not list((tmp_path / "dist").iterdir())
 
 
-def test_without_an_image_says_where_one_comes_from(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, pretend: Callable[..., None]
+def test_a_missing_image_gets_a_hint(
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, pretend: Callable[..., None]
 ) -> None:
     pretend(cell.wheel)
-    with pytest.raises(ToolchainError, match="names no image") as caught:
-        build(cell, inputs, tmp_path / "dist", image=None)
+    with pytest.raises(ToolchainError, match="has no image") as caught:
+        build(cell, files, tmp_path / "dist", image=None)
     assert caught.value.hint is not None
     assert "--image" in caught.value.hint
     pinned = replace(cell, platform=replace(cell.platform, image=IMAGE))
-    assert build(pinned, inputs, tmp_path / "dist", image=None).is_file()
+    assert build(pinned, files, tmp_path / "dist", image=None).is_file()
 
 
 @pytest.mark.parametrize("missing", ["cuda_home", "torch_lock"])
-def test_a_missing_input_is_named_before_anything_runs(
-    cell: Cell, inputs: cibuildwheel.Inputs, tmp_path: Path, missing: str
+def test_names_a_missing_input_before_it_runs_anything(
+    cell: Cell, files: cibuildwheel.BuildFiles, tmp_path: Path, missing: str
 ) -> None:
     with pytest.raises(ToolchainError, match="no-such-place"):
-        build(cell, inputs, tmp_path / "dist", **{missing: tmp_path / "no-such-place"})
+        build(cell, files, tmp_path / "dist", **{missing: tmp_path / "no-such-place"})
     assert not (tmp_path / "dist").exists()

@@ -1,4 +1,4 @@
-"""The Windows configuration, as cibuildwheel itself understands it; its repair command is run. No Windows here."""
+"""The Windows configuration as cibuildwheel parses it, and its repair command; the tests run on Linux."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cell() -> Cell:
 
 
 def policy(cell: Cell) -> list[str]:
-    """The cell's architectures as torch writes them."""
+    """Return the cell's architectures in the notation of torch."""
     suffixes = {cell.toolkit.ptx: "+PTX"}
     return [each + suffixes.get(each, "") for each in cell.toolkit.architectures]
 
@@ -48,7 +48,7 @@ def text(cell: Cell, **changed: Any) -> str:
 
 
 def understood(cell: Cell, **changed: Any) -> tuple[list[str], Any]:
-    """The identifiers that cibuildwheel would build on Windows, and its options for the first."""
+    """Return the identifiers that cibuildwheel would build on Windows, and its options for the first of them."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "cibuildwheel.toml"
         config.write_text(text(cell, **changed), encoding="utf-8")
@@ -62,20 +62,20 @@ def understood(cell: Cell, **changed: Any) -> tuple[list[str], Any]:
 
 
 @pytest.mark.parametrize("python", sorted({cell.python for cell in MATRIX.select(["*-win_amd64"])}))
-def test_every_python_of_the_matrix_is_one_build(cell: Cell, python: str) -> None:
+def test_each_python_gives_one_build(cell: Cell, python: str) -> None:
     identifiers, _ = understood(replace(cell, python=python))
     assert identifiers == [f"cp{python.replace('.', '')}-win_amd64"]
 
 
 def test_every_windows_cell_has_a_configuration() -> None:
-    """Their texts differ, and all hold their own cell's name."""
+    """The texts differ, and each contains the name of its cell."""
     cells = MATRIX.select(["*-win_amd64"])
     texts = {text(cell) for cell in cells}
     assert len(texts) == len(cells) > 0
 
 
-def test_the_build_gets_the_very_values(cell: Cell) -> None:
-    """Values go through a shell's syntax: a space, a semicolon, a plus must survive it."""
+def test_the_build_gets_the_exact_values(cell: Cell) -> None:
+    """Values are quoted for a shell: spaces, semicolons and plus signs must be preserved."""
     _, options = understood(cell)
     assert options.environment.as_dictionary({}) == {
         "BUILD_BINARY_WHEEL": "1",
@@ -94,12 +94,12 @@ def test_the_build_gets_the_very_values(cell: Cell) -> None:
 
 
 def words(command: str) -> list[str]:
-    """A command line's words as Windows programs take them apart, where no backslash stands before a quote."""
+    """Split a command line as Windows programs do; backslashes before quotes are not supported."""
     assert '\\"' not in command
     return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', command)]
 
 
-def test_commands_keep_paths_with_spaces_whole(cell: Cell) -> None:
+def test_commands_quote_paths_with_spaces(cell: Cell) -> None:
     _, options = understood(cell)
     given = {"wheel": r"C:\Users\A B\nvdiffrast.whl", "dest_dir": r"C:\Users\A B\repaired"}
     python = Path(sys.executable).as_posix()
@@ -115,7 +115,7 @@ def test_commands_keep_paths_with_spaces_whole(cell: Cell) -> None:
     assert words(prepare_command(audit, wheel=given["wheel"]))[-2:] == ["audit", given["wheel"]]
 
 
-def test_nothing_is_for_a_unix_shell_or_a_container(cell: Cell) -> None:
+def test_uses_no_unix_shell_and_no_container(cell: Cell) -> None:
     _, options = understood(cell)
     assert options.before_all == ""
     commands = (options.repair_command, options.before_build, *options.audit_command)
@@ -125,8 +125,8 @@ def test_nothing_is_for_a_unix_shell_or_a_container(cell: Cell) -> None:
     assert not options.test_command
 
 
-def test_its_repair_command_repairs(cell: Cell, tmp_path: Path) -> None:
-    """Run as it stands, with paths that have spaces, on libraries by construction."""
+def test_the_repair_command_repairs(cell: Cell, tmp_path: Path) -> None:
+    """Run the command unchanged, with paths that contain spaces, on constructed libraries."""
     toolkit, output = tmp_path / "a toolkit", tmp_path / "re paired"
     (toolkit / "bin").mkdir(parents=True)
     runtime = pe_factory.library(["kernel32.dll"], name="cudart64_12.dll", exports=["function"])

@@ -1,4 +1,4 @@
-"""`nox -s doctor`: the doctor of any Python, and what the machine has to build with."""
+"""`nox -s doctor`: the doctor of any Python, and the inputs of a build on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts.build import build, cibuildwheel
+from scripts.build import cibuildwheel, default_cell
 from scripts.doctor import can_build, doctor, install_advice
 from scripts.errors import ToolchainError, UsageError
 from scripts.matrix import matrix
@@ -25,13 +25,13 @@ from tests.unit.test_doctor import DIAGNOSIS, GPU, INFO, INSTALLATION, TORCH
 
 @pytest.fixture
 def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The overlay's doctor, with facts that a test states."""
+    """A copy of the overlay's doctor that reports facts chosen by a test."""
     folder = tmp_path / "overlay"
     shutil.copytree(doctor.OVERLAY, folder)
     (folder / "_installation.py").write_text(INSTALLATION)
     (folder / "_diagnosis.py").write_text(DIAGNOSIS)
     (folder / "problems.json").write_text("{}")
-    tell(folder)
+    set_facts(folder)
     monkeypatch.setattr(doctor, "OVERLAY", folder)
     monkeypatch.setattr(install_advice, "DIST", tmp_path / "dist")
     # Without a network, the newest release that is available has the OpenGL plugin.
@@ -49,7 +49,7 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.update(before)
 
 
-def tell(folder: Path, **changes: Any) -> None:
+def set_facts(folder: Path, **changes: Any) -> None:
     facts = {"torch": TORCH, "build_info": None, "driver": {"version": "1", "cuda": "13.0"}, "devices": [GPU]}
     (folder / "facts.json").write_text(json.dumps({**facts, "plugins": [], **changes}))
 
@@ -61,25 +61,27 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 
 @pytest.mark.usefixtures("overlay")
 class TestMachine:
-    def test_all_is_well(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_complete_machine_passes(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         code, out = run(capsys, monkeypatch)
         assert "  ok       g++ 12, g\n  ok       headers and libraries of OpenGL and EGL\n" in out
         assert code == 0
         assert "can this machine build wheels? yes\n" in out
 
-    def test_it_names_the_cell_that_build_takes(
+    def test_names_the_cell_of_a_plain_build(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
-        tell(overlay, torch=None)
-        cell = build.default_cell(matrix.load())[0]
+        set_facts(overlay, torch=None)
+        cell = default_cell.default_cell(matrix.load())[0]
         _, out = run(capsys, monkeypatch)
         assert f"`nox -s build` takes the cell {cell.id}\n" in out
         assert f'    nox -s build\n    pip install "torch=={cell.torch.line}.*" dist/{cell.wheel}\n' in out
 
-    def test_a_machine_that_can_build_and_not_run(
+    def test_a_machine_that_can_build_but_not_run(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
-        tell(overlay, torch=None, driver=None, devices=[])
+        set_facts(overlay, torch=None, driver=None, devices=[])
         code, out = run(capsys, monkeypatch)
         assert code == 0
         assert "can this machine run nvdiffrast? no: torch is not installed; there is no NVIDIA driver\n" in out
@@ -92,8 +94,8 @@ class TestMachine:
     def test_a_wheel_in_dist(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path, tmp_path: Path
     ) -> None:
-        tell(overlay, torch=None)
-        cell = build.default_cell(matrix.load())[0]
+        set_facts(overlay, torch=None)
+        cell = default_cell.default_cell(matrix.load())[0]
         path = tmp_path / cell.wheel
         info = {
             **dict.fromkeys(("cell", "release", "series", "python", "torch", "cuda"), "x"),
@@ -106,7 +108,7 @@ class TestMachine:
         (tmp_path / cell.wheel.replace(cell.release.version, "0.1")).touch()
         monkeypatch.setattr(install_advice, "DIST", tmp_path)
         _, out = run(capsys, monkeypatch)
-        assert f"{path} is built, for compute capability 9.0 alone\n" in out
+        assert f"{path} is built, only for compute capability 9.0\n" in out
         assert f'    pip install "torch=={cell.torch.line}.*" {path}\n' in out
         assert "    nox -s build\n" not in out
         path.write_bytes(b"not a wheel")
@@ -114,29 +116,29 @@ class TestMachine:
         assert "is built" not in out
         assert "    nox -s build\n" in out
 
-    def test_a_torch_for_which_there_is_a_cell(
+    def test_advises_the_cell_of_the_installed_torch(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
-        tell(overlay, torch={**TORCH, "version": "2.13.0+cu126", "cuda": "12.6"})
+        set_facts(overlay, torch={**TORCH, "version": "2.13.0+cu126", "cuda": "12.6"})
         _, out = run(capsys, monkeypatch)
         assert re.search(
             r"^    nox -s build -- \S+-cu126-torch2\.13-\S+\n    pip install dist/\S+\n", out, re.MULTILINE
         )
 
-    def test_another_build_of_the_same_torch(
+    def test_advises_to_replace_another_build_of_the_same_torch(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
-        cell = build.default_cell(matrix.load())[0]
-        tell(overlay, torch={**TORCH, "version": f"{cell.torch.version}+cpu", "cuda": None})
+        cell = default_cell.default_cell(matrix.load())[0]
+        set_facts(overlay, torch={**TORCH, "version": f"{cell.torch.version}+cpu", "cuda": None})
         _, out = run(capsys, monkeypatch)
         torch = f'"torch=={cell.torch.line}.*"'
         assert f"    pip install --force-reinstall {torch}\n    pip install dist/{cell.wheel}\n" in out
         assert f"    uv pip install --reinstall {torch}\n    uv pip install dist/{cell.wheel}\n" in out
 
-    def test_only_commands_that_a_reader_can_run(
+    def test_advises_only_commands_that_work(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overlay: Path
     ) -> None:
-        tell(overlay, torch=None, driver=None, devices=[])
+        set_facts(overlay, torch=None, driver=None, devices=[])
         monkeypatch.setattr(can_build, "_FIRST_BUILD_GIB", 1 << 40)
         monkeypatch.setattr(interpreters, "find", lambda python: None)
         _, out = run(capsys, monkeypatch)
@@ -146,7 +148,9 @@ class TestMachine:
             re.match(r"(nox -s|pip|uv|apt-get|python -m nvdiffrast|\S+ -m venv|nvidia-smi)\b", hint) for hint in hints
         )
 
-    def test_no_compiler(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reports_a_missing_compiler(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def absent(toolkit: Any, needs_gl: bool) -> None:
             raise ToolchainError("no C++ compiler", hint="apt-get install g++")
 
@@ -155,7 +159,7 @@ class TestMachine:
         assert code == 1
         assert "  FAILED   no C++ compiler\n      next: apt-get install g++\n" in out
 
-    def test_no_headers(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reports_missing_headers(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def headless(toolkit: Any, needs_gl: bool) -> compilers.HostCompiler:
             if needs_gl:
                 raise ToolchainError("no EGL/egl.h", hint="apt-get install libegl-dev")
@@ -166,7 +170,9 @@ class TestMachine:
         assert code == 1
         assert "no EGL/egl.h\n      next: apt-get install libegl-dev\n" in out
 
-    def test_no_toolkit(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reports_a_missing_toolkit(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(providers, "availability", lambda toolkit: "unlocked")
         code, out = run(capsys, monkeypatch)
         assert code == 1
@@ -180,7 +186,7 @@ class TestMachine:
         assert str(Path.home()) not in out
         assert sys.prefix not in out
 
-    def test_no_python(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_refuses_a_machine_without_python(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         broken = tmp_path / "python"
         broken.write_text("#!/bin/sh\necho it is ancient >&2; exit 1\n")
         broken.chmod(0o755)
@@ -188,13 +194,15 @@ class TestMachine:
         with pytest.raises(UsageError, match=r"python cannot run the doctor: it is ancient"):
             doctor.main()
 
-    def test_only_a_small_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_warns_of_a_small_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(can_build, "_FIRST_BUILD_GIB", 1 << 40)
         planned = matrix.load()
         found = can_build.findings(planned, can_build.choose(planned))
         assert [one.state for one in found if "GiB free" in one.text] == ["warning", "warning"]
 
-    def test_what_is_said_with_share(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_share_omits_private_details(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def absent(toolkit: Any, needs_gl: bool) -> None:
             raise ToolchainError("/srv/secret folder/g++ is g++ 4")
 
@@ -205,8 +213,8 @@ class TestMachine:
         assert "secret" not in out
 
 
-def test_a_python_of_the_system_gets_an_environment(overlay: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell(overlay, torch=None)
+def test_advises_an_environment_for_a_python_of_the_system(overlay: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_facts(overlay, torch=None)
     module, planned = doctor.load_overlay(), matrix.load()
     report = doctor.of_python(module, Path(sys.executable), ["--no-gpu"])
     chosen = can_build.choose(planned).cell
@@ -218,18 +226,20 @@ def test_a_python_of_the_system_gets_an_environment(overlay: Path, monkeypatch: 
     assert managed.uv == ("uv venv --python /usr/bin/python3", ". .venv/bin/activate", *plain.uv)
 
 
-def test_an_installed_doctor_is_asked_itself(overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_the_doctor_of_an_installed_nvdiffrast(
+    overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = tmp_path / "site"
     shutil.copytree(overlay, site / "nvdiffrast")
     (site / "nvdiffrast" / "__init__.py").touch()
-    tell(site / "nvdiffrast", build_info=INFO)
+    set_facts(site / "nvdiffrast", build_info=INFO)
     monkeypatch.setenv("PYTHONPATH", str(site))
     report = doctor.of_python(doctor.load_overlay(), Path(sys.executable), ["--no-gpu"])
     assert report.facts["build_info"]["torch"] == "2.14.1"
     assert "not-compiled" in {line.code for line in report.lines}
 
 
-def test_the_python_of_this_environment_is_not_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_skips_the_python_of_this_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "python3").write_text("#!/bin/sh\n")
     (tmp_path / "python3").chmod(0o755)
     monkeypatch.setenv("PATH", f"{sys.prefix}/bin:{tmp_path}")

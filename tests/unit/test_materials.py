@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-from scripts.errors import BuildError
 from scripts.matrix import matrix
 from scripts.model import ROOT, Cell, ProviderKind
 from scripts.source import patching
 from scripts.support.files import file_sha256
 from scripts.toolchain.providers import CudaHome
 from scripts.wheel import materials
-from scripts.wheel.build_info import BuildInfo
-from tests.unit import wheel_factory as factory
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +22,15 @@ def cell() -> Cell:
     return cells[0]
 
 
-def _info(cell: Cell, **changes: str) -> BuildInfo:
-    series = patching.read_series(cell.release.series).sha256
-    return BuildInfo.parse(json.dumps({**factory.build_info(cell), "series_sha256": series, **changes}).encode())
-
-
 def _home(folder: Path, kind: ProviderKind, **components: str) -> CudaHome:
     stated = {name.replace("_", "-"): version for name, version in components.items()}
     return CudaHome(folder, "13.0.88", kind, MappingProxyType(stated), None)
 
 
 def _collect(cell: Cell, home: CudaHome, **more: str | None) -> materials.Materials:
+    series = patching.read_series(cell.release.series)
     engine, image = more.get("engine") or "host", more.get("image")
-    return materials.collect(cell, home, _info(cell), engine=engine, image=image, architectures=("9.0",))
+    return materials.collect(cell, home, series, engine=engine, image=image, architectures=("9.0",))
 
 
 def test_collects_all_materials_with_their_hashes(cell: Cell, tmp_path: Path) -> None:
@@ -86,9 +78,3 @@ def test_states_the_image_only_for_a_container_build(cell: Cell, tmp_path: Path)
     home = _home(tmp_path, "system", nvcc="13.0.88")
     assert _collect(cell, home, image="some@sha256:1").image is None
     assert _collect(cell, home, engine="cibuildwheel", image="some@sha256:1").image == "some@sha256:1"
-
-
-def test_rejects_patches_that_changed_during_the_build(cell: Cell, tmp_path: Path) -> None:
-    info, home = _info(cell, series_sha256="0" * 64), _home(tmp_path, "system", nvcc="13.0.88")
-    with pytest.raises(BuildError, match="another series"):
-        materials.collect(cell, home, info, engine="host", image=None, architectures=("9.0",))

@@ -15,6 +15,7 @@ from packaging.version import Version
 from scripts.errors import UsageError
 from scripts.matrix import matrix, schema, torch_builds
 from scripts.model import ROOT, Bounds, Cell, GitPin, Platform, RegistryPin, Release, Toolkit, TorchBuild
+from scripts.wheel import wheel_policy
 
 MATRIX = matrix.load()
 IDS = [cell.id for cell in MATRIX.cells]
@@ -163,3 +164,9 @@ def test_the_table_says_who_publishes_what() -> None:
 
 def test_every_series_has_its_folder() -> None:
     assert all((ROOT / "patches" / release.series).is_dir() for release in MATRIX.releases)
+
+
+def test_a_release_has_gl_exactly_if_its_series_builds_the_gl_plugin() -> None:
+    for cell in MATRIX.cells:
+        plugins = {plugin.kind for plugin in wheel_policy.for_cell(cell).plugins}
+        assert cell.release.has_gl == ("gl" in plugins), cell.id

@@ -1,4 +1,4 @@
-"""Packages without compiled code are built twice, to the same bytes, and a record says so."""
+"""Packages without compiled code: two builds give the same bytes, and a record states it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def package(tmp_path: Path) -> pure_packages.Package:
     return found
 
 
-def test_a_wheel_and_its_record(package: pure_packages.Package, tmp_path: Path) -> None:
+def test_builds_a_wheel_and_its_record(package: pure_packages.Package, tmp_path: Path) -> None:
     wheel = pure_packages.build(package, tmp_path / "dist")
     sha256, size = file_sha256(wheel), wheel.stat().st_size
     assert wheel.name == "some_thing-1.2-py3-none-any.whl"
@@ -55,7 +55,7 @@ def test_a_wheel_and_its_record(package: pure_packages.Package, tmp_path: Path) 
     assert file_sha256(pure_packages.build(package, tmp_path / "later")) == sha256
 
 
-def test_builds_that_differ_are_refused(package: pure_packages.Package, tmp_path: Path) -> None:
+def test_refuses_builds_that_differ(package: pure_packages.Package, tmp_path: Path) -> None:
     pyproject = package.folder / "pyproject.toml"
     backend = PROJECT.replace('"setuptools.build_meta"', '"backend"\nbackend-path = ["src"]')
     pyproject.write_text(backend)
@@ -65,7 +65,7 @@ def test_builds_that_differ_are_refused(package: pure_packages.Package, tmp_path
     assert not (tmp_path / "dist").exists()
 
 
-def test_records_that_vouch_for_nothing(tmp_path: Path) -> None:
+def test_refuses_invalid_records(tmp_path: Path) -> None:
     wheel = tmp_path / "some_thing-1.2-py3-none-any.whl"
     wheel.write_bytes(b"a wheel")
     sha256, size = file_sha256(wheel), wheel.stat().st_size
@@ -74,7 +74,7 @@ def test_records_that_vouch_for_nothing(tmp_path: Path) -> None:
     path = package_record.save(package_record.make(wheel, 2, {}), tmp_path)
     assert package_record.load(sha256, wheel.name, size, tmp_path).wheel == wheel.name
     whole = json.loads(path.read_text())
-    for changes, said in (
+    for changes, message in (
         ({"builds": 1}, "a reproducible wheel needs 2"),
         ({"size": 1}, "about another wheel"),
         ({"wheel": "other"}, "about another wheel"),
@@ -82,5 +82,5 @@ def test_records_that_vouch_for_nothing(tmp_path: Path) -> None:
         ({"tools": None}, "not a record"),
     ):
         path.write_text(json.dumps({**whole, **changes}))
-        with pytest.raises(AuditError, match=said):
+        with pytest.raises(AuditError, match=message):
             package_record.load(sha256, wheel.name, size, tmp_path)

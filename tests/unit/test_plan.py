@@ -1,4 +1,4 @@
-"""The plan: what is missing, its three forms, and the cut into GitHub's jobs."""
+"""The plan: missing inputs, its three forms, and the partition of GitHub's jobs."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ LINUX = cell("0.3.3.1-cp312-cu130-torch2.11-linux_x86_64")
 WINDOWS = cell("0.3.3.1-cp312-cu130-torch2.11-win_amd64")
 
 
-def test_what_is_unlocked_names_its_lock() -> None:
+def test_names_the_lock_of_an_unlocked_torch() -> None:
     probe = plan.this_machine().torch_lock
     unknown = replace(LINUX, torch=replace(LINUX.torch, version="2.11.99"))
     assert probe(LINUX) is None
-    assert probe(unknown) == "torch 2.11.99 is unlocked: run `nox -s lock -- 2.11.99-cu130`"
+    assert probe(unknown) == "torch 2.11.99 has no lock: run `nox -s lock -- 2.11.99-cu130`"
 
 
-def test_nothing_is_missing_on_a_machine_that_has_all() -> None:
+def test_nothing_is_missing_on_a_complete_machine() -> None:
     assert plan.missing_here(LINUX, READY) == ()
 
 
-def test_another_platform_is_all_that_is_said() -> None:
+def test_reports_only_the_platform_if_it_differs() -> None:
     assert plan.missing_here(WINDOWS, replace(READY, python=lambda python: "no Python")) == ("a win_amd64 machine",)
     assert plan.missing_here(WINDOWS, replace(READY, host="win_amd64")) == ()
 
 
-def test_everything_missing_is_named() -> None:
+def test_names_every_missing_input() -> None:
     bare = replace(
         READY,
         source=lambda release: f"no {release.version}",
@@ -72,7 +72,7 @@ def test_everything_missing_is_named() -> None:
     )
 
 
-def test_each_probe_is_asked_once() -> None:
+def test_calls_each_probe_once() -> None:
     asked: list[str] = []
 
     def source(release: Release) -> str | None:
@@ -88,7 +88,7 @@ def test_each_probe_is_asked_once() -> None:
     assert {row.cell.release.version for row in rows if row.buildable} == {"0.4.0"}
 
 
-def test_hosts_are_named_as_platforms_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_the_host_like_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     for system, machine, name in (("Linux", "x86_64", "linux_x86_64"), ("Windows", "AMD64", "win_amd64")):
         monkeypatch.setattr("platform.system", lambda system=system: system)
         monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
@@ -168,7 +168,7 @@ def test_torch_lines_with_the_same_pythons_and_platforms_are_one_group() -> None
     ]
 
 
-def test_the_plan_at_80_columns_is_a_screenful_of_whole_lines(run: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_form_fits_a_screen_of_80_columns(run: object, monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(run)
     monkeypatch.setenv("COLUMNS", "80")
     printed = run()
@@ -181,10 +181,17 @@ def test_the_plan_at_80_columns_is_a_screenful_of_whole_lines(run: object, monke
         assert name in words
     assert f"{len(MATRIX.cells)} cells of {len(MATRIX.cells)} in the matrix" in printed
     assert "2.9-2.13" in printed
-    assert "no image pinned" in printed
+    assert "no image pinned" not in printed
 
 
-def test_the_cells_are_followed_by_every_exclusion_with_its_reason(run: object) -> None:
+def test_names_a_platform_without_an_image(capsys: pytest.CaptureFixture[str]) -> None:
+    cell = next(cell for cell in MATRIX.cells if not cell.platform.is_windows)
+    unpinned = replace(cell, platform=replace(cell.platform, image=None))
+    plan.print_groups(MATRIX, [plan.Row(unpinned, ())])
+    assert "linux_x86_64: no image pinned; a container build needs --image" in capsys.readouterr().out
+
+
+def test_the_long_form_lists_every_exclusion_with_its_reason(run: object) -> None:
     assert callable(run)
     words = run("--cells").split()
     for exclusion in MATRIX.exclusions:
@@ -192,7 +199,7 @@ def test_the_cells_are_followed_by_every_exclusion_with_its_reason(run: object) 
         assert set(exclusion.reason.split()) <= set(words)
 
 
-def test_cells_at_80_columns_have_whole_lines(run: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_long_form_fits_80_columns(run: object, monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(run)
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("--cells").splitlines()
@@ -205,7 +212,7 @@ def test_cells_at_80_columns_have_whole_lines(run: object, monkeypatch: pytest.M
     assert any(line.split()[:4] == ["1", "417", "a", "win_amd64"] for line in lines)
 
 
-def test_fewer_reasons_than_there_are_say_where_the_others_stand(
+def test_the_short_form_refers_to_the_long_form_for_more_reasons(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -217,7 +224,7 @@ def test_fewer_reasons_than_there_are_say_where_the_others_stand(
 
 
 @pytest.mark.parametrize("columns", [20, 80])
-def test_a_table_breaks_no_word(columns: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_does_not_break_words(columns: int, capsys: pytest.CaptureFixture[str]) -> None:
     console.table("", ("cell", "what"), [(LINUX.id, "some words that are wrapped")], width=columns)
     words = capsys.readouterr().out.split()
     assert LINUX.id in words
@@ -258,7 +265,7 @@ def test_outputs_of_a_workflow_step(run: object, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "parts"), [(0, 1), (255, 1), (256, 2), (511, 3)])
-def test_chunks_are_as_few_as_github_takes(count: int, parts: int) -> None:
+def test_the_number_of_chunks_is_minimal(count: int, parts: int) -> None:
     entries: list[dict[str, object]] = [{"id": str(number)} for number in range(count)]
     made = plan.chunks(entries)
     assert len(made) == parts
@@ -273,7 +280,7 @@ def test_chunks_are_a_partition(run: object) -> None:
     assert {len(part) for part in parts} <= {len(whole) // 7, len(whole) // 7 + 1}
 
 
-def test_no_chunk_is_larger_than_github_takes() -> None:
+def test_refuses_a_chunk_larger_than_the_limit_of_github() -> None:
     jobs: list[dict[str, object]] = [{"id": str(number)} for number in range(600)]
     with pytest.raises(UsageError, match="600 jobs") as raised:
         plan.chunk(jobs, "1/1")
@@ -282,6 +289,6 @@ def test_no_chunk_is_larger_than_github_takes() -> None:
 
 
 @pytest.mark.parametrize("which", ["0/2", "3/2", "1", "a/b", "-1/2"])
-def test_a_chunk_is_k_of_n(which: str) -> None:
+def test_refuses_a_malformed_chunk(which: str) -> None:
     with pytest.raises(UsageError, match="is not K/N"):
         plan.chunk([], which)

@@ -1,4 +1,4 @@
-"""What a proof is judged by, what surrounds it, and the stand-ins."""
+"""Judging of proofs, the environments of the tools, and the stand-ins."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scripts.wheel import wheel_file
 
 PASSED = Proof("install", "pip", "a.whl", "passed", "fine")
 UNTESTED = Proof("install", "-", "b.whl", "untested", "this machine is another")
-FAILED = Proof("refuse", "uv", "torch 0.1", "failed", "torch was touched")
+FAILED = Proof("refuse", "uv", "torch 0.1", "failed", "torch was changed")
 
 
-def test_one_failure_is_a_failure() -> None:
-    with pytest.raises(PublishError, match=r"1 of 3 proofs failed; the first: refuse uv torch 0\.1: torch was touched"):
+def test_one_failed_proof_is_an_error() -> None:
+    with pytest.raises(PublishError, match=r"1 of 3 proofs failed; the first: refuse uv torch 0\.1: torch was changed"):
         prove.judge((PASSED, FAILED, UNTESTED), real=False)
 
 
@@ -33,17 +33,17 @@ def test_one_failure_is_a_failure() -> None:
         ((PASSED, Proof("import", "pip", "a.whl", "untested", "no torch")), True, r"\(import\): no torch"),
     ],
 )
-def test_nothing_tested_is_no_proof(proofs: tuple[Proof, ...], real: bool, why: str) -> None:
+def test_proofs_that_test_nothing_are_an_error(proofs: tuple[Proof, ...], real: bool, why: str) -> None:
     with pytest.raises(UntestedError, match=why):
         prove.judge(proofs, real=real)
 
 
-def test_enough() -> None:
+def test_accepts_passed_proofs() -> None:
     prove.judge((PASSED, UNTESTED), real=False)
     prove.judge((PASSED, Proof("import", "uv", "a.whl", "passed")), real=True)
 
 
-def test_outcomes() -> None:
+def test_outcome_of_each_error() -> None:
     def raises(error: Exception) -> str:
         raise error
 
@@ -61,7 +61,7 @@ def test_outcomes() -> None:
     ]
 
 
-def test_configuration_of_this_machine_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removes_the_configuration_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX", "PYTHONPATH"):
         monkeypatch.setenv(name, "elsewhere")
     variables = Surroundings("http://127.0.0.1:1", tmp_path).variables()
@@ -73,12 +73,12 @@ def test_configuration_of_this_machine_is_taken_away(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("line", ["rm -rf x", "python -m pip install x", "", "PIP_X=1 pip install x"])
-def test_only_pip_and_uv_run(line: str, tmp_path: Path) -> None:
+def test_runs_only_pip_and_uv(line: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a command of pip or uv"):
         Environment(tmp_path, Surroundings("", tmp_path)).run(line)
 
 
-def test_stand_ins_are_whole_and_the_same_each_time(tmp_path: Path) -> None:
+def test_stand_ins_are_valid_and_reproducible(tmp_path: Path) -> None:
     made = [
         stand_ins.wheel(tmp_path / name, "nvdiffrast", "0.3.3.1+cu128.torch2.9", requires=["torch==2.9.*"])
         for name in ("one", "two")
@@ -102,11 +102,11 @@ def test_listing_of_stand_ins(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["numpy", "torch"]
 
 
-def test_a_proof_is_printed_once_and_stand_ins_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_each_proof_once_and_names_the_stand_ins(capsys: pytest.CaptureFixture[str]) -> None:
     made = [prove.proof("install", "pip", "a.whl", lambda: "fine"), UNTESTED, FAILED]
-    prove.say_result(made, ["numpy", "torch"], real=False)
+    prove.print_result(made, ["numpy", "torch"], real=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line[2:] for line in lines[:2]] == ["install pip a.whl: fine", "3 proofs: 1 passed, 1 failed, 1 untested"]
     assert "took the place of: numpy, torch; nothing was imported, --real does that" in lines[2]
-    prove.say_result(made, ["torch"], real=True)
+    prove.print_result(made, ["torch"], real=True)
     assert "only `import` proofs used the real, locked torch" in capsys.readouterr().out

@@ -12,13 +12,13 @@ import pytest
 from scripts.errors import VerifyError
 from scripts.wheel import provenance
 from scripts.wheel.materials import Materials
-from tests.unit.materials_factory import EPOCH, materials_of
+from tests.unit.materials_factory import EPOCH, build_info, materials_of
 from tests.unit.wheel_factory import CELL, GIT, REGISTRY
 
 
 def _made(materials: Materials) -> bytes:
     bill = ("nvdiffrast-1.dist-info/sboms/nvdiffrast.cdx.json", "8" * 64)
-    return provenance.make(CELL.wheel, "9" * 64, bill, materials, recipe="2", epoch=EPOCH)
+    return provenance.make(CELL.wheel, "9" * 64, bill, build_info(materials.cell), materials, recipe="2", epoch=EPOCH)
 
 
 def _saved(folder: Path, content: bytes) -> Path:

@@ -1,4 +1,4 @@
-"""Stage, promote, yank: what they do, what they write down, and that nothing is done twice."""
+"""Staging, promotion, yanking, status: their effects, their ledger entries, and repeated commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scripts.index import ledger, site_files, writer
 from scripts.index.catalog import Catalog
 from scripts.index.export import export
 from scripts.index.store import Store, digest
-from scripts.publish import publish
+from scripts.publish import promotion, publish, staging, status, yanking
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
 from tests.publishing import BY, SHEET, proved, save_gpu_record, tree, wheel
@@ -33,10 +33,10 @@ def first(tmp_path: Path) -> Path:
     return wheel(tmp_path / "dist")
 
 
-def _promote(store: Path, *wheels: Path, reason: str | None = "no GPU here") -> publish.Promoted:
-    publish.stage(store, wheels, by=BY)
+def _promote(store: Path, *wheels: Path, reason: str | None = "no GPU here") -> promotion.Promoted:
+    staging.stage(store, wheels, by=BY)
     proved(store)
-    return publish.promote(store, waive_gpu=reason, by=BY)
+    return promotion.promote(store, waive_gpu=reason, by=BY)
 
 
 def _whats(store: Path) -> list[str]:
@@ -44,7 +44,7 @@ def _whats(store: Path) -> list[str]:
 
 
 def test_stage(store: Path, first: Path) -> None:
-    done = publish.stage(store, [first], by=BY)
+    done = staging.stage(store, [first], by=BY)
     sha256 = file_sha256(first)
     assert done.added == (first.name,)
     entry = Store(store).catalog("staged").named(first.name)
@@ -71,21 +71,21 @@ def test_stage(store: Path, first: Path) -> None:
 
 
 def test_staging_again_changes_nothing(store: Path, first: Path) -> None:
-    publish.stage(store, [first, first], by=BY)
+    staging.stage(store, [first, first], by=BY)
     before = tree(store)
-    done = publish.stage(store, [first], by=BY)
+    done = staging.stage(store, [first], by=BY)
     assert (done.added, done.already) == ((), (first.name,))
     assert tree(store) == before
 
 
-def test_records_elsewhere(store: Path, first: Path, tmp_path: Path) -> None:
+def test_reads_records_in_another_folder(store: Path, first: Path, tmp_path: Path) -> None:
     (first.parent / "records").rename(tmp_path / "records")
-    publish.stage(store, [first], tmp_path, by=BY)
+    staging.stage(store, [first], tmp_path, by=BY)
     assert audit_record.find(file_sha256(first), store)
 
 
 def _stated(wheel: Path) -> Path:
-    """State a provenance of the wheel, and let its record know; the file."""
+    """Write a provenance of the wheel and its hash into the record, and return its path."""
     sha256 = file_sha256(wheel)
     path = audit_record.save_statement(sha256, "provenance", b"made of this", wheel.parent)
     record = audit_record.find(sha256, wheel.parent)
@@ -94,19 +94,19 @@ def _stated(wheel: Path) -> Path:
     return path
 
 
-def test_what_the_record_knows_of_comes_along(store: Path, first: Path) -> None:
+def test_stages_the_files_that_the_record_lists(store: Path, first: Path) -> None:
     path = _stated(first)
-    publish.stage(store, [first], by=BY)
+    staging.stage(store, [first], by=BY)
     assert (store / "records" / path.name).read_bytes() == b"made of this"
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"made of that")], ids=["gone", "other"])
-def test_without_what_the_record_knows_of_nothing_is_staged(
+def test_refuses_a_wheel_without_the_files_that_its_record_lists(
     store: Path, first: Path, change: Callable[[Path], object]
 ) -> None:
     change(_stated(first))
     with pytest.raises(CatalogError, match="not the provenance that the wheel's record lists"):
-        publish.stage(store, [first], by=BY)
+        staging.stage(store, [first], by=BY)
     assert not (store / "staged").exists()
     assert not (store / "records").exists()
 
@@ -128,7 +128,7 @@ def test_promote_with_a_waiver(store: Path, first: Path) -> None:
 def test_promoting_again_changes_nothing(store: Path, first: Path) -> None:
     _promote(store, first)
     before = tree(store)
-    done = publish.promote(store, by=BY)
+    done = promotion.promote(store, by=BY)
     assert (done.new, done.waived) == ((), ())
     assert tree(store) == before
 
@@ -137,9 +137,9 @@ def test_promoting_again_changes_nothing(store: Path, first: Path) -> None:
 def test_promote_with_a_gpu_record(store: Path, first: Path, tmp_path: Path, where: str) -> None:
     folder = {"beside the wheel": first.parent, "in the store": store, "given": tmp_path / "gpu"}[where]
     save_gpu_record(first, folder)
-    publish.stage(store, [first], by=BY)
+    staging.stage(store, [first], by=BY)
     proved(store)
-    done = publish.promote(store, by=BY, records=tmp_path / "gpu")
+    done = promotion.promote(store, by=BY, records=tmp_path / "gpu")
     assert done.waived == ()
     entry = Store(store).catalog("current").entries[0]
     assert entry.gpu == "passed"
@@ -151,18 +151,18 @@ def test_promote_with_a_gpu_record(store: Path, first: Path, tmp_path: Path, whe
 def test_a_gpu_record_supersedes_a_waiver(store: Path, first: Path) -> None:
     _promote(store, first)
     save_gpu_record(first, store)
-    publish.promote(store, by=BY)
+    promotion.promote(store, by=BY)
     entry = Store(store).catalog("current").entries[0]
     assert (entry.gpu, entry.waiver) == ("passed", None)
 
 
-def test_more_wheels_later(store: Path, first: Path, tmp_path: Path) -> None:
+def test_promotes_more_wheels_later(store: Path, first: Path, tmp_path: Path) -> None:
     _promote(store, first)
     second = wheel(tmp_path / "dist", "2.12")
-    publish.stage(store, [second], by=BY)
+    staging.stage(store, [second], by=BY)
     assert [entry.name for entry in Store(store).catalog("current").entries] == [first.name]
     proved(store)
-    assert publish.promote(store, waive_gpu="nor here", by=BY).new == (second.name,)
+    assert promotion.promote(store, waive_gpu="nor here", by=BY).new == (second.name,)
     current = Store(store).catalog("current")
     assert [(entry.name, entry.waiver) for entry in current.entries] == [
         (first.name, "no GPU here"),
@@ -170,38 +170,38 @@ def test_more_wheels_later(store: Path, first: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_staged_anew_is_to_be_proven_anew(store: Path, first: Path, tmp_path: Path) -> None:
-    publish.stage(store, [first], by=BY)
+def test_a_changed_staged_index_needs_a_new_proof(store: Path, first: Path, tmp_path: Path) -> None:
+    staging.stage(store, [first], by=BY)
     proved(store)
-    publish.stage(store, [wheel(tmp_path / "dist", "2.12")], by=BY)
+    staging.stage(store, [wheel(tmp_path / "dist", "2.12")], by=BY)
     with pytest.raises(PublishError, match="was not proven"):
-        publish.promote(store, waive_gpu="no GPU here", by=BY)
+        promotion.promote(store, waive_gpu="no GPU here", by=BY)
     assert not (store / "current").exists()
 
 
-def test_replace_what_was_never_promoted(store: Path, tmp_path: Path) -> None:
-    publish.stage(store, [wheel(tmp_path / "one")], by=BY)
+def test_replaces_a_wheel_that_was_never_promoted(store: Path, tmp_path: Path) -> None:
+    staging.stage(store, [wheel(tmp_path / "one")], by=BY)
     other = wheel(tmp_path / "two", text="# other bytes\n")
-    publish.stage(store, [other], by=BY, replace_staged=True)
+    staging.stage(store, [other], by=BY, replace_staged=True)
     assert Store(store).catalog("staged").entries[0].sha256 == file_sha256(other)
     assert len(list((store / "pool").iterdir())) == 2
 
 
 def test_yank_and_unyank(store: Path, first: Path) -> None:
     _promote(store, first)
-    assert publish.yank(store, first.name, reason="crashes", by=BY)
+    assert yanking.yank(store, first.name, reason="crashes", by=BY)
     for link in ("staged", "current"):
         assert "data-yanked" in (store / link / "whl" / "cu130" / "nvdiffrast" / "index.html").read_text()
     before = tree(store)
-    assert not publish.yank(store, first.name, reason="crashes", by=BY)
+    assert not yanking.yank(store, first.name, reason="crashes", by=BY)
     assert tree(store) == before
-    assert publish.unyank(store, first.name, by=BY)
+    assert yanking.unyank(store, first.name, by=BY)
     assert Store(store).catalog("current").entries[0].yanked is None
     before = tree(store)
-    assert not publish.unyank(store, first.name, by=BY)
+    assert not yanking.unyank(store, first.name, by=BY)
     assert tree(store) == before
     assert _whats(store)[-2:] == ["yanked", "unyanked"]
-    # Nothing is lost: the wheel and every generation are there still.
+    # The wheel and every generation are still in the store.
     assert (store / "pool" / file_sha256(first) / first.name).is_file()
     assert len(list((store / "generations").iterdir())) == 3
 
@@ -209,33 +209,33 @@ def test_yank_and_unyank(store: Path, first: Path) -> None:
 def test_a_yank_reaches_readers_while_something_else_is_staged(store: Path, first: Path, tmp_path: Path) -> None:
     _promote(store, first)
     second = wheel(tmp_path / "dist", "2.12")
-    publish.stage(store, [second], by=BY)
-    publish.yank(store, first.name, reason="crashes", by=BY)
+    staging.stage(store, [second], by=BY)
+    yanking.yank(store, first.name, reason="crashes", by=BY)
     current, staged = (Store(store).catalog(link) for link in ("current", "staged"))
     assert [(entry.name, entry.yanked) for entry in current.entries] == [(first.name, "crashes")]
     assert [entry.yanked for entry in staged.entries] == ["crashes", None]
 
 
 def test_a_yanked_wheel_needs_no_gpu(store: Path, first: Path) -> None:
-    publish.stage(store, [first], by=BY)
-    publish.yank(store, first.name, reason="not the right one", by=BY)
+    staging.stage(store, [first], by=BY)
+    yanking.yank(store, first.name, reason="not the right one", by=BY)
     proved(store)
-    assert publish.promote(store, by=BY).new == (first.name,)
+    assert promotion.promote(store, by=BY).new == (first.name,)
 
 
-def test_partial_wheels_in_a_rehearsal(store: Path, tmp_path: Path) -> None:
+def test_accepts_partial_wheels_in_a_rehearsal(store: Path, tmp_path: Path) -> None:
     from tests.publishing import audited
 
     made = audited(wheel(tmp_path / "dist"), partial=True)
-    publish.stage(store, [made], by=BY, allow_partial=True)
+    staging.stage(store, [made], by=BY, allow_partial=True)
     assert Store(store).rehearsal
     proved(store)
-    publish.promote(store, waive_gpu="a rehearsal", by=BY)
+    promotion.promote(store, waive_gpu="a rehearsal", by=BY)
     assert Store(store).catalog("current").entries[0].partial
 
 
 def test_an_interrupted_promotion_is_completed(store: Path, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish.stage(store, [first], by=BY)
+    staging.stage(store, [first], by=BY)
     proved(store)
     switch = Store.switch
     switched: list[str] = []
@@ -248,37 +248,37 @@ def test_an_interrupted_promotion_is_completed(store: Path, first: Path, monkeyp
 
     monkeypatch.setattr(Store, "switch", broken)
     with pytest.raises(KeyboardInterrupt):
-        publish.promote(store, waive_gpu="no GPU here", by=BY)
+        promotion.promote(store, waive_gpu="no GPU here", by=BY)
     monkeypatch.undo()
-    assert publish.promote(store, by=BY).new == (first.name,)
+    assert promotion.promote(store, by=BY).new == (first.name,)
     assert Store(store).catalog("current") == Store(store).catalog("staged")
     assert _whats(store) == ["staged", "proved", "promoted"]
 
 
 def test_status(store: Path, first: Path, tmp_path: Path) -> None:
-    found = publish.status(store)
+    found = status.read(store)
     assert (found.staged, found.current, found.proven, found.empty) == (0, 0, False, True)
     assert not store.exists()
     _promote(store, first)
-    assert publish.status(store).waived == (first.name,)
+    assert status.read(store).waived == (first.name,)
     second = wheel(tmp_path / "dist", "2.12")
-    publish.stage(store, [second], by=BY)
-    publish.yank(store, first.name, reason="crashes", by=BY)
+    staging.stage(store, [second], by=BY)
+    yanking.yank(store, first.name, reason="crashes", by=BY)
     before = tree(store)
-    found = publish.status(store)
+    found = status.read(store)
     assert tree(store) == before
     assert (found.staged, found.current, found.proven, found.rehearsal) == (2, 1, False, False)
     assert (found.pending, found.waiting, found.yanked) == ((second.name,), (second.name,), (first.name,))
     assert [event["what"] for event in found.last] == ["staged", "proved", "promoted", "staged", "yanked"]
 
 
-def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: Path, tmp_path: Path) -> None:
+def test_the_page_links_the_statements_in_the_store(store: Path, first: Path, tmp_path: Path) -> None:
     sha256 = file_sha256(first)
     paths = [audit_record.save_statement(sha256, kind, b"{}", first.parent) for kind in audit_record.STATEMENTS]
     record = audit_record.find(sha256, first.parent)
     assert record is not None
     audit_record.save(audit_record.with_evidence(record, first.parent), first.parent)
-    publish.stage(store, [first, second := wheel(tmp_path / "dist", "2.12")], by=BY)
+    staging.stage(store, [first, second := wheel(tmp_path / "dist", "2.12")], by=BY)
     page = (store / "staged" / "index.html").read_text()
     for path in paths:
         assert f'href="records/{path.name}"' in page
@@ -286,14 +286,14 @@ def test_the_page_links_the_statements_that_the_store_holds(store: Path, first: 
     assert writer.check(store / "staged") == []
 
 
-def test_status_of_an_empty_store_says_so(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_an_empty_store(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert publish.main(["status", "--store", str(store)]) == 0
     assert capsys.readouterr().out.endswith(f"{store}: empty, nothing was staged yet; next: nox -s stage -- WHEEL...\n")
-    publish.stage(store, [first], by=BY)
+    staging.stage(store, [first], by=BY)
     publish.main(["status", "--store", str(store)])
-    said = capsys.readouterr().out
-    assert "empty, nothing" not in said
-    assert "1 wheel, not proven yet" in said
+    output = capsys.readouterr().out
+    assert "empty, nothing" not in output
+    assert "1 wheel, not proven yet" in output
 
 
 def test_a_second_publisher_waits(store: Path, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,16 +309,16 @@ def test_a_second_publisher_waits(store: Path, first: Path, capsys: pytest.Captu
     assert holding.wait(10)
     threading.Timer(0.4, release.set).start()
     begin = time.monotonic()
-    publish.stage(store, [first], by=BY)
+    staging.stage(store, [first], by=BY)
     other.join()
     assert time.monotonic() - begin > 0.3
     assert "is being changed by Somebody Else" in capsys.readouterr().err
     assert Store(store).catalog("staged").named(first.name)
 
 
-def test_two_publishers_lose_nothing(store: Path, tmp_path: Path) -> None:
+def test_simultaneous_publishers_keep_all_wheels(store: Path, tmp_path: Path) -> None:
     made = [wheel(tmp_path / line, line) for line in ("2.9", "2.10", "2.11", "2.12")]
-    threads = [threading.Thread(target=publish.stage, args=(store, [one]), kwargs={"by": BY}) for one in made]
+    threads = [threading.Thread(target=staging.stage, args=(store, [one]), kwargs={"by": BY}) for one in made]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -327,10 +327,10 @@ def test_two_publishers_lose_nothing(store: Path, tmp_path: Path) -> None:
     assert _whats(store) == ["staged"] * 4
 
 
-def test_compare_names_what_differs(store: Path, first: Path, tmp_path: Path) -> None:
-    publish.stage(store, [first], by=BY)
+def test_compare_names_the_differences(store: Path, first: Path, tmp_path: Path) -> None:
+    staging.stage(store, [first], by=BY)
     one = Store(store).catalog("staged")
-    publish.stage(store, [wheel(tmp_path / "dist", "2.12")], by=BY)
+    staging.stage(store, [wheel(tmp_path / "dist", "2.12")], by=BY)
     place = Store(store)
     generation = place.generation("staged")
     assert generation

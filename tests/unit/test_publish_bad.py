@@ -1,4 +1,4 @@
-"""What must not get into an index: each is refused with a clear error, and the store is as it was."""
+"""Invalid input of publishing: each case is refused with a clear error, and the store does not change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.gpu_gate.bench import State
 from scripts.index import evidence, ledger
 from scripts.index.catalog import Catalog, Entry, dump
 from scripts.index.store import Store
-from scripts.publish import publish, upload
+from scripts.publish import promotion, staging, store_upload, upload, yanking
 from scripts.support.files import file_sha256
 from scripts.wheel import audit_record
 from tests.publishing import (
@@ -41,7 +41,7 @@ Action = Callable[[], object]
 
 @dataclass
 class Scene:
-    """A store with one wheel promoted, and a folder to make another wheel in."""
+    """A store with one promoted wheel, and a folder for another wheel."""
 
     store: Path
     folder: Path
@@ -49,8 +49,8 @@ class Scene:
     server: UploadServer
 
     def stage(self, *wheels: Path, **options: Any) -> Action:
-        """Staging, later."""
-        return lambda: publish.stage(self.store, wheels, by=BY, wait=0, **options)
+        """Return an action that stages wheels."""
+        return lambda: staging.stage(self.store, wheels, by=BY, wait=0, **options)
 
     def with_gpu_record(self, result: State = "passed", **changes: object) -> Action:
         """Promote a wheel with a GPU record that was changed."""
@@ -59,17 +59,17 @@ class Scene:
         return self.promote()
 
     def promote(self, **options: Any) -> Action:
-        """Promoting, later."""
-        return lambda: publish.promote(self.store, by=BY, wait=0, **options)
+        """Return an action that promotes."""
+        return lambda: promotion.promote(self.store, by=BY, wait=0, **options)
 
     def staged(self, line: str = "2.12") -> Path:
-        """Another wheel, staged."""
+        """Stage another wheel."""
         made = wheel(self.folder, line)
         self.stage(made)()
         return made
 
     def send(self, **options: Any) -> Action:
-        """Uploading, later."""
+        """Return an action that uploads."""
         secrets = {"TWINE_USERNAME": "publisher", "TWINE_PASSWORD": options.pop("password", self.server.password)}
         to = upload.target(self.server.url, f"{self.server.url}simple", secrets)
         entry = self.entry
@@ -78,11 +78,11 @@ class Scene:
 
     @property
     def entry(self) -> Entry:
-        """The promoted wheel's."""
+        """Return the entry of the promoted wheel."""
         return Store(self.store).catalog("current").entries[0]
 
     def rewrite(self, link: str, **changes: Any) -> None:
-        """Change the entry in a catalog that is there."""
+        """Change the entry in an existing catalog."""
         path = self.store / link / "catalog.json"
         made = dump(Catalog((replace(self.entry, **changes),)))
         # Another generation may have the same file.
@@ -94,9 +94,9 @@ class Scene:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     store, promoted = folder / "store", wheel(folder / "first")
-    publish.stage(store, [promoted], by=BY)
+    staging.stage(store, [promoted], by=BY)
     proved(store)
-    publish.promote(store, waive_gpu="no GPU here", by=BY)
+    promotion.promote(store, waive_gpu="no GPU here", by=BY)
     return folder
 
 
@@ -113,25 +113,25 @@ Case = Callable[[Scene], Action]
 CASES: list[tuple[str, str, Case]] = []
 
 
-def case(said: str) -> Callable[[Case], Case]:
-    """Register a case: it prepares, and returns what is to be refused with a message that has ``said``."""
+def case(message: str) -> Callable[[Case], Case]:
+    """Register a case: a function that returns an action, which must be refused with ``message``."""
 
     def register(function: Case) -> Case:
-        CASES.append((function.__name__.strip("_"), said, function))
+        CASES.append((function.__name__.strip("_"), message, function))
         return function
 
     return register
 
 
-def edited(said: str, name: str, change: Callable[[Parts], object]) -> None:
-    """Register a wheel that was changed before its RECORD was written, and audited after all."""
+def edited(message: str, name: str, change: Callable[[Parts], object]) -> None:
+    """Register the staging of a wheel that was changed before its RECORD and its audit record were written."""
 
     def prepare(scene: Scene) -> Action:
         parts = text_parts(cell("2.12"))
         change(parts)
         return scene.stage(wheel(scene.folder, parts=parts))
 
-    CASES.append((name, said, prepare))
+    CASES.append((name, message, prepare))
 
 
 def _metadata(parts: Parts) -> str:
@@ -202,7 +202,7 @@ def _markup_in_name(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder, parts=text_parts(odd)))
 
 
-edited("build_info.json gives version .*cu/x", "channel_climbs_out", lambda p: p.edit_info(cuda="../x"))
+edited("build_info.json gives version .*cu130/", "channel_climbs_out", lambda p: p.edit_info(cuda="13.0/../x"))
 edited("build_info.json gives version", "torch_with_slash", lambda p: p.edit_info(torch="2.12/../x"))
 edited("a member|is not a portable name|leads out", "backslash", lambda p: p.members.update({"a\\..\\..\\b": b""}))
 
@@ -357,7 +357,7 @@ def _taken_by_a_staged_wheel(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder / "again", "2.12", text="other = 1\n"))
 
 
-@case("have one name and different bytes")
+@case("have the same name and different bytes")
 def _two_of_one_name(scene: Scene) -> Action:
     return scene.stage(wheel(scene.folder / "a", "2.12"), wheel(scene.folder / "b", "2.12", text="other = 1\n"))
 
@@ -581,7 +581,7 @@ def _another_publisher(scene: Scene) -> Action:
 # --- promoting
 
 
-@case("was not proven to install")
+@case("was not proven")
 def _not_proven(scene: Scene) -> Action:
     scene.staged()
     return scene.promote(waive_gpu="no GPU here")
@@ -696,22 +696,22 @@ def _staged_past_the_audit(scene: Scene) -> Action:
 
 @case("not a person's name")
 def _no_name(scene: Scene) -> Action:
-    return lambda: publish.promote(scene.store, by="a\x1b[31mb")
+    return lambda: promotion.promote(scene.store, by="a\x1b[31mb")
 
 
 @case("no wheel 'nvdiffrast-9'")
 def _yank_what_is_not_there(scene: Scene) -> Action:
-    return lambda: publish.yank(scene.store, "nvdiffrast-9", reason="why not", by=BY)
+    return lambda: yanking.yank(scene.store, "nvdiffrast-9", reason="why not", by=BY)
 
 
 @case("not a reason")
 def _yank_without_a_reason(scene: Scene) -> Action:
-    return lambda: publish.yank(scene.store, scene.promoted.name, reason="", by=BY)
+    return lambda: yanking.yank(scene.store, scene.promoted.name, reason="", by=BY)
 
 
 @case("no wheel '../x'")
 def _unyank_what_is_not_there(scene: Scene) -> Action:
-    return lambda: publish.unyank(scene.store, "../x", by=BY)
+    return lambda: yanking.unyank(scene.store, "../x", by=BY)
 
 
 # --- uploading
@@ -728,7 +728,7 @@ def _index_wants_credentials(scene: Scene) -> Action:
     return scene.send()
 
 
-@case("gave up after 2 attempts .0 of 1 wheels are there.")
+@case("gave up after 2 attempts .0 of 1 wheels are uploaded.")
 def _server_breaks_down(scene: Scene) -> Action:
     scene.server.broken = [503] * 99
     return scene.send()
@@ -746,7 +746,7 @@ def _index_breaks_down(scene: Scene) -> Action:
     return scene.send()
 
 
-@case("did not take nvdiffrast-0.3.4")
+@case("did not accept nvdiffrast-0.3.4")
 def _server_refuses(scene: Scene) -> Action:
     scene.server.broken = [400] * 9
     return scene.send()
@@ -758,23 +758,23 @@ def _server_has_other_bytes(scene: Scene) -> Action:
     return scene.send()
 
 
-@case("tells no sha256")
+@case("without a sha256")
 def _server_tells_no_hashes(scene: Scene) -> Action:
     scene.server.files, scene.server.silent = {scene.promoted.name: b"other"}, True
     return scene.send()
 
 
-@case("only what was promoted")
+@case("only promoted wheels")
 def _upload_what_is_staged(scene: Scene) -> Action:
-    return lambda: publish.send(scene.store, upload.target("https://example.invalid/"), by=BY, staged=True)
+    return lambda: store_upload.send_store(scene.store, upload.target("https://example.invalid/"), by=BY, staged=True)
 
 
-@case("an address with credentials in it")
+@case("the URL contains credentials")
 def _credentials_in_the_address(scene: Scene) -> Action:
     return lambda: upload.target("https://me:password@example.invalid/")
 
 
-@case("not a plain http.s. address")
+@case("not a plain http.s. URL")
 def _not_http(scene: Scene) -> Action:
     return lambda: upload.target("file:///etc")
 
@@ -784,21 +784,23 @@ def _not_a_repository(scene: Scene) -> Action:
     return lambda: upload.target("--config-file=x", "https://example.invalid/simple")
 
 
-@case("where is the simple index of")
+@case("the simple index of private is not known")
 def _repository_without_an_index(scene: Scene) -> Action:
     return lambda: upload.target("private")
 
 
-def test_there_are_enough() -> None:
+def test_the_list_has_at_least_60_distinct_cases() -> None:
     assert len({name for name, _, _ in CASES}) == len(CASES) >= 60
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("said", "prepare"), [pytest.param(said, run, id=name) for name, said, run in CASES])
-def test_refused(scene: Scene, said: str, prepare: Case, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("message", "prepare"), [pytest.param(message, run, id=name) for name, message, run in CASES])
+def test_is_refused_without_changes(
+    scene: Scene, message: str, prepare: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
     action = prepare(scene)
     before, uploaded = tree(scene.store), dict(scene.server.files)
-    with pytest.raises(PipelineError, match=said) as refused:
+    with pytest.raises(PipelineError, match=message) as refused:
         action()
     assert tree(scene.store) == before
     assert scene.server.files == uploaded
@@ -808,22 +810,22 @@ def test_refused(scene: Scene, said: str, prepare: Case, capsys: pytest.CaptureF
     assert "me:password" not in shown
 
 
-def test_nothing_to_promote(tmp_path: Path) -> None:
+def test_refuses_to_promote_an_empty_store(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="nothing is staged"):
-        publish.promote(tmp_path / "store", by=BY)
+        promotion.promote(tmp_path / "store", by=BY)
     with pytest.raises(PipelineError, match="nothing to upload"):
-        publish.send(tmp_path / "store", upload.target("http://localhost/"), by=BY)
+        store_upload.send_store(tmp_path / "store", upload.target("http://localhost/"), by=BY)
 
 
-def test_nobody_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_to_act_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_git", lambda *arguments: None)
     with pytest.raises(UsageError, match="nobody is named"):
-        publish.stage(tmp_path / "store", [wheel(tmp_path)])
+        staging.stage(tmp_path / "store", [wheel(tmp_path)])
     assert not (tmp_path / "store").exists()
 
 
-def test_a_partial_wheel_is_not_promoted_from_a_store_of_releases(scene: Scene) -> None:
-    """Not even when its records got there by another way."""
+def test_refuses_to_promote_a_partial_wheel(scene: Scene) -> None:
+    """It is refused even if its records are already in the store."""
     made = scene.staged()
     proved(scene.store)
     (scene.store / "records" / f"{file_sha256(made)}.audit.json").unlink()
@@ -833,7 +835,7 @@ def test_a_partial_wheel_is_not_promoted_from_a_store_of_releases(scene: Scene) 
         scene.promote(waive_gpu="no GPU here")()
 
 
-def test_a_wheel_that_changes_while_it_is_staged(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_a_wheel_that_changes_while_it_is_staged(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     made = wheel(scene.folder, "2.12")
     before, add = tree(scene.store), Store.add
 
@@ -848,7 +850,7 @@ def test_a_wheel_that_changes_while_it_is_staged(scene: Scene, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("torn", ['{"schema": 1, "wha', '{"schema"', "\x00\x00", '{"no'])
-def test_a_torn_ledger_is_read_and_mended(scene: Scene, torn: str) -> None:
+def test_removes_a_torn_last_line_of_the_ledger(scene: Scene, torn: str) -> None:
     path, events = scene.store / "ledger.jsonl", ledger.read(scene.store)
     with path.open("a") as file:
         file.write(torn)
@@ -858,7 +860,7 @@ def test_a_torn_ledger_is_read_and_mended(scene: Scene, torn: str) -> None:
     assert torn not in path.read_text()
 
 
-def test_a_last_line_without_its_end_is_kept(scene: Scene) -> None:
+def test_keeps_a_last_line_without_newline(scene: Scene) -> None:
     path, events = scene.store / "ledger.jsonl", ledger.read(scene.store)
     path.write_text(path.read_text().rstrip("\n"))
     assert ledger.read(scene.store) == events
@@ -866,7 +868,7 @@ def test_a_last_line_without_its_end_is_kept(scene: Scene) -> None:
     assert len(ledger.read(scene.store)) == len(events) + 1
 
 
-def test_malformed_evidence_is_not_adopted(scene: Scene) -> None:
+def test_refuses_malformed_evidence(scene: Scene) -> None:
     sha256 = file_sha256(scene.promoted)
     path = scene.folder / "records" / f"{sha256}.gpu.json"
     path.parent.mkdir()

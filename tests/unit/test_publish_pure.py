@@ -1,4 +1,4 @@
-"""Wheels without compiled code are staged and promoted with no cell, audit or GPU; what is none of ours is not."""
+"""Wheels without compiled code: staged and promoted without cell, audit or GPU; other projects are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.errors import AuditError, PublishError
 from scripts.index import ledger, package_record
 from scripts.index.export import export
 from scripts.index.store import Store
-from scripts.publish import publish, stand_ins, upload
+from scripts.publish import promotion, staging, stand_ins, status, store_upload, upload, yanking
 from scripts.support.files import file_sha256
 from tests.publishing import BY, proved, pure_wheel, tree, upload_server, wheel
 
@@ -31,7 +31,7 @@ def pure(tmp_path: Path) -> list[Path]:
 
 
 def test_stage_and_promote(store: Path, pure: list[Path], tmp_path: Path) -> None:
-    done = publish.stage(store, [*pure, wheel(tmp_path / "dist")], by=BY)
+    done = staging.stage(store, [*pure, wheel(tmp_path / "dist")], by=BY)
     assert len(done.added) == 3
     catalog = Store(store).catalog("staged")
     custom, torch = catalog.packages
@@ -46,21 +46,21 @@ def test_stage_and_promote(store: Path, pure: list[Path], tmp_path: Path) -> Non
     assert package_record.path(torch.sha256, store).is_file()
     proved(store)
     with pytest.raises(PublishError, match="no GPU has run nvdiffrast-") as refused:
-        publish.promote(store, by=BY)
+        promotion.promote(store, by=BY)
     assert "rasterizer" not in str(refused.value)
-    promoted = publish.promote(store, waive_gpu="none here", by=BY)
+    promoted = promotion.promote(store, waive_gpu="none here", by=BY)
     assert (len(promoted.new), promoted.wheels, len(promoted.waived)) == (3, 3, 1)
     assert Store(store).catalog("current").packages == (custom, torch)
-    assert publish.status(store).current == 3
+    assert status.read(store).current == 3
 
 
-def test_packages_alone_need_no_waiver(store: Path, pure: list[Path], tmp_path: Path) -> None:
-    publish.stage(store, pure, by=BY)
+def test_packages_need_no_waiver(store: Path, pure: list[Path], tmp_path: Path) -> None:
+    staging.stage(store, pure, by=BY)
     before = tree(store)
-    assert publish.stage(store, pure, by=BY).added == ()
+    assert staging.stage(store, pure, by=BY).added == ()
     assert tree(store) == before
     proved(store)
-    assert len(publish.promote(store, by=BY).new) == 2
+    assert len(promotion.promote(store, by=BY).new) == 2
     assert [path.name for path in (store / "current" / "whl").iterdir() if path.is_dir()] == ["cpu"]
     export(store / "current", tmp_path / "site")
     [listed] = (tmp_path / "site" / "files").glob(f"*/{pure[0].name}")
@@ -69,50 +69,50 @@ def test_packages_alone_need_no_waiver(store: Path, pure: list[Path], tmp_path: 
 
 
 def test_yank(store: Path, pure: list[Path]) -> None:
-    publish.stage(store, pure, by=BY)
-    assert publish.yank(store, pure[0].name, reason="wrong pixels", by=BY)
-    assert publish.status(store).yanked == (pure[0].name,)
+    staging.stage(store, pure, by=BY)
+    assert yanking.yank(store, pure[0].name, reason="wrong pixels", by=BY)
+    assert status.read(store).yanked == (pure[0].name,)
     page = store / "staged" / "whl" / "cpu" / "torch-rasterizer" / "index.html"
     assert 'data-yanked="wrong pixels"' in page.read_text()
-    assert publish.unyank(store, pure[0].name, by=BY)
+    assert yanking.unyank(store, pure[0].name, by=BY)
     assert "data-yanked" not in page.read_text()
 
 
-def test_a_name_never_gets_other_bytes(store: Path, pure: list[Path], tmp_path: Path) -> None:
-    publish.stage(store, pure, by=BY)
+def test_refuses_other_bytes_under_a_known_name(store: Path, pure: list[Path], tmp_path: Path) -> None:
+    staging.stage(store, pure, by=BY)
     with pytest.raises(PublishError, match="is taken"):
-        publish.stage(store, [pure_wheel(tmp_path / "again", body="other = True\n")], by=BY)
+        staging.stage(store, [pure_wheel(tmp_path / "again", body="other = True\n")], by=BY)
 
 
-def test_a_record_that_went_missing_stops_a_promotion(store: Path, pure: list[Path]) -> None:
-    publish.stage(store, pure, by=BY)
+def test_a_missing_record_stops_a_promotion(store: Path, pure: list[Path]) -> None:
+    staging.stage(store, pure, by=BY)
     proved(store)
     package_record.path(file_sha256(pure[0]), store).unlink()
     with pytest.raises(AuditError, match="has no record of its builds"):
-        publish.promote(store, by=BY)
+        promotion.promote(store, by=BY)
     assert not (store / "current").exists()
 
 
-def test_upload_to_a_page_a_project(store: Path, pure: list[Path]) -> None:
-    publish.stage(store, pure, by=BY)
+def test_uploads_each_project_to_its_page(store: Path, pure: list[Path]) -> None:
+    staging.stage(store, pure, by=BY)
     proved(store)
-    publish.promote(store, by=BY)
+    promotion.promote(store, by=BY)
     with upload_server() as server:
         secrets = {"TWINE_USERNAME": "publisher", "TWINE_PASSWORD": server.password}
         to = upload.target(server.url, environment=secrets)
-        assert set(publish.send(store, to, by=BY).uploaded) == {one.name for one in pure}
+        assert set(store_upload.send_store(store, to, by=BY).uploaded) == {one.name for one in pure}
         assert set(server.files) == {one.name for one in pure}
-        assert len(publish.send(store, to, by=BY).already) == 2
+        assert len(store_upload.send_store(store, to, by=BY).already) == 2
     assert len([event for event in ledger.read(store) if event.what == "uploaded"]) == 2
 
 
-def test_what_needs_another_of_ours_comes_with_it(store: Path, pure: list[Path]) -> None:
-    """Nobody else's torch-rasterizer must fill the gap."""
+def test_stages_a_package_only_with_the_packages_that_it_requires(store: Path, pure: list[Path]) -> None:
+    """Otherwise an installer could take a torch-rasterizer from another index."""
     with pytest.raises(PublishError, match="it needs torch-rasterizer, which the index does not have"):
-        publish.stage(store, pure[1:], by=BY)
+        staging.stage(store, pure[1:], by=BY)
     assert not (store / "pool").exists()
-    publish.stage(store, pure[:1], by=BY)
-    assert publish.stage(store, pure[1:], by=BY).added == (pure[1].name,)
+    staging.stage(store, pure[:1], by=BY)
+    assert staging.stage(store, pure[1:], by=BY).added == (pure[1].name,)
 
 
 def _no_record(wheel: Path) -> Path:
@@ -121,7 +121,7 @@ def _no_record(wheel: Path) -> Path:
 
 
 def _edited(member: str, old: str, new: str) -> Callable[[Path], Path]:
-    """Change a text member, and keep record and RECORD as they would be if somebody took care."""
+    """Change a text member, and update the record and RECORD to match."""
 
     def edit(path: Path) -> Path:
         with zipfile.ZipFile(path) as archive:
@@ -148,7 +148,7 @@ def _with_library(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (_no_record, "has no record of its builds"),
         (_with_library, r"torch_rasterizer/core\.so is compiled"),
@@ -161,13 +161,13 @@ def _with_library(path: Path) -> Path:
         (_edited("WHEEL", "Purelib: true", "Purelib: false"), "Root-Is-Purelib"),
     ],
 )
-def test_what_is_not_staged(wrong: Callable[[Path], Path], said: str, store: Path, tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match=said):
-        publish.stage(store, [wrong(pure_wheel(tmp_path / "dist"))], by=BY)
+def test_refuses_invalid_wheels(wrong: Callable[[Path], Path], message: str, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=message):
+        staging.stage(store, [wrong(pure_wheel(tmp_path / "dist"))], by=BY)
     assert not (store / "staged").exists()
 
 
 @pytest.mark.parametrize("name", ["nvdiffrast", "torch", "numpy"])
-def test_only_our_packages(name: str, store: Path, tmp_path: Path) -> None:
+def test_refuses_other_projects(name: str, store: Path, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match=f"a wheel of {name}; the projects without compiled code are custom"):
-        publish.stage(store, [pure_wheel(tmp_path / "dist", name)], by=BY)
+        staging.stage(store, [pure_wheel(tmp_path / "dist", name)], by=BY)

@@ -1,7 +1,8 @@
-"""Repair on Linux, with auditwheel itself: the CUDA runtime and nothing else, the cell's name, the same bytes again."""
+"""Repair on Linux with auditwheel: the bundled libraries, the file name, and reproducible bytes."""
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> ModuleMaker:
 
 @pytest.fixture(scope="module")
 def toolkit(maker: ModuleMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toolkit's root with a runtime that is none, but has its name."""
+    """Return the root of a toolkit with an empty library under the name of the CUDA runtime."""
     root = tmp_path_factory.mktemp("toolkit")
     (root / "lib64").mkdir()
     maker.make(Module((RUNTIME,)))
@@ -46,7 +47,7 @@ def toolkit(maker: ModuleMaker, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def _linked(maker: ModuleMaker, folder: Path, needed: Sequence[Stub | str] = (RUNTIME,)) -> Path:
-    """A wheel as the build makes it: nothing bundled, tagged linux_x86_64."""
+    """Write a wheel like a linked one: tagged linux_x86_64, without bundled libraries."""
     modules = {
         "cuda": Module((*factory.TORCH_LIBRARIES, *needed), fatbin=factory.POLICY_FATBIN),
         "gl": Module((*factory.TORCH_LIBRARIES, "libGL.so.1", "libEGL.so.1", *needed)),
@@ -62,9 +63,7 @@ def _bundled(wheel: Path) -> list[str]:
         return [name for name in archive.namelist() if name.startswith("nvdiffrast.libs/") and not name.endswith("/")]
 
 
-def test_the_runtime_is_bundled_alone_and_the_audit_is_content(
-    maker: ModuleMaker, toolkit: Path, tmp_path: Path
-) -> None:
+def test_bundles_only_the_runtime_and_passes_the_audit(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     made = repair.repair(_linked(maker, tmp_path / "linked"), CELL, tmp_path / "dist", library_path=toolkit)
     assert made == tmp_path / "dist" / CELL.wheel
     (bundled,) = _bundled(made)
@@ -74,7 +73,7 @@ def test_the_runtime_is_bundled_alone_and_the_audit_is_content(
     assert [entry.name for entry in (tmp_path / "dist").iterdir()] == [CELL.wheel]
 
 
-def test_the_same_bytes_wherever_it_is_done(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_folder(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     made = [
         repair.repair(_linked(maker, tmp_path / place), CELL, tmp_path / place / "out", library_path=path)
         for place, path in (("a", toolkit), ("b/c/d", toolkit / "lib64"))
@@ -82,7 +81,18 @@ def test_the_same_bytes_wherever_it_is_done(maker: ModuleMaker, toolkit: Path, t
     assert file_sha256(made[0]) == file_sha256(made[1])
 
 
-def test_with_torchs_runtime_nothing_is_bundled(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+def test_the_epoch_is_an_argument(
+    maker: ModuleMaker, toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = _linked(maker, tmp_path / "linked")
+    expected = repair.repair(linked, CELL, tmp_path / "variable", library_path=toolkit)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    made = repair.repair(linked, CELL, tmp_path / "argument", library_path=toolkit, epoch=1_700_000_000)
+    assert file_sha256(made) == file_sha256(expected)
+    assert "SOURCE_DATE_EPOCH" not in os.environ
+
+
+def test_bundles_nothing_with_the_runtime_of_torch(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     cell = replace(CELL, cuda_runtime="torch")
     made = repair.repair(_linked(maker, tmp_path / "linked"), cell, tmp_path / "dist", library_path=toolkit)
     assert _bundled(made) == []
@@ -103,7 +113,7 @@ def test_a_module_at_the_top_level_finds_its_runtime(maker: ModuleMaker, toolkit
 
 
 def _refused(wheel: Path, cell: Cell, destination: Path, toolkit: Path | None) -> str:
-    """What the refusal says; the destination keeps what it had."""
+    """Return the message of the refusal, and check that the destination did not change."""
     destination.mkdir()
     (destination / cell.wheel).write_bytes(b"an earlier one")
     with pytest.raises(RepairError) as caught:
@@ -113,7 +123,7 @@ def _refused(wheel: Path, cell: Cell, destination: Path, toolkit: Path | None) -
     return str(caught.value)
 
 
-def test_another_library_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+def test_refuses_to_bundle_another_library(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "toolkit" / "lib64"
     stranger.mkdir(parents=True)
     (stranger / RUNTIME).write_bytes((toolkit / "lib64" / RUNTIME).read_bytes())
@@ -121,44 +131,42 @@ def test_another_library_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path:
     # Named like the runtime, so that it is taken along from the toolkit.
     (stranger / "libcudart.so.stranger").write_bytes((maker.folder / "libstranger.so.1-" / "lib.so").read_bytes())
     wheel = _linked(maker, tmp_path / "linked", (RUNTIME, "libcudart.so.stranger"))
-    said = _refused(wheel, CELL, tmp_path / "dist", stranger.parent)
-    assert "must not be" in said
-    assert "stranger" in said
+    message = _refused(wheel, CELL, tmp_path / "dist", stranger.parent)
+    assert "must not be" in message
+    assert "stranger" in message
 
 
-def test_a_missing_runtime_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+def test_refuses_a_wheel_without_the_runtime(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     wheel = _linked(maker, tmp_path / "linked", needed=())
     assert "0 copies of the CUDA runtime" in _refused(wheel, CELL, tmp_path / "dist", toolkit)
 
 
-def test_every_symbol_that_is_too_new_for_the_platform_is_named(
-    maker: ModuleMaker, toolkit: Path, tmp_path: Path
-) -> None:
+def test_names_every_symbol_that_is_too_new(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     too_new = (
         Stub("libm.so.6", "newer", "GLIBC_2.32"),
         Stub("libc.so.6", "newest", "GLIBC_2.34"),
         Stub("libstdc++.so.6", "_ZSt21ios_base_library_initv", "GLIBCXX_3.4.32"),
     )
     wheel = _linked(maker, tmp_path / "linked", (RUNTIME, Stub("libdl.so.2", "old", "GLIBC_2.4"), *too_new))
-    said = _refused(wheel, CELL, tmp_path / "dist", toolkit)
+    message = _refused(wheel, CELL, tmp_path / "dist", toolkit)
     for stub in too_new:
-        assert f"{stub.symbol}@{stub.version}" in said
-    assert "old@GLIBC_2.4" not in said
-    assert "manylinux_2_28_x86_64" in said
+        assert f"{stub.symbol}@{stub.version}" in message
+    assert "old@GLIBC_2.4" not in message
+    assert "manylinux_2_28_x86_64" in message
 
 
-def test_the_last_error_of_auditwheel_is_named(maker: ModuleMaker, tmp_path: Path) -> None:
-    """The wheel needs a runtime that no folder holds; no symbol is too new."""
+def test_names_the_last_error_of_auditwheel(maker: ModuleMaker, tmp_path: Path) -> None:
+    """The wheel needs a runtime that does not exist; no symbol is too new."""
     wheel = _linked(maker, tmp_path / "linked", ("libcudart.so.nowhere",))
     assert "libcudart.so.nowhere" in _refused(wheel, CELL, tmp_path / "dist", None)
 
 
-def test_a_wheel_of_another_cell_is_refused(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
+def test_refuses_a_wheel_of_another_cell(maker: ModuleMaker, toolkit: Path, tmp_path: Path) -> None:
     other = replace(CELL, torch=replace(CELL.torch, line="2.10"))
-    said = _refused(_linked(maker, tmp_path / "linked"), other, tmp_path / "dist", toolkit)
-    assert f"{CELL.wheel} instead of {other.wheel}" in said
+    message = _refused(_linked(maker, tmp_path / "linked"), other, tmp_path / "dist", toolkit)
+    assert f"{CELL.wheel} instead of {other.wheel}" in message
 
 
-def test_a_folder_that_is_no_toolkit_is_refused(maker: ModuleMaker, tmp_path: Path) -> None:
-    said = _refused(_linked(maker, tmp_path / "linked"), CELL, tmp_path / "dist", tmp_path / "linked")
-    assert said == f"no libcudart.so* in {tmp_path / 'linked'}"
+def test_refuses_a_folder_without_a_toolkit(maker: ModuleMaker, tmp_path: Path) -> None:
+    message = _refused(_linked(maker, tmp_path / "linked"), CELL, tmp_path / "dist", tmp_path / "linked")
+    assert message == f"no libcudart.so* in {tmp_path / 'linked'}"

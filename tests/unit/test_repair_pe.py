@@ -1,4 +1,4 @@
-"""Repair of Windows wheels on any machine, with delvewheel itself: libraries by construction, no compiler, no Wine."""
+"""Repair of Windows wheels with delvewheel on any machine, with constructed libraries instead of compiled ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def toolkit(tmp_path: Path) -> Path:
-    """A toolkit's root with a runtime that is none, but has its name; torch's DLLs lie beside it as a trap."""
+    """Return the root of a toolkit with a DLL named like the runtime; DLLs of torch beside it must not be bundled."""
     folder = tmp_path / "toolkit" / "bin" / "x64"
     folder.mkdir(parents=True)
     for name in (RUNTIME, "c10.dll", "torch_python.dll"):
@@ -50,7 +50,7 @@ def _module(needed: tuple[str, ...] = NEEDED, **options: Any) -> bytes:
 
 
 def _linked(folder: Path, members: Mapping[str, bytes] | None = None) -> Path:
-    """A wheel as the build makes it on Windows: nothing bundled."""
+    """Write a wheel like one linked on Windows, without bundled libraries."""
     parts = factory.text_parts(CELL)
     gl = _module((*NEEDED, "opengl32.dll", "gdi32.dll", "user32.dll"), sections={})
     parts.members |= {CUDA: _module(), GL: gl, **(members or {})}
@@ -68,7 +68,7 @@ def _libraries(wheel: Path) -> list[str]:
         return [name for name in archive.namelist() if name.endswith(".dll")]
 
 
-def test_the_runtime_goes_in_alone_and_both_plugins_ask_for_it_by_its_new_name(toolkit: Path, tmp_path: Path) -> None:
+def test_bundles_only_the_runtime_and_renames_it_in_both_plugins(toolkit: Path, tmp_path: Path) -> None:
     made = repair.repair(_linked(tmp_path), CELL, tmp_path / "dist", library_path=toolkit)
     (bundled,) = [Path(name) for name in _libraries(made)]
     assert bundled.parent.name == "nvdiffrast.libs"
@@ -82,7 +82,7 @@ def test_the_runtime_goes_in_alone_and_both_plugins_ask_for_it_by_its_new_name(t
     assert _failed(made) == {}
 
 
-def test_what_a_module_imports_and_exports_stays(toolkit: Path, tmp_path: Path) -> None:
+def test_keeps_the_imports_and_exports_of_a_module(toolkit: Path, tmp_path: Path) -> None:
     made = repair.repair(_linked(tmp_path), CELL, tmp_path / "dist", library_path=toolkit)
     with zipfile.ZipFile(made) as archive:
         image: Any = pefile.PE(data=archive.read(CUDA))
@@ -92,13 +92,13 @@ def test_what_a_module_imports_and_exports_stays(toolkit: Path, tmp_path: Path) 
     assert len(functions) == len(NEEDED)
 
 
-def test_the_package_adds_the_folder_of_the_bundled_runtime(toolkit: Path, tmp_path: Path) -> None:
+def test_the_package_adds_the_folder_of_the_runtime(toolkit: Path, tmp_path: Path) -> None:
     made = repair.repair(_linked(tmp_path), CELL, tmp_path / "dist", library_path=toolkit)
     with zipfile.ZipFile(made) as archive:
         assert "os.add_dll_directory(libs_dir)" in archive.read("nvdiffrast/__init__.py").decode()
 
 
-def test_the_same_bytes_wherever_it_is_done(toolkit: Path, tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_folder(toolkit: Path, tmp_path: Path) -> None:
     made = [
         repair.repair(_linked(tmp_path / place), CELL, tmp_path / place / "out", library_path=path)
         for place, path in (("a", toolkit), ("b/c/d", toolkit / "bin" / "x64"))
@@ -110,7 +110,7 @@ def test_the_same_bytes_wherever_it_is_done(toolkit: Path, tmp_path: Path) -> No
     assert sys.prefix.encode() not in written
 
 
-def test_with_torchs_runtime_nothing_is_bundled(toolkit: Path, tmp_path: Path) -> None:
+def test_bundles_nothing_with_the_runtime_of_torch(toolkit: Path, tmp_path: Path) -> None:
     cell = replace(CELL, cuda_runtime="torch")
     made = repair.repair(_linked(tmp_path), cell, tmp_path / "dist", library_path=toolkit)
     assert _libraries(made) == []
@@ -125,20 +125,20 @@ def _refused(wheel: Path, tmp_path: Path, toolkit: Path) -> str:
     return str(caught.value)
 
 
-def test_a_runtime_of_32_bits_is_not_taken(toolkit: Path, tmp_path: Path) -> None:
+def test_refuses_a_32_bit_runtime(toolkit: Path, tmp_path: Path) -> None:
     content = pe_factory.library(name=RUNTIME, exports=["function"], machine=pe_factory.I386)
     (toolkit / "bin" / "x64" / RUNTIME).write_bytes(content)
     assert RUNTIME in _refused(_linked(tmp_path), tmp_path, toolkit)
 
 
 @pytest.mark.parametrize("way", ["needed", "delayed"])
-def test_a_dll_that_is_nowhere_is_named(toolkit: Path, tmp_path: Path, way: str) -> None:
+def test_names_a_missing_dll(toolkit: Path, tmp_path: Path, way: str) -> None:
     module = _module((*NEEDED, "nowhere.dll")) if way == "needed" else _module(delayed=["nowhere.dll"])
     assert "nowhere.dll" in _refused(_linked(tmp_path, {CUDA: module}), tmp_path, toolkit)
 
 
-def test_another_dll_of_the_toolkit_is_refused(toolkit: Path, tmp_path: Path) -> None:
-    """Named like the runtime, so that it is taken along from the toolkit."""
+def test_refuses_to_bundle_another_dll(toolkit: Path, tmp_path: Path) -> None:
+    """Its name is like that of the runtime, so that it is copied from the toolkit."""
     name = "cudart64_strange.dll"
     (toolkit / "bin" / "x64" / name).write_bytes(pe_factory.library(name=name, exports=["function"]))
     wheel = _linked(tmp_path, {CUDA: _module((*NEEDED, name))})
@@ -146,15 +146,15 @@ def test_another_dll_of_the_toolkit_is_refused(toolkit: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("member", "length"), [(CUDA, 200), (GL, 0x300), (GL, -0x200)])
-def test_the_audit_names_a_truncated_module(toolkit: Path, tmp_path: Path, member: str, length: int) -> None:
-    """delvewheel takes what is left of it for a library that needs less, and goes on."""
+def test_the_audit_reports_a_truncated_module(toolkit: Path, tmp_path: Path, member: str, length: int) -> None:
+    """delvewheel reads the rest as a library with fewer imports, and reports no error."""
     wheel = _linked(tmp_path, {member: _module()[:length]})
     made = repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit)
     assert f"{Path(member).name}: a damaged PE file" in str(_failed(made))
 
 
-def test_the_audit_sees_what_repair_left_alone(toolkit: Path, tmp_path: Path) -> None:
-    """A DLL of the system that no module of ours asks for."""
+def test_the_audit_reports_a_dll_that_repair_ignores(toolkit: Path, tmp_path: Path) -> None:
+    """No module of the wheel needs that DLL of the system."""
     wheel = _linked(tmp_path, {CUDA: _module((*NEEDED, "ws2_32.dll"))})
     made = repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit)
     assert "ws2_32.dll" in _failed(made)["needed"]

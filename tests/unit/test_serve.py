@@ -1,4 +1,4 @@
-"""Which form of an index an Accept header asks for."""
+"""The form of an index that an Accept header requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HTML = "application/vnd.pypi.simple.v1+html"
         JSON.upper(),
     ],
 )
-def test_json(accept: str) -> None:
+def test_prefers_json(accept: str) -> None:
     assert prefers_json(accept)
 
 
@@ -38,5 +38,5 @@ def test_json(accept: str) -> None:
         ",,;;q=",
     ],
 )
-def test_html(accept: str) -> None:
+def test_prefers_html(accept: str) -> None:
     assert not prefers_json(accept)

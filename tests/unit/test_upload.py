@@ -1,4 +1,4 @@
-"""Upload: whatever is there already, and whatever happens on the way, it ends with our bytes there or says why not."""
+"""Upload: repeated, interrupted and refused uploads end with the wheel on the target or with a clear error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from scripts.errors import PublishError
 from scripts.index import ledger
-from scripts.publish import publish, upload
+from scripts.publish import promotion, publish, staging, upload
 from scripts.support import simple_api
 from scripts.support.files import file_sha256
 from tests.publishing import BY, UploadServer, proved, upload_server, wheel
@@ -37,12 +37,14 @@ def _names(items: list[upload.Item]) -> tuple[str, ...]:
     return tuple(item.path.name for item in items)
 
 
-def test_sent_once(server: UploadServer, items: list[upload.Item], capfd: pytest.CaptureFixture[str]) -> None:
-    told: list[tuple[str, str]] = []
-    sent = upload.send(items, _target(server), lambda name, sha256: told.append((name, sha256)))
+def test_uploads_each_wheel_once(
+    server: UploadServer, items: list[upload.Item], capfd: pytest.CaptureFixture[str]
+) -> None:
+    present: list[tuple[str, str]] = []
+    sent = upload.send(items, _target(server), lambda name, sha256: present.append((name, sha256)))
     assert (sent.uploaded, sent.already) == (_names(items), ())
     assert server.files == {item.path.name: item.path.read_bytes() for item in items}
-    assert told == [(item.path.name, item.sha256) for item in items]
+    assert present == [(item.path.name, item.sha256) for item in items]
     again = upload.send(items, _target(server))
     assert (again.uploaded, again.already) == ((), _names(items))
     assert server.uploads == 2
@@ -53,16 +55,18 @@ def test_sent_once(server: UploadServer, items: list[upload.Item], capfd: pytest
 
 
 @pytest.mark.parametrize("trouble", [[503], ["cut"], ["lost"], [500, "cut", 502]])
-def test_trouble_on_the_way(server: UploadServer, items: list[upload.Item], trouble: list[int | str]) -> None:
+def test_repeats_requests_after_temporary_errors(
+    server: UploadServer, items: list[upload.Item], trouble: list[int | str]
+) -> None:
     server.broken = list(trouble)
     sent = upload.send(items, _target(server), attempts=4, pause=0.01)
     assert sent.uploaded == _names(items)
     assert set(server.files) == set(_names(items))
 
 
-def test_an_upload_that_broke_off_is_resumed(server: UploadServer, items: list[upload.Item]) -> None:
+def test_resumes_an_interrupted_upload(server: UploadServer, items: list[upload.Item]) -> None:
     server.broken = [200, *[503] * 50]
-    with pytest.raises(PublishError, match="1 of 2 wheels are there") as refused:
+    with pytest.raises(PublishError, match="1 of 2 wheels are uploaded") as refused:
         upload.send(items, _target(server), attempts=2, pause=0.01)
     assert "run the same command again" in (refused.value.hint or "")
     server.broken = []
@@ -70,14 +74,14 @@ def test_an_upload_that_broke_off_is_resumed(server: UploadServer, items: list[u
     assert (sent.uploaded, sent.already) == (_names(items[1:]), _names(items[:1]))
 
 
-def test_nothing_is_sent_when_one_name_is_taken(server: UploadServer, items: list[upload.Item]) -> None:
+def test_sends_nothing_if_a_name_is_taken(server: UploadServer, items: list[upload.Item]) -> None:
     server.files = {items[1].path.name: b"other"}
     with pytest.raises(PublishError, match="other bytes"):
         upload.send(items, _target(server))
     assert server.uploads == 0
 
 
-def test_no_server(items: list[upload.Item]) -> None:
+def test_gives_up_without_a_server(items: list[upload.Item]) -> None:
     with upload_server() as gone:
         pass
     with pytest.raises(PublishError, match="gave up after 2 attempts"):
@@ -92,7 +96,7 @@ def test_the_index_of_a_target() -> None:
     assert not upload.target("https://localhost.example.invalid").loopback
 
 
-def test_credentials_go_to_the_uploads_host_alone(
+def test_sends_credentials_only_to_the_host_of_the_upload(
     server: UploadServer, items: list[upload.Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str | None] = []
@@ -111,7 +115,7 @@ def test_credentials_go_to_the_uploads_host_alone(
 
 
 @pytest.mark.parametrize("staged", [True, False])
-def test_from_a_store(
+def test_uploads_from_a_store(
     tmp_path: Path,
     server: UploadServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -119,16 +123,16 @@ def test_from_a_store(
     staged: bool,
 ) -> None:
     store, made = tmp_path / "store", wheel(tmp_path / "dist")
-    publish.stage(store, [made], by=BY)
+    staging.stage(store, [made], by=BY)
     proved(store)
     if not staged:
-        publish.promote(store, waive_gpu="no GPU here", by=BY)
+        promotion.promote(store, waive_gpu="no GPU here", by=BY)
     monkeypatch.setitem(os.environ, "TWINE_USERNAME", "publisher")
     monkeypatch.setitem(os.environ, "TWINE_PASSWORD", server.password)
     options = ["--staged"] if staged else []
     for _ in range(2):
         assert publish.main(["upload", server.url, "--store", str(store), "--by", BY, *options]) == 0
-    assert f"{server.url} has 1 wheel of ours" in capsys.readouterr().out
+    assert f"{server.url} has 1 wheel of this store" in capsys.readouterr().out
     assert server.files == {made.name: made.read_bytes()}
     events = [event for event in ledger.read(store) if event.what == "uploaded"]
     assert [event.details for event in events] == [

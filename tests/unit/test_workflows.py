@@ -19,7 +19,7 @@ from tests.workflows import Step
 JOBS = plan.jobs(matrix.load().cells)
 # What GitHub would fill in, as far as a command line sees it.
 CONTEXT: dict[str, Any] = {
-    "inputs": {"cells": "*", "chunk": "1/1", "engine": "auto"},
+    "inputs": {"cells": "*", "chunk": "1/1", "engine": "cibuildwheel"},
     "matrix": JOBS[0],
     "vars": {"STORE": "store", "WAIVE_GPU": "no GPU for Windows"},
 }
@@ -92,14 +92,22 @@ def test_actions_are_pinned_by_commit_with_one_version_each() -> None:
     assert {action: pins for action, pins in known.items() if len(pins) > 1} == {}
 
 
-def test_images_are_pinned_by_digest_and_the_same_everywhere() -> None:
-    images = {
-        document["env"]["IMAGE"]
-        for document in map(workflows.load, workflows.names())
-        if "IMAGE" in document.get("env", {})
-    }
-    assert len(images) == 1
-    assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", images.pop())
+def test_only_the_matrix_names_the_container_image() -> None:
+    images = {cell.platform.name: cell.platform.image for cell in matrix.load().cells}
+    assert images["win_amd64"] is None
+    assert re.fullmatch(r"quay\.io/pypa/manylinux_2_28_x86_64@sha256:[0-9a-f]{64}", images["linux_x86_64"] or "")
+    for path in workflows.FOLDER.glob("*.yml"):
+        assert "@sha256:" not in path.read_text(encoding="utf-8")
+
+
+def test_workflows_build_linux_wheels_in_the_container() -> None:
+    triggers = workflows.load("build.yml")["on"]
+    assert {one["inputs"]["engine"]["default"] for one in triggers.values()} == {"cibuildwheel"}
+    builds = [step for step in COMMANDS if re.match(r"nox -s (build|rehearse)\b", step.command or "")]
+    assert {step.workflow for step in builds} == {"build.yml", "ci.yml", "rehearse.yml"}
+    for step in builds:
+        (arguments,) = workflows.calls(step.command or "", {**RUNNER, **step.variables(CONTEXT)})
+        assert arguments[arguments.index("--engine") + 1] == "cibuildwheel"
 
 
 @pytest.mark.parametrize("name", workflows.names())

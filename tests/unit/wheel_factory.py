@@ -33,7 +33,7 @@ LINUX = Platform("linux_x86_64", "manylinux_2_28_x86_64")
 WINDOWS = Platform("win_amd64", "win_amd64")
 GIT = GitPin("https://example.invalid/nvdiffrast", "v0.3.4", "c" * 40, "d" * 40)
 REGISTRY = RegistryPin("packaged-nvdiffrast", "0.3.3.1", "packaged.whl", "e" * 64)
-RELEASE = Release("0.3.4", "0.3", GIT)
+RELEASE = Release("0.3.4", "0.3", GIT, has_gl=True)
 TORCH = TorchBuild("2.11", "2.11.0", "pypi")
 
 CELL = Cell(RELEASE, PYTHON, TOOLKIT, TORCH, LINUX)

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from scripts.audit.checks import Subject
 from scripts.errors import UntestedError
-from scripts.model import RegistryPin
+from scripts.model import RegistryPin, version_line
 from scripts.wheel import sbom, wheel_file
 
 
@@ -95,7 +95,7 @@ def build_info(subject: Subject) -> Iterator[str]:
         "python": (info.python, cell.python_tag),
         "torch": (info.torch, cell.torch.version),
         "cuda": (info.cuda, cell.toolkit.cuda),
-        "compiler.nvcc": (".".join(info.compiler.nvcc.split(".")[:2]), cell.toolkit.cuda),
+        "compiler.nvcc": (version_line(info.compiler.nvcc), cell.toolkit.cuda),
         "plugins": (sorted(info.plugins), sorted(plugin.module for plugin in subject.policy.plugins)),
     }
     for name, (found, expected) in stated.items():

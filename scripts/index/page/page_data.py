@@ -16,7 +16,7 @@ from scripts.index.catalog import Catalog, Entry
 from scripts.index.install_commands import Commands, TorchCommands, commands, torch_commands
 from scripts.matrix.matrix import Matrix
 from scripts.matrix.torch_builds import TorchTable
-from scripts.model import Cell
+from scripts.model import Cell, cuda_tag, cuda_version, version_line
 
 DETAILS_UP_TO = 2000
 """Up to this many wheels, the page has their sizes and hashes; with more, the script reads the channel's index.json."""
@@ -55,8 +55,7 @@ def platform_label(name: str) -> str:
 
 def cuda_label(tag: str) -> str:
     """Return "13.0" for cu130; a text that is not a CUDA tag is returned unchanged."""
-    digits = tag.removeprefix("cu")
-    return f"{digits[:-1]}.{digits[-1:]}" if digits.isdigit() and len(digits) > 1 else tag
+    return cuda_version(tag) if tag.removeprefix("cu").isdigit() else tag
 
 
 def newest_first(versions: Iterable[str]) -> list[str]:
@@ -241,14 +240,10 @@ def _versions(builds: TorchTable) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for tag, channel in builds.channels.items():
         for version in channel.builds:
-            found[tag, _line(version)].add(version)
+            found[tag, version_line(version)].add(version)
     for version, plain in builds.pypi.items():
-        found["cu" + _line(plain.cuda).replace(".", ""), _line(version)].add(version)
+        found[cuda_tag(plain.cuda), version_line(version)].add(version)
     return found
-
-
-def _line(version: str) -> str:
-    return ".".join(version.split(".")[:2])
 
 
 def _trimmed(row: list[int]) -> list[int]:
