@@ -173,7 +173,7 @@ def test_a_truncated_tar_leaves_nothing(tmp_path: Path) -> None:
     content = archive.read_bytes()
     for length in (0, 5, len(content) // 2, len(content) - 9):
         archive.write_bytes(content[:length])
-        with pytest.raises(ArchiveError, match=r"not a whole tar archive|cut short"):
+        with pytest.raises(ArchiveError, match=r"not a whole tar archive|truncated"):
             unpack_tar(archive, tmp_path / "to")
         assert below(tmp_path / "to") == []
 

@@ -261,7 +261,7 @@ def test_environment_needs_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_environment_of_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ToolchainError, match=r"gone\.txt is not there") as raised:
+    with pytest.raises(ToolchainError, match=r"gone\.txt is missing") as raised:
         environments.create(Path(sys.executable), [tmp_path / "gone.txt"], cache=tmp_path)
     assert raised.value.hint == "run `nox -s lock -- gone`"
 
@@ -279,5 +279,5 @@ def test_torch_cuda(tmp_path: Path, line: str, expected: str, folder: str) -> No
 
 
 def test_torch_cuda_without_torch(tmp_path: Path) -> None:
-    with pytest.raises(ToolchainError, match="holds no torch"):
+    with pytest.raises(ToolchainError, match="contains no torch"):
         environments.torch_cuda(tmp_path)
