@@ -88,7 +88,7 @@ def _check_tar_members(path: Path, members: Iterable[tuple[PurePosixPath, tarfil
             _inside(path, member.name, name.parent, member.linkname)
         elif member.islnk():
             if _safe_name(path, member.linkname) not in regular:
-                raise _refused(path, member.name, f"is a hard link to {member.linkname!r}, which is not a file of the archive")
+                raise _refused(path, member.name, f"is a hard link to {member.linkname!r}, not a file in it")
         elif not (member.isfile() or member.isdir()):
             raise _refused(path, member.name, "is not a file, a folder or a link")
 

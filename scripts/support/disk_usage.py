@@ -23,8 +23,8 @@ from scripts.support.files import cache_root, sole_use
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _ANY = ".*"
-# Category -> description and folders, below the repository ("root") or the cache folder ("cache"). A pattern matches the
-# names of the entries that this project creates: the user chooses the cache folder, and it may contain other files.
+# Category -> description and folders, below the repository ("root") or the cache folder ("cache"). A pattern matches
+# the names that this project creates: the user chooses the cache folder, and it may contain other files.
 _KNOWN: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     "sessions": ("environments of nox; every session creates its own again", (("root", ".nox", _ANY),)),
     "builds": ("logs, patched trees, rehearsals", (("root", "build", _ANY),)),
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str], places: Places, stdin: TextIO | None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="nox -s clean --", description="Show the size of caches and build folders, and delete them.")
+    parser = argparse.ArgumentParser(prog="nox -s clean --", description="Show the size of the caches and delete them.")
     parser.add_argument("categories", nargs="*", metavar="CATEGORY", help=f"{', '.join(_KNOWN)}; default: ask")
     parser.add_argument("--yes", action="store_true", help="do not ask; without a category, delete all of them")
     return parser.parse_args(arguments)

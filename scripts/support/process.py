@@ -75,7 +75,7 @@ def call(
             text=True,
             encoding="utf-8",
             errors="replace",
-            # With a timeout, a new process group, so that child processes are killed too; otherwise Ctrl-C must reach it.
+            # A new process group lets the timeout kill child processes too. Without a timeout, Ctrl-C must reach them.
             start_new_session=timeout is not None and os.name == "posix",
         )
     except OSError as error:

@@ -94,7 +94,7 @@ def _get(url: str, headers: Mapping[str, str], authorization: str | None = None)
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise IndexUnreachable(f"not a http(s) URL: {_shown(url)}")
     if "@" in urllib.parse.urlsplit(url).netloc:
-        raise IndexUnreachable(f"{_shown(url)}: credentials in the URL are not supported; use an index that requires no credentials")
+        raise IndexUnreachable(f"{_shown(url)}: credentials in the URL are not supported; use a public index")
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310
     if authorization:
         # Do not send the header to another server after a redirection.

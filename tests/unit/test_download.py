@@ -113,7 +113,7 @@ def test_too_small(server: Server, tmp_path: Path) -> None:
 def test_not_the_web(tmp_path: Path) -> None:
     local = tmp_path / "file.bin"
     local.write_bytes(CONTENT)
-    with pytest.raises(ToolchainError, match="not a web address"):
+    with pytest.raises(ToolchainError, match="is not an http or https URL"):
         fetch(local.as_uri(), sha256=SHA256, size=len(CONTENT), folder=tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_channels_and_plain_wheels(server: Server, table: Path) -> None:
     assert made.pypi == {"2.11.0": Plain("13.0.2", ("3.10", "3.11")), "2.15.0": Plain("13.2.2", ("3.12",))}
     # Not there, so kept, and said.
     assert made.channels["cu118"] == TABLE.channels["cu118"]
-    assert any(line.startswith("channel cu118: ") and "404" in line for line in report.kept)
+    assert any(line.startswith("channel cu118: ") and "404" in line for line in report.unread)
 
 
 def test_metadata_is_read_from_a_corner_of_the_wheel(server: Server, table: Path) -> None:

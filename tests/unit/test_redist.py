@@ -198,7 +198,7 @@ def test_lock_of_another_manifest_is_refused(lock: Callable[[], Path], nvidia: N
     path = lock()
     nvidia.manifest["release_label"] = "another"
     nvidia.publish()
-    with pytest.raises(ToolchainError, match="was made from manifest"):
+    with pytest.raises(ToolchainError, match="was created from manifest"):
         redist.read_lock(path)
 
 
@@ -272,13 +272,13 @@ def test_symlink_within_is_kept(nvidia: Nvidia, install: Callable[..., dict[str,
 
 def test_two_components_with_one_file(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar("cuda_cccl", {"bin/nvcc": b"another"}))
-    with pytest.raises(ToolchainError, match="holds bin/nvcc too"):
+    with pytest.raises(ToolchainError, match="contains bin/nvcc too"):
         install()
 
 
 def test_archive_without_its_folder(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar(".", {"a/x": b"", "b/y": b""}))
-    with pytest.raises(ToolchainError, match="does not hold one folder"):
+    with pytest.raises(ToolchainError, match="must contain exactly one folder"):
         install()
 
 

@@ -40,7 +40,7 @@ def newer() -> TorchTable:
 def test_nothing_new_changes_nothing(paths: tuple[Path, Path]) -> None:
     path, table = paths
     table.write_text(torch_builds.dump(TABLE))
-    made = additions.adopt(path, table)
+    made = additions.extend(path, table)
     assert (made.text, made.additions, made.cells) == (path.read_text(), (), ())
     assert "Nothing has changed." in additions.report(TABLE, TABLE, made)
 
@@ -48,7 +48,7 @@ def test_nothing_new_changes_nothing(paths: tuple[Path, Path]) -> None:
 def test_newer_lines_are_added_behind_the_last(paths: tuple[Path, Path]) -> None:
     path, table = paths
     table.write_text(torch_builds.dump(newer()))
-    made = additions.adopt(path, table)
+    made = additions.extend(path, table)
     diff = difflib.unified_diff(path.read_text().splitlines(), made.text.splitlines(), lineterm="", n=1)
     assert [line for line in diff if not line.startswith(("@@", "---", "+++"))] == [
         '       "2.14.1": {platforms: [linux_x86_64]}',
@@ -69,7 +69,7 @@ def test_newer_lines_are_added_behind_the_last(paths: tuple[Path, Path]) -> None
 def test_the_report_names_builds_cells_and_the_next_command(paths: tuple[Path, Path]) -> None:
     path, table = paths
     table.write_text(torch_builds.dump(newer()))
-    told = additions.report(TABLE, newer(), additions.adopt(path, table))
+    told = additions.report(TABLE, newer(), additions.extend(path, table))
     assert "- new: torch 2.16.0, cu130, win_amd64, CPython 3.14" in told
     assert "- new: torch 2.16.1, plain (CUDA 13.2.1), CPython 3.15" in told
     assert "- CUDA 13.2: torch 2.16.1" in told
