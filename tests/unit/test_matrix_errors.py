@@ -1,4 +1,4 @@
-"""Every way of breaking build_matrix.yaml is answered at its line and column, with what to do."""
+"""Every mistake in build_matrix.yaml is reported with its line, its column and a correction."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ pypi:
 SHA = "sha256: " + "c" * 64
 COMMIT = "commit: " + "a" * 40
 
-# What is replaced, by what, where the problem is (the first place of this text after the change), path, what is said.
+# Old text, new text, text at the position of the problem (its first occurrence after the change), path, message.
 BREAKS = {
     "unknown key": (
         "cuda_runtime: bundled",
@@ -313,7 +313,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def broken(text: str, folder: Path, table: Path) -> list[tuple[int, int, str, str]]:
-    """The problems of that text: line, column, path and what is wrong."""
+    """Return the problems of a matrix: line, column, path and message."""
     path = folder / "build_matrix.yaml"
     path.write_text(text)
     with pytest.raises(MatrixError) as raised:
@@ -329,15 +329,15 @@ def place(text: str, needle: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def test_the_sample_is_sound(tmp_path: Path, table: Path) -> None:
+def test_the_sample_is_valid(tmp_path: Path, table: Path) -> None:
     path = tmp_path / "build_matrix.yaml"
     path.write_text(SAMPLE)
-    # Per release 4 cells of CUDA 12.6 and 4 + 2 of CUDA 13.0, less the two excluded.
+    # Per release 4 cells of CUDA 12.6 and 4 + 2 cells of CUDA 13.0, without the two excluded cells.
     assert len(matrix.load(path, table).cells) == 18
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_each_break_is_located(name: str, tmp_path: Path, table: Path) -> None:
+def test_reports_the_position_of_each_mistake(name: str, tmp_path: Path, table: Path) -> None:
     old, new, needle, trail, said = BREAKS[name]
     assert old in SAMPLE
     text = SAMPLE.replace(old, new, 1)
@@ -346,7 +346,7 @@ def test_each_break_is_located(name: str, tmp_path: Path, table: Path) -> None:
     assert wanted, problems
 
 
-def test_the_cause_comes_without_followers(tmp_path: Path, table: Path) -> None:
+def test_reports_the_cause_without_its_consequences(tmp_path: Path, table: Path) -> None:
     """Report one problem per mistake, without its consequences."""
     several = {
         "torch without a Python",
@@ -360,7 +360,7 @@ def test_the_cause_comes_without_followers(tmp_path: Path, table: Path) -> None:
         assert len(broken(SAMPLE.replace(old, new, 1), tmp_path, table)) == 1, name
 
 
-def test_all_at_once_in_the_order_of_the_file(tmp_path: Path, table: Path) -> None:
+def test_reports_all_problems_in_the_order_of_the_file(tmp_path: Path, table: Path) -> None:
     text = SAMPLE
     for name in ("unknown key", "duplicate key", "number for text", "malformed sha256", "no nvcc on PyPI"):
         old, new, *_ = BREAKS[name]
@@ -371,14 +371,14 @@ def test_all_at_once_in_the_order_of_the_file(tmp_path: Path, table: Path) -> No
     assert [one[0] for one in problems] == [3, 4, 5, 16, 26, 35, 44]
 
 
-def test_a_malformed_exclusion_still_excludes(tmp_path: Path, table: Path) -> None:
+def test_a_malformed_exclusion_still_excludes_its_cells(tmp_path: Path, table: Path) -> None:
     text = SAMPLE.replace("{platforms: [linux_x86_64]}", "{}").replace("0.3.3.1-*-cu126-*-win", "*-torch2.14-win")
     assert [one[2] for one in broken(text.replace("    reason: not wanted\n", ""), tmp_path, table)] == [
         "exclusions[0].reason"
     ]
 
 
-def test_absent_files_are_named(tmp_path: Path, table: Path) -> None:
+def test_names_missing_files(tmp_path: Path, table: Path) -> None:
     with pytest.raises(MatrixError, match=r"cannot read .*absent\.yaml"):
         matrix.load(tmp_path / "absent.yaml", table)
     (tmp_path / "build_matrix.yaml").write_text("")
@@ -386,7 +386,7 @@ def test_absent_files_are_named(tmp_path: Path, table: Path) -> None:
         matrix.load(tmp_path / "build_matrix.yaml", table)
 
 
-def test_a_broken_table_is_located(tmp_path: Path, table: Path) -> None:
+def test_reports_the_position_of_a_mistake_in_the_table(tmp_path: Path, table: Path) -> None:
     path = tmp_path / "build_matrix.yaml"
     path.write_text(SAMPLE)
     table.write_text(TABLE.replace("    observed:", "    observd:", 1))
