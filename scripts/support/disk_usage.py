@@ -158,16 +158,16 @@ def _sizes(entries: Sequence[Path], seen: set[tuple[int, int]]) -> Iterator[int]
 
 
 def _show(kept: Sequence[Category]) -> None:
-    held = [category for category in kept if category.entries]
-    for category in held:
-        print(f"{category.name:<13}{_spoken(category.size):>12}  {category.meaning}")
-    print(f"{'total':<13}{_spoken(sum(category.size for category in kept)):>12}" if held else "nothing is kept")
+    filled = [category for category in kept if category.entries]
+    for category in filled:
+        print(f"{category.name:<13}{_format_size(category.size):>12}  {category.meaning}")
+    print(f"{'total':<13}{_format_size(sum(category.size for category in kept)):>12}" if filled else "nothing is kept")
     for category in kept:
         for line in category.left:
             print(f"  {line}")
 
 
-def _spoken(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 

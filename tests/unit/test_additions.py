@@ -69,12 +69,12 @@ def test_adds_newer_lines_after_the_last_one(paths: tuple[Path, Path]) -> None:
 def test_the_report_names_builds_cells_and_the_next_command(paths: tuple[Path, Path]) -> None:
     path, table = paths
     table.write_text(torch_builds.dump(newer()))
-    told = additions.report(TABLE, newer(), additions.extend(path, table))
-    assert "- new: torch 2.16.0, cu130, win_amd64, CPython 3.14" in told
-    assert "- new: torch 2.16.1, plain (CUDA 13.2.1), CPython 3.15" in told
-    assert "- CUDA 13.2: torch 2.16.1" in told
-    assert "- `0.4.0-cp312-cu132-torch2.16-linux_x86_64`" in told
-    assert "nox -s lock -- 2.16.0-cu130 2.16.0-cu130-win_amd64 2.16.1-cu132" in told
+    report = additions.report(TABLE, newer(), additions.extend(path, table))
+    assert "- new: torch 2.16.0, cu130, win_amd64, CPython 3.14" in report
+    assert "- new: torch 2.16.1, plain (CUDA 13.2.1), CPython 3.15" in report
+    assert "- CUDA 13.2: torch 2.16.1" in report
+    assert "- `0.4.0-cp312-cu132-torch2.16-linux_x86_64`" in report
+    assert "nox -s lock -- 2.16.0-cu130 2.16.0-cu130-win_amd64 2.16.1-cu132" in report
 
 
 def test_the_report_names_builds_that_are_gone() -> None:
@@ -91,8 +91,8 @@ def test_observe_writes_the_matrix_and_the_report(paths: tuple[Path, Path], monk
     monkeypatch.setattr(
         observe, "observe", lambda file, **_: file.write_text(torch_builds.dump(newer())) and observe.Report()
     )
-    told = path.parent / "build" / "observed.md"
-    monkeypatch.setattr("sys.argv", ["observe", "--add", "--report", str(told)])
+    report = path.parent / "build" / "observed.md"
+    monkeypatch.setattr("sys.argv", ["observe", "--add", "--report", str(report)])
     assert observe.main() == 0
     assert '"2.16.1": {python: ["3.11", "3.12"]' in path.read_text()
-    assert "- new: torch 2.16.0, cu130" in told.read_text()
+    assert "- new: torch 2.16.0, cu130" in report.read_text()

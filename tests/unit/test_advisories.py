@@ -119,8 +119,8 @@ def test_queries_every_pin_regardless_of_its_marker(
 def test_an_advisory_fails_and_names_its_locks(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AdvisoryError, match="without a valid waiver: 1"):
         run(_lock(tmp_path, "pipeline", "demo==1.0"), _lock(tmp_path, "tests", "demo==1.0", "fine==1"))
-    told = " ".join(capsys.readouterr().out.split())
-    assert "demo 1.0: CVE-2026-1 GHSA-demo, fixed in 2.0; locked in pipeline, tests" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "demo 1.0: CVE-2026-1 GHSA-demo, fixed in 2.0; locked in pipeline, tests" in output
 
 
 @pytest.mark.parametrize("name", ["GHSA-demo", "CVE-2026-1"])
@@ -193,7 +193,7 @@ def test_reads_the_committed_waivers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "waivers.yaml:1:1"),
         ("waivers: {}", "must contain the list"),
@@ -206,8 +206,8 @@ def test_reads_the_committed_waivers() -> None:
         ("waivers: [", "not YAML"),
     ],
 )
-def test_reports_the_position_of_a_malformed_waiver(tmp_path: Path, text: str, told: str) -> None:
+def test_reports_the_position_of_a_malformed_waiver(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(AdvisoryError) as caught:
         advisories.read_waivers(_waivers(tmp_path, text))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "waivers.yaml" in str(caught.value.hint)

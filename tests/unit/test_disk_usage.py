@@ -71,12 +71,12 @@ def test_shows_sizes_and_deletes_nothing(
     places: disk_usage.Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _run(places)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for category, names in KEPT.items():
-        (line,) = [line for line in said.splitlines() if line.split()[:1] == [category]]
+        (line,) = [line for line in output.splitlines() if line.split()[:1] == [category]]
         assert f"{0.1 * len(names):.1f} MB" in line
-    assert "total 1.7 MB" in " ".join(said.split())
-    assert "nox -s clean -- --yes" in said
+    assert "total 1.7 MB" in " ".join(output.split())
+    assert "nox -s clean -- --yes" in output
     assert _files(tmp_path) == {name for names in KEPT.values() for name in names}
 
 
@@ -234,12 +234,12 @@ USERS = {
 
 
 def test_every_stage_that_uses_the_cache_locks_it() -> None:
-    said = set()
+    users = set()
     for path in (ROOT / "scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node) == "run_main(main, uses_cache=True)":
-                said.add(path.stem)
-    assert said == USERS
+                users.add(path.stem)
+    assert users == USERS
 
 
 def test_has_its_own_exit_status() -> None:

@@ -51,7 +51,7 @@ def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "expected"),
     [
         (
             [Download("numpy", 16_000_000), Download("torch", 526_000_000), Download("cublas", 1_900_000_000)],
@@ -62,8 +62,8 @@ def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: 
         ([Download("a", None), Download("b", None)], "2 packages to download, sizes unknown"),
     ],
 )
-def test_describes_downloads(found: list[Download], said: str) -> None:
-    assert download_sizes.describe(found) == said
+def test_describes_downloads(found: list[Download], expected: str) -> None:
+    assert download_sizes.describe(found) == expected
 
 
 def test_reports_the_size_of_an_environment_before_installing(
@@ -74,9 +74,9 @@ def test_reports_the_size_of_an_environment_before_installing(
     bare.write_text("packaging==26.0\n")
     with pytest.raises(CommandError):
         environments.create(Path(sys.executable), [bare], cache=tmp_path)
-    said = capsys.readouterr().err
-    assert "up to 526 MB to download, 1 package; largest: torch 526 MB" in said
-    assert said.index("526 MB") < said.index(" pip install ")
+    output = capsys.readouterr().err
+    assert "up to 526 MB to download, 1 package; largest: torch 526 MB" in output
+    assert output.index("526 MB") < output.index(" pip install ")
 
 
 def test_an_unknown_size_is_not_an_error(
@@ -110,15 +110,15 @@ Prepared 2 packages in 590ms
 
 
 def test_a_log_contains_a_line_for_each_large_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = tmp_path / "said"
-    said.write_text(_UV)
-    process.call([sys.executable, "-c", f"print(open({str(said)!r}).read(), end='')"], show=download_sizes.is_progress)
+    log = tmp_path / "log"
+    log.write_text(_UV)
+    process.call([sys.executable, "-c", f"print(open({str(log)!r}).read(), end='')"], show=download_sizes.is_progress)
     shown = capsys.readouterr().err.splitlines()[1:]
     assert shown == ["Downloading torch (501.3MiB)", " Downloaded torch"]
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "expected"),
     [
         (850_000, "850 kB"),
         (999_600, "1 MB"),
@@ -127,8 +127,8 @@ def test_a_log_contains_a_line_for_each_large_file(tmp_path: Path, capsys: pytes
         (2_440_000_000, "2.4 GB"),
     ],
 )
-def test_formats_sizes(number: int, said: str) -> None:
-    assert console.size(number) == said
+def test_formats_sizes(number: int, expected: str) -> None:
+    assert console.size(number) == expected
 
 
 def test_a_log_reports_the_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

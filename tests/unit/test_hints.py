@@ -191,7 +191,7 @@ def test_help_texts_name_the_session(
     with pytest.raises(SystemExit) as caught:
         importlib.import_module(module).main()
     assert caught.value.code == 0
-    said = capsys.readouterr().out
-    named = re.match(r"usage: nox -s (\w+) --", said)
+    output = capsys.readouterr().out
+    named = re.match(r"usage: nox -s (\w+) --", output)
     assert named and named[1] in workflows.sessions()
-    assert "python -m scripts" not in said
+    assert "python -m scripts" not in output

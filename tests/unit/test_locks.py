@@ -54,7 +54,7 @@ def test_each_lock_is_valid(root: Root, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern", "replacement", "said"),
+    ("name", "pattern", "replacement", "message"),
     [
         ("pipeline", r"^auditwheel==(.*\n)(    .*\n)+", "", r"auditwheel is not in the lock"),
         ("pipeline", r"^delvewheel==\S+", "delvewheel==1.2.0", r"delvewheel>=1\.13, but the lock has 1\.2\.0"),
@@ -70,11 +70,11 @@ def test_each_lock_is_valid(root: Root, name: str) -> None:
     ],
 )
 def test_reports_a_lock_that_differs_from_its_inputs(
-    root: Root, name: str, pattern: str, replacement: str, said: str
+    root: Root, name: str, pattern: str, replacement: str, message: str
 ) -> None:
     asked = lock(root, name)
     spoil(asked.output, pattern, replacement)
-    assert any(re.search(said, line) for line in generate.problems(asked)), generate.problems(asked)
+    assert any(re.search(message, line) for line in generate.problems(asked)), generate.problems(asked)
 
 
 def test_reports_a_requirement_that_the_lock_lacks(root: Root) -> None:
@@ -95,10 +95,10 @@ def test_a_missing_lock_fails_unless_its_files_come_from_another_server(
 ) -> None:
     lock(root, "cu130").output.unlink()
     assert generate.check(generate.select(["cu130", "cu124", "2.9.1-cu130"], root)) == 1
-    said = capsys.readouterr().out
-    assert "cu130.txt is missing" in said
-    assert "cu124-redist: unlocked" in said
-    assert "2.9.1-cu130: unlocked" in said
+    output = capsys.readouterr().out
+    assert "cu130.txt is missing" in output
+    assert "cu124-redist: unlocked" in output
+    assert "2.9.1-cu130: unlocked" in output
 
 
 def test_selects_locks_by_name() -> None:
@@ -243,5 +243,5 @@ def test_an_existing_lock_that_is_not_listed_is_checked(root: Root) -> None:
     shutil.copy(folder / "torch" / "2.14.1-cu130.txt", folder / "torch" / "2.14.0-cu130.txt")
     known = generate.known_locks(root)
     assert "nvidia-cuda-nvcc==13.3.*" in str(known["cu133"])
-    assert any("torch==2.14.0" in said for said in generate.problems(known["2.14.0-cu130"]))
-    assert any("13.3" in said for said in generate.problems(known["cu133"]))
+    assert any("torch==2.14.0" in message for message in generate.problems(known["2.14.0-cu130"]))
+    assert any("13.3" in message for message in generate.problems(known["cu133"]))

@@ -338,11 +338,11 @@ def test_the_sample_is_valid(tmp_path: Path, table: Path) -> None:
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_reports_the_position_of_each_mistake(name: str, tmp_path: Path, table: Path) -> None:
-    old, new, needle, trail, said = BREAKS[name]
+    old, new, needle, trail, message = BREAKS[name]
     assert old in SAMPLE
     text = SAMPLE.replace(old, new, 1)
     problems = broken(text, tmp_path, table)
-    wanted = [one for one in problems if one[:2] == place(text, needle) and trail in one[2] and said in one[3]]
+    wanted = [one for one in problems if one[:2] == place(text, needle) and trail in one[2] and message in one[3]]
     assert wanted, problems
 
 

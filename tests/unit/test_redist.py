@@ -70,9 +70,11 @@ class Nvidia:
         suffix = "zip" if platform.startswith("windows") else "tar.xz"
         path = f"{component}/{platform}/{component}-{platform}-12.4.131-archive.{suffix}"
         self.server.files[path] = content
-        held = self.manifest.setdefault(component, {"name": "a part", "license": "CUDA Toolkit", "version": "12.4.131"})
+        entry = self.manifest.setdefault(
+            component, {"name": "a part", "license": "CUDA Toolkit", "version": "12.4.131"}
+        )
         digest = hashlib.sha256(content).hexdigest()
-        held[platform] = {"relative_path": path, "sha256": digest, "md5": "", "size": str(len(content))}
+        entry[platform] = {"relative_path": path, "sha256": digest, "md5": "", "size": str(len(content))}
 
     def publish(self) -> None:
         content = json.dumps(self.manifest).encode()
@@ -132,12 +134,12 @@ def install(lock: Callable[[], Path], tmp_path: Path) -> Callable[..., dict[str,
 
 def test_the_lock_contains_the_needed_components(lock: Callable[[], Path], nvidia: Nvidia) -> None:
     nvidia.manifest["libcufft"] = {"version": "1", "license": "no need"}
-    held = redist.read_lock(lock())
-    assert set(held.components) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl", "libcublas"}
-    assert held.manifest.url == f"{nvidia.server.url}redistrib_{CUDA}.json"
-    assert set(held.for_platform("linux-x86_64")) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl"}
-    assert held.components["libcublas"].keep == "headers"
-    archive = held.components["cuda_nvcc"].archives["linux-x86_64"]
+    found = redist.read_lock(lock())
+    assert set(found.components) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl", "libcublas"}
+    assert found.manifest.url == f"{nvidia.server.url}redistrib_{CUDA}.json"
+    assert set(found.for_platform("linux-x86_64")) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl"}
+    assert found.components["libcublas"].keep == "headers"
+    archive = found.components["cuda_nvcc"].archives["linux-x86_64"]
     assert archive.size == len(nvidia.server.files[archive.relative_path])
 
 
@@ -206,9 +208,9 @@ def test_rejects_a_lock_of_another_manifest(lock: Callable[[], Path], nvidia: Nv
 
 def test_names_the_field_of_a_damaged_lock(lock: Callable[[], Path]) -> None:
     path = lock()
-    held = json.loads(path.read_text())
-    held["components"]["cuda_nvcc"]["archives"]["linux-x86_64"]["sha256"] = "0" * 63
-    path.write_text(json.dumps(held))
+    content = json.loads(path.read_text())
+    content["components"]["cuda_nvcc"]["archives"]["linux-x86_64"]["sha256"] = "0" * 63
+    path.write_text(json.dumps(content))
     with pytest.raises(ToolchainError, match=r"components\.cuda_nvcc\.archives\.linux-x86_64\.sha256"):
         redist.read_lock(path)
 
@@ -340,6 +342,6 @@ def test_every_pinned_manifest_has_a_known_lock() -> None:
 
 
 def test_cuda_13_needs_more_components() -> None:
-    ours = redist.pinned_manifests()
-    assert "libnvvm" in ours.wanted("13.0.2")
-    assert "libnvvm" not in ours.wanted("12.8.1")
+    manifests = redist.pinned_manifests()
+    assert "libnvvm" in manifests.wanted("13.0.2")
+    assert "libnvvm" not in manifests.wanted("12.8.1")

@@ -65,9 +65,9 @@ def test_every_call_has_a_valid_session_and_arguments(step: Step) -> None:
 )
 def test_reports_a_wrong_call(call: str, wrong: str) -> None:
     (arguments,) = workflows.calls(call, {})
-    said = workflows.problem(arguments)
-    assert said is not None
-    assert said.startswith(wrong)
+    message = workflows.problem(arguments)
+    assert message is not None
+    assert message.startswith(wrong)
 
 
 def test_passes_a_gpu_waiver_only_with_a_reason() -> None:
