@@ -1,4 +1,4 @@
-"""Gives all tests an environment of their own before the first of them is imported; see tests/surroundings.py."""
+"""Replace the environment of the tests before the first of them is imported; see tests/surroundings.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLDER = pytest.StashKey[Path]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Replace the environment of this process, which its children inherit."""
+    """Replace the environment of this process and its child processes."""
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-tests-"))
     (folder / "home").mkdir()
     # A worker process of pytest-xdist inherits a replaced environment; it gets the original from the main process.
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Restore the environment and remove what the tests left in theirs."""
+    """Restore the environment and delete the folder of the tests."""
     if _GIVEN in config.stash:
         _set(config.stash[_GIVEN])
         shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def given_environment(pytestconfig: pytest.Config) -> dict[str, str]:
-    """The environment that pytest was started with."""
+    """Return the environment that pytest was started with."""
     return pytestconfig.stash[_GIVEN]
 
 

@@ -3,9 +3,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["nox>=2025.5"]
 # ///
-"""Precompiled nvdiffrast wheels: plan, build, audit.
+"""Sessions that plan, build, audit and publish precompiled wheels of nvdiffrast.
 
-Arguments after `--` go to the stage, e.g. a cell or a glob of cells.
+Arguments after `--` are passed to the stage, for example a cell or a glob of cells.
 """
 
 from __future__ import annotations
@@ -36,45 +36,45 @@ ACTIONS = sorted(str(path) for path in Path(".github").glob("actions/*/action.ym
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # As many processes as there are cores. conftest.py keeps integration tests in one process, in their order.
 PARALLEL = ["-n", "auto", "--dist", "loadgroup"]
-# What is measured: with the pipeline's environment, and with the one that holds torch.
+# Benchmarks that run in the pipeline's environment, and those that run in the environment with torch.
 BENCHMARKS = ("build", "import", "index")
 PACKAGE_BENCHMARKS = ("raster", "hierarchy", "blocks")
 
 
 def install(session: nox.Session, purpose: str) -> None:
-    """Make the session's environment hold exactly what requirements/PURPOSE.txt pins; skip the work if it does."""
+    """Install exactly the pins of requirements/PURPOSE.txt in the session's environment, unless it has them."""
     environment = session.virtualenv
     assert isinstance(environment, VirtualEnv)
     lock = REQUIREMENTS / f"{purpose}.txt"
     wanted = f"{hashlib.sha256(lock.read_bytes()).hexdigest()} {platform.python_version()}\n"
-    # Written last: without it the installation was interrupted, and is completed.
+    # This file is written last: if it is missing, an installation was interrupted and must be completed.
     installed = Path(environment.location, "installed.txt")
     if installed.exists() and installed.read_text(encoding="utf-8") == wanted:
         return
     if installed.exists():
         environment.reuse_existing = False
         environment.create()
-    # With torch these are gigabytes: pip and uv show their progress.
+    # torch downloads gigabytes: let pip and uv show their progress.
     session.install("--require-hashes", "--no-deps", "-r", str(lock), silent=purpose != "packages")
     installed.write_text(wanted, encoding="utf-8")
 
 
-# Sessions that need the same requirements run in one environment, which a session that they require makes.
+# Sessions with the same requirements share one environment, which a session that they require creates.
 @nox.session(name="env-pipeline", default=False)
 def env_pipeline(session: nox.Session) -> None:
-    """Make the environment of the pipeline's stages; every stage does this itself."""
+    """Create the environment of the pipeline's stages; every stage requires this session."""
     install(session, "pipeline")
 
 
 @nox.session(name="env-tests", default=False)
 def env_tests(session: nox.Session) -> None:
-    """Make the environment of the tests."""
+    """Create the environment of the tests."""
     install(session, "tests")
 
 
 @nox.session(name="env-packages", default=False)
 def env_packages(session: nox.Session) -> None:
-    """Make the environment of what needs torch."""
+    """Create the environment of tests and benchmarks that need torch."""
     install(session, "packages")
 
 
@@ -86,9 +86,9 @@ packages_session = partial(nox.session, venv_backend="none", requires=["env-pack
 def run_shared(
     session: nox.Session, purpose: str, *arguments: str, env: Mapping[str, str] | None = None, silent: bool = False
 ) -> str:
-    """Run Python with ``arguments`` in the environment that sessions share for requirements/PURPOSE.txt.
+    """Run Python with ``arguments`` in the shared environment of requirements/PURPOSE.txt.
 
-    With ``silent`` its output is returned instead of shown.
+    With ``silent``, return the output instead of showing it.
     """
     folder = session.cache_dir.parent.resolve() / f"env-{purpose}"
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
@@ -113,19 +113,19 @@ def end_with_status(failed: CommandFailed) -> NoReturn:
 
 @stage_session
 def doctor(session: nox.Session) -> None:
-    """Say whether this machine can build wheels and can run them: [--python P] [--json] [--share] [--fix]."""
+    """Report whether this machine can build and run wheels: [--python P] [--json] [--share] [--fix]."""
     stage(session, "doctor.doctor")
 
 
 @stage_session
 def plan(session: nox.Session) -> None:
-    """Print what the matrix makes, and what of it this machine can build: [--json | --github] [CELL...]."""
+    """Print the cells of the matrix, and which of them this machine can build: [--json | --github] [CELL...]."""
     stage(session, "build.plan")
 
 
 @stage_session
 def build(session: nox.Session) -> None:
-    """Build, repair and audit this host's cell or the named ones: [CELL...] [--release X] [--arch 9.0] [--engine E]."""
+    """Build, repair and audit wheels, by default for this host: [CELL...] [--release X] [--arch 9.0] [--engine E]."""
     stage(session, "build.build")
 
 
@@ -137,7 +137,7 @@ def audit(session: nox.Session) -> None:
 
 @stage_session
 def reproduce(session: nox.Session) -> None:
-    """Build a cell twice in different surroundings and compare the bytes: [CELL...]."""
+    """Build a cell twice in different folders and time zones, and compare the bytes: [CELL...]."""
     stage(session, "build.reproduce")
 
 
@@ -149,7 +149,7 @@ def verify(session: nox.Session) -> None:
 
 @nox.session
 def audit_locks(session: nox.Session) -> None:
-    """Ask a vulnerability service about everything that is locked, less requirements/waivers.yaml: [NAME...]."""
+    """Query advisories about all locked versions, and apply requirements/waivers.yaml: [NAME...]."""
     install(session, "advisories")
     try:
         session.run("python", "-m", "scripts.locks.advisories", *session.posargs)
@@ -159,67 +159,67 @@ def audit_locks(session: nox.Session) -> None:
 
 @stage_session
 def patch(session: nox.Session) -> None:
-    """Leave a release's patched tree for a person to look at: RELEASE; or try every release: --check."""
+    """Write the patched tree of a release for inspection: RELEASE; or patch every release: --check."""
     stage(session, "source.patching")
 
 
 @stage_session
 def fetch(session: nox.Session) -> None:
-    """Put an upstream release into the cache and print its folder: RELEASE [--source CHECKOUT]."""
+    """Fetch an upstream release into the cache and print its folder: RELEASE [--source CHECKOUT]."""
     stage(session, "source.upstream")
 
 
 @stage_session
 def lock(session: nox.Session) -> None:
-    """Write hash-locked requirements and toolkits: [NAME...] [--check]."""
+    """Write the locks of requirements and toolkits, or check them: [NAME...] [--check] [--upgrade]."""
     stage(session, "locks.generate")
 
 
 @stage_session
 def observe(session: nox.Session) -> None:
-    """Refresh the table of torch builds from a package index: [--index URL] [--add] [--report FILE]."""
+    """Update the table of torch builds from package indexes: [--index URL] [--add] [--report FILE]."""
     stage(session, "matrix.observe")
 
 
 @stage_session
 def golden(session: nox.Session) -> None:
-    """Write what is made from the matrix: its JSON schema and the golden list of cells; --doctor: its torch table."""
+    """Write the files generated from the matrix: JSON schema and list of cells; --doctor: the doctor's table."""
     stage(session, "matrix.matrix", "--schema", "--golden")
 
 
 @stage_session
 def packages(session: nox.Session) -> None:
-    """Build the pure-Python packages as wheels, in dist/: [NAME...]."""
+    """Build the wheels of the pure-Python packages in dist/: [NAME...]."""
     stage(session, "build.pure_packages")
 
 
 @stage_session
 def index(session: nox.Session) -> None:
-    """Write a store's index again, or copy it out as plain files: [STORE] [--export FOLDER]."""
+    """Write the index of a store again, or export it as plain files: [STORE] [--export FOLDER]."""
     stage(session, "index.command")
 
 
 @stage_session(name="stage")
 def stage_wheels(session: nox.Session) -> None:
-    """Put audited wheels into the staged index: WHEEL... [--store DIR]."""
+    """Add audited wheels to the staged index: WHEEL... [--store DIR]."""
     stage(session, "publish.publish", "stage")
 
 
 @stage_session
 def prove(session: nox.Session) -> None:
-    """Install every staged wheel by pip and by uv, by the very commands that the page shows: [--store DIR] [--real]."""
+    """Install every staged wheel with pip and with uv, by the commands of the index page: [--store DIR] [--real]."""
     stage(session, "publish.prove")
 
 
 @stage_session
 def smoke(session: nox.Session) -> None:
-    """Hold what wheels render on this machine's GPU against a reference: [WHEEL...] [--bundle FILE]."""
+    """Compare what wheels render on this machine's GPU with a reference: [WHEEL...] [--bundle FILE]."""
     stage(session, "audit.smoke")
 
 
 @stage_session
 def promote(session: nox.Session) -> None:
-    """Let readers see the staged index: [--store DIR] [--waive-gpu REASON] [--export FOLDER]."""
+    """Make the staged index the current one: [--store DIR] [--waive-gpu REASON] [--export FOLDER]."""
     stage(session, "publish.publish", "promote")
 
 
@@ -231,32 +231,32 @@ def release(session: nox.Session) -> None:
 
 @stage_session
 def publish(session: nox.Session) -> None:
-    """The rest of publishing: yank WHEEL --reason R, unyank WHEEL, upload, status."""
+    """Run another publishing command: yank WHEEL --reason R, unyank WHEEL, upload, status."""
     stage(session, "publish.publish")
 
 
 @stage_session
 def serve(session: nox.Session) -> None:
-    """Run an index that takes uploads on loopback, with generated credentials: [FOLDER] [--port N]."""
+    """Serve an index with uploads on loopback, with generated credentials: [FOLDER] [--port N]."""
     stage(session, "publish.serve")
 
 
 @stage_session
 def rehearse(session: nox.Session) -> None:
-    """A whole release on this machine: build, audit, stage, upload, prove, promote to a local folder: [--arch 9.0]."""
+    """Rehearse a release in a local folder: build, audit, stage, upload, prove, promote: [--arch 9.0]."""
     stage(session, "publish.rehearse")
 
 
 @tests_session(default=False)
 def image(session: nox.Session) -> None:
-    """Make a container image from Debian packages, for machines without a registry, and print its name (as root)."""
+    """Create a container image from Debian packages, for machines without a registry, and print its name (as root)."""
     run_shared(session, "tests", "-m", "tests.integration.container", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)
 def clean(session: nox.Session) -> None:
-    """Show the sizes of all that is kept on disk, and remove what is chosen: [CATEGORY...] [--yes]."""
-    # In nox's own Python: the environments are among what is removed.
+    """Show the size of caches, environments and build folders, and delete them: [CATEGORY...] [--yes]."""
+    # Use nox's own Python, because the environments can be deleted.
     try:
         session.run(sys.executable, "-m", "scripts.support.disk_usage", *session.posargs, external=True)
     except CommandFailed as failed:
@@ -265,13 +265,13 @@ def clean(session: nox.Session) -> None:
 
 @stage_session
 def benchmark(session: nox.Session) -> None:
-    """Measure side by side and print tables: build (half an hour), import or index."""
+    """Run a benchmark and print its table: build (half an hour), import or index."""
     measure(session, "pipeline", BENCHMARKS)
 
 
 @packages_session
 def benchmark_packages(session: nox.Session) -> None:
-    """Measure the packages side by side and print tables: raster, hierarchy or blocks."""
+    """Run a benchmark of the packages and print its table: raster, hierarchy or blocks."""
     measure(session, "packages", PACKAGE_BENCHMARKS)
 
 
@@ -286,7 +286,7 @@ def measure(session: nox.Session, purpose: str, known: tuple[str, ...]) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, workflows, the matrix, and that what is generated and locked is up to date."""
+    """Check style, types, workflows and the matrix, and that generated files and locks are up to date."""
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")

@@ -1,4 +1,4 @@
-"""One type per kind of failure: what went wrong, the next step, and an exit code of its own."""
+"""Exception types of the pipeline, each with its own exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 class PipelineError(Exception):
     """A failure that a maintainer can act on.
 
-    ``str(error)`` names the place and the cause; ``hint`` is the next step, a command where there is one.
+    ``str(error)`` names the place and the cause. ``hint`` names the next step, if possible as a command.
     """
 
     exit_code: ClassVar[int] = 1
@@ -19,31 +19,31 @@ class PipelineError(Exception):
 
 
 class UsageError(PipelineError):
-    """The command line asks for something that does not exist (also argparse's own code)."""
+    """The command line names something that does not exist; argparse uses the same exit code."""
 
     exit_code = 2
 
 
 class UntestedError(PipelineError):
-    """Nothing failed, but something could not be checked here."""
+    """No check failed, but a check could not run on this machine."""
 
     exit_code = 3
 
 
 class MatrixError(PipelineError):
-    """build_matrix.yaml or the table of torch builds is wrong."""
+    """build_matrix.yaml or torch_builds.yaml is invalid."""
 
     exit_code = 10
 
 
 class SourceError(PipelineError):
-    """An upstream release cannot be had, or is not what its pin says."""
+    """An upstream release cannot be fetched, or differs from its pin."""
 
     exit_code = 11
 
 
 class PatchError(PipelineError):
-    """A patch of a series does not apply exactly."""
+    """A patch does not apply exactly."""
 
     exit_code = 12
 
@@ -61,13 +61,13 @@ class BuildError(PipelineError):
 
 
 class RepairError(PipelineError):
-    """A wheel cannot be repaired, or something unexpected was bundled."""
+    """A wheel cannot be repaired, or the repair bundled an unexpected library."""
 
     exit_code = 15
 
 
 class AuditError(PipelineError):
-    """A wheel is not what its cell says."""
+    """A wheel does not match its cell."""
 
     exit_code = 16
 
@@ -79,40 +79,40 @@ class ReproduceError(PipelineError):
 
 
 class CatalogError(PipelineError):
-    """An index, its catalog or its store is not what it must be; or something must not go into it."""
+    """An index, its catalog or its store is invalid, or a file must not be added to it."""
 
     exit_code = 19
 
 
 class PublishError(PipelineError):
-    """Staging, proving, promoting or uploading was refused or failed; what was there before is there still."""
+    """Staging, proving, promoting or uploading was refused or failed; nothing was changed."""
 
     exit_code = 20
 
 
 class VerifyError(PipelineError):
-    """A wheel, its record, its bill of materials, its provenance or its rebuild do not agree."""
+    """A wheel, its record, its bill of materials, its provenance and its rebuild do not agree."""
 
     exit_code = 21
 
 
 class AdvisoryError(PipelineError):
-    """A lock pins something with a known vulnerability that is not waived, or a waiver is malformed."""
+    """A lock pins a version with a known vulnerability that no waiver covers, or a waiver is malformed."""
 
     exit_code = 22
 
 
 class InUseError(PipelineError):
-    """What was to be removed is in use by another process; nothing was removed."""
+    """Another process uses the files to be deleted; nothing was deleted."""
 
     exit_code = 23
 
 
 class CommandError(PipelineError):
-    """A command exited non-zero or did not start.
+    """A command exited with a non-zero status or did not start.
 
-    ``output`` holds the last lines that it printed and that were not shown while it ran. ``cause`` is the line that
-    says why it failed: the last line of standard error, else of standard output, else this error's own message.
+    ``output`` contains its last lines if they were not shown while it ran. ``cause`` is the last line of standard
+    error, else of standard output, else the message of this error.
     """
 
     exit_code = 18

@@ -1,7 +1,7 @@
-"""The environment of the tests: a home, caches and variables of their own, whatever the machine has.
+"""The environment variables of the tests, with their own home and caches, independent of the machine.
 
-Unit tests see nothing else. Integration tests also see what names the machine's package index, certificates and
-toolchains, and keep their downloads in one folder: NVDIFFRAST_WHEELS_CACHE.
+Unit tests see no other variables. Integration tests also see the machine's settings of package indexes, certificates
+and toolchains, and keep their downloads in one folder, NVDIFFRAST_WHEELS_CACHE.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-# What a program needs in order to start and to find others, and what is meant for the tests.
+# Variables that programs need to start and to find other programs, and variables for the tests.
 _KEPT = (
     "PATH",
     "LANG",
@@ -23,7 +23,7 @@ _KEPT = (
     "PYTEST_*",
     "NVDIFFRAST_TEST_*",
     "NVDIFFRAST_KILL_*",
-    # Windows starts no program without these.
+    # Windows needs these to start a program.
     "SYSTEMROOT",
     "WINDIR",
     "COMSPEC",
@@ -31,7 +31,7 @@ _KEPT = (
     "TEMP",
     "TMP",
 )
-# What integration tests need of the machine: an index that can be reached, certificates, compilers, Pythons.
+# Settings of the machine for integration tests: package indexes, certificates, compilers, Pythons.
 _OF_THE_MACHINE = (
     "*_PROXY",
     "*_proxy",
@@ -63,7 +63,7 @@ _OF_THE_MACHINE = (
     "PYENV_ROOT",
     "XDG_RUNTIME_DIR",
 )
-# Configuration that tools read from other places than the home.
+# Variables that turn off configuration outside of the home folder.
 _NO_CONFIGURATION = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "PIP_CONFIG_FILE": os.devnull,
@@ -75,7 +75,7 @@ CACHE_VARIABLE = "NVDIFFRAST_WHEELS_CACHE"
 
 
 def of_unit_tests(given: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the whole environment of the tests: little of ``given``, and places below ``folder``."""
+    """Return the complete environment of unit tests: a few variables of ``given``, and paths below ``folder``."""
     home = str(folder / "home")
     own = {
         "HOME": home,
@@ -93,9 +93,9 @@ def of_unit_tests(given: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def of_integration_tests(given: Mapping[str, str], downloads: Path) -> dict[str, str | None]:
-    """Return the changes of the environment for tests that use the machine; None takes a variable away.
+    """Return the variables to change for integration tests; None removes a variable.
 
-    ``downloads`` holds what is downloaded, and is used again by later runs.
+    ``downloads`` is a folder for downloads, which later runs use again.
     """
     unset = dict.fromkeys(("PIP_CONFIG_FILE", "UV_NO_CONFIG"))
     caches = {CACHE_VARIABLE: str(downloads), "UV_CACHE_DIR": str(downloads / "uv")}

@@ -1,6 +1,6 @@
-"""GitHub's workflows without GitHub: expressions evaluated, steps as bash sees them, calls of nox checked.
+"""Read GitHub workflows: evaluate expressions, split commands with bash, and check the arguments of nox.
 
-Only what our workflows use is understood; anything else is an error, so that nothing is silently passed over.
+Only the syntax that this repository's workflows use is supported; other syntax raises an error.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from scripts.model import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
 _EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
-# Every argument of every call of nox, instead of what nox would do.
+# A replacement of nox that prints its arguments.
 _SPY = 'nox() { printf "%s\\0" "$@"; printf "\\n"; }\n'
 
 
 def load(name: str) -> dict[str, Any]:
-    """One workflow's document."""
+    """Return the parsed content of a workflow."""
     document: dict[str, Any] = YAML(typ="safe", pure=True).load(FOLDER / name)
     return document
 
 
 def names() -> list[str]:
-    """All workflows."""
+    """Return the file names of all workflows."""
     return sorted(path.name for path in FOLDER.glob("*.yml"))
 
 
 def evaluate(expression: str, context: Mapping[str, Any]) -> Any:
-    """The value of ``a.b.c``, ``'text'``, ``x || y``, ``x == y`` or ``always()``; a missing property is ''.
+    """Return the value of ``a.b.c``, ``'text'``, ``x || y``, ``x == y`` or ``always()``; a missing property is "".
 
     Raises:
-        ValueError: the expression is of another kind.
+        ValueError: if the expression has another form.
     """
     if " || " in expression:
         first, _, rest = expression.partition(" || ")
@@ -59,7 +59,7 @@ def evaluate(expression: str, context: Mapping[str, Any]) -> Any:
     if expression == "always()":
         return True
     if not re.fullmatch(r"[a-z]+(\.\w+)*", expression):
-        raise ValueError(f"what is {expression}?")
+        raise ValueError(f"unsupported expression: {expression}")
     value: Any = context
     for part in expression.split("."):
         value = value.get(part, "") if isinstance(value, Mapping) else ""
@@ -67,13 +67,13 @@ def evaluate(expression: str, context: Mapping[str, Any]) -> Any:
 
 
 def expand(text: str, context: Mapping[str, Any]) -> str:
-    """``text`` with its expressions replaced."""
+    """Return ``text`` with its expressions replaced by their values."""
     return _EXPRESSION.sub(lambda match: str(evaluate(match[1], context)), text)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a job: its document, and the environment it runs in, with expressions still in it."""
+    """A step of a job: its parsed content, and its environment with unevaluated expressions."""
 
     workflow: str
     job: str
@@ -82,20 +82,20 @@ class Step:
 
     @property
     def command(self) -> str | None:
-        """What it runs, if it is no action."""
+        """Return the command of the step, or None if it uses an action."""
         return self.document.get("run")
 
     def variables(self, context: Mapping[str, Any]) -> dict[str, str]:
-        """Its environment, expanded."""
+        """Return the environment with evaluated expressions."""
         return {name: expand(str(value), context) for name, value in self.environment.items()}
 
     def runs(self, context: Mapping[str, Any]) -> bool:
-        """Whether its condition holds."""
+        """Return whether the condition of the step is true."""
         return bool(evaluate(self.document.get("if", "always()"), context))
 
 
 def steps(workflow: str, job: str | None = None) -> Iterator[Step]:
-    """Every step of a workflow, or of one of its jobs, in order."""
+    """Yield the steps of a workflow, or of one of its jobs, in order."""
     document = load(workflow)
     for name, one in document["jobs"].items():
         for step in one.get("steps", ()) if job in (None, name) else ():
@@ -104,7 +104,7 @@ def steps(workflow: str, job: str | None = None) -> Iterator[Step]:
 
 
 def calls(command: str, variables: Mapping[str, str]) -> list[list[str]]:
-    """The arguments of each call of nox that ``command`` makes, split by bash itself."""
+    """Return the arguments of each call of nox in ``command``, as bash splits them."""
     shell = ["bash", "--noprofile", "--norc", "-euo", "pipefail", "-c", _SPY + command]
     environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(shell, env=environment, cwd=ROOT, capture_output=True, check=True)
@@ -112,12 +112,12 @@ def calls(command: str, variables: Mapping[str, str]) -> list[list[str]]:
 
 
 class _Parsed(Exception):  # noqa: N818
-    """The arguments were taken; nothing is to be done with them."""
+    """The arguments are valid; the module must not run."""
 
 
 @dataclass
 class Recorder:
-    """Stands in for a nox session and keeps what it would run and install."""
+    """A substitute for a nox session that records commands and installations."""
 
     posargs: Sequence[str]
     commands: list[list[str]] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Recorder:
     cache_dir: Path = Path(".nox", ".cache")
 
     def __post_init__(self) -> None:
-        # The folder is empty: nothing was installed yet.
+        # An empty folder means that nothing is installed.
         self._folder = tempfile.TemporaryDirectory()
         self.virtualenv = VirtualEnv(self._folder.name)
 
@@ -137,17 +137,17 @@ class Recorder:
         self.installed += [Path(argument).name for argument in arguments if argument.endswith(".txt")]
 
     def notify(self, *_: str) -> None:
-        """Nothing follows."""
+        """Ignore the notification."""
 
 
 def sessions() -> dict[str, Any]:
-    """The sessions of the noxfile by the name that nox knows."""
+    """Return the sessions of the noxfile by name."""
     found = [value for value in vars(noxfile).values() if type(value).__name__ == "Func"]
     return {one.name or one.func.__name__: one for one in found}
 
 
 def problem(arguments: Sequence[str]) -> str | None:
-    """Why ``nox ARGUMENTS`` would be refused, by nox or by what the session runs; None if it would not."""
+    """Return why nox or the session's stage refuses ``arguments``, or None if they are valid."""
     head, separator, posargs = list(arguments), "--" in arguments, []
     if separator:
         head, posargs = head[: head.index("--")], head[head.index("--") + 1 :]
@@ -165,20 +165,20 @@ def problem(arguments: Sequence[str]) -> str | None:
 
 
 def _refused(command: Sequence[str]) -> str | None:
-    """Return what argparse says against ``python -m scripts.X ...``; None for any other program."""
+    """Return the error of argparse for ``python -m scripts.X ...``, or None if there is no error or another program."""
     is_stage = Path(command[0]).stem == "python" and command[1] == "-m" and command[2].startswith("scripts.")
     if not is_stage or command[2] == "scripts.support.files":
         return None
     module = importlib.import_module(command[2])
     parse = argparse.ArgumentParser.parse_args
-    said: list[str] = []
+    errors: list[str] = []
 
     def only_parse(parser: argparse.ArgumentParser, *given: Any) -> None:
         parse(parser, *given)
         raise _Parsed
 
     def refuse(_: argparse.ArgumentParser, text: str) -> None:
-        said.append(text)
+        errors.append(text)
         raise SystemExit(2)
 
     with (
@@ -191,12 +191,12 @@ def _refused(command: Sequence[str]) -> str | None:
         except _Parsed:
             return None
         except SystemExit:
-            return said[-1] if said else "it ends"
-    return "it parses nothing"
+            return errors[-1] if errors else "the module exits"
+    return "the module does not parse its arguments"
 
 
 def pinned(path: Path) -> Iterator[tuple[int, str, str, str]]:
-    """Line number, action, reference and comment of every ``uses:`` of another repository."""
+    """Yield line number, action, reference and comment of every ``uses:`` of another repository."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         match = re.search(r"uses: ([^@\s]+)@?(\S*)(?:\s+# (.*))?$", line)
         if match and not match[1].startswith("./"):

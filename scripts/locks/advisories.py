@@ -1,9 +1,9 @@
-"""Ask a vulnerability service about everything that is locked, by pip-audit, less requirements/waivers.yaml.
+"""Query a vulnerability service for all locked versions with pip-audit, and apply requirements/waivers.yaml.
 
 nox -s audit_locks -- [NAME...] [--service URL]
 
-Only names and versions are sent. Exit status 0: nothing is known, or it is waived; 22: an advisory, a waiver that has
-expired or is malformed; 3: the service could not be asked.
+Only names and versions are sent. Exit status 0: no advisory, or all are waived; 22: an advisory without a waiver, an
+expired waiver or a malformed one; 3: the service could not be queried.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Pinned = tuple[str, str]
 
 
 class Waiver(BaseModel):
-    """An advisory that is let pass until ``expires``, the first day on which it no longer is."""
+    """An advisory that is accepted before the day ``expires``."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -49,14 +49,14 @@ class Waiver(BaseModel):
     reason: Annotated[str, Field(min_length=20)]
     expires: Annotated[str, Field(pattern=_DAY)]
 
-    def holds(self, today: date) -> bool:
-        """Whether it has not expired."""
+    def is_valid(self, today: date) -> bool:
+        """Return whether the waiver has not expired."""
         return today < date.fromisoformat(self.expires)
 
 
 @dataclass(frozen=True)
 class Advisory:
-    """What a service knows about a pinned version; ``names`` are all that the advisory goes by."""
+    """An advisory about a pinned version; ``names`` are all ids of the advisory, ``fixed`` the versions with a fix."""
 
     package: str
     version: str
@@ -64,9 +64,9 @@ class Advisory:
     fixed: tuple[str, ...]
 
     def waiver(self, waivers: Iterable[Waiver]) -> Waiver | None:
-        """The waiver that is about it, expired or not."""
-        about = (one for one in waivers if canonicalize_name(one.package) == self.package)
-        return next((one for one in about if one.advisory in self.names), None)
+        """Return the waiver for this advisory, expired or not, or None."""
+        of_package = (one for one in waivers if canonicalize_name(one.package) == self.package)
+        return next((one for one in of_package if one.advisory in self.names), None)
 
     def __str__(self) -> str:
         fixed = f"fixed in {', '.join(self.fixed)}" if self.fixed else "no fix is known"
@@ -74,12 +74,12 @@ class Advisory:
 
 
 def read_waivers(path: Path = WAIVERS) -> tuple[Waiver, ...]:
-    """The recorded waivers.
+    """Read the waivers.
 
     Raises:
-        AdvisoryError: the file is malformed; every problem with its place.
+        AdvisoryError: if the file is malformed. The message names the position of every problem.
     """
-    hint = f"correct {path.name}; its first lines say what a waiver is"
+    hint = f"correct {path.name}; its first lines describe a waiver"
     try:
         document = yaml_document.read(path)
         waivers = _waivers(document)
@@ -92,7 +92,7 @@ def read_waivers(path: Path = WAIVERS) -> tuple[Waiver, ...]:
 def _waivers(document: yaml_document.Document) -> tuple[Waiver, ...]:
     data = document.data
     if not isinstance(data, dict) or list(data) != ["waivers"] or not isinstance(data["waivers"], list):
-        document.report((), "must hold the list `waivers` and nothing else")
+        document.report((), "must contain the list `waivers` and nothing else")
         return ()
     found = []
     for number, one in enumerate(data["waivers"]):
@@ -109,18 +109,18 @@ def _waivers(document: yaml_document.Document) -> tuple[Waiver, ...]:
 
 
 def pinned(chosen: Iterable[generate.Lock]) -> dict[Pinned, list[str]]:
-    """(name, public version) of everything in the locks that there are, and the locks that pin it."""
+    """Return (name, public version) -> the names of the locks that pin it, for all locks that exist."""
     found: dict[Pinned, list[str]] = defaultdict(list)
     for lock in chosen:
-        # An advisory is about a project on the package index; NVIDIA's archives have none.
+        # Advisories concern projects on PyPI, not NVIDIA's archives.
         if isinstance(lock, generate.RequirementsLock) and lock.output.is_file():
             for pin in lockfile.read_lock(lock.output):
                 found[pin.name, Version(pin.version).public].append(lock.name)
     return dict(found)
 
 
-def rounds(pins: Iterable[Pinned]) -> list[list[Pinned]]:
-    """The pins in as few lists as have each name but once: a requirement file takes no two versions."""
+def split_versions(pins: Iterable[Pinned]) -> list[list[Pinned]]:
+    """Return the pins in lists with one version per name, because a requirement file allows no second version."""
     lists: list[dict[str, str]] = []
     for name, version in sorted(pins):
         fitting = next((one for one in lists if name not in one), None)
@@ -131,11 +131,11 @@ def rounds(pins: Iterable[Pinned]) -> list[list[Pinned]]:
     return [sorted(one.items()) for one in lists]
 
 
-def ask(pins: Sequence[Pinned], service: str) -> list[Advisory]:
-    """What ``service`` (the address of an OSV query) knows about the pins, each name once.
+def query(pins: Sequence[Pinned], service: str) -> list[Advisory]:
+    """Return the advisories of ``service`` (the URL of OSV queries) about pins with distinct names.
 
     Raises:
-        UntestedError: it could not be asked, or did not answer for every pin.
+        UntestedError: if the service cannot be queried, or does not answer for every pin.
     """
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-advisories-") as folder:
         requirements, answers = Path(folder, "requirements.txt"), Path(folder, "answers.json")
@@ -147,13 +147,13 @@ def ask(pins: Sequence[Pinned], service: str) -> list[Advisory]:
         try:
             output = call(command, echo=False, quiet=True)
         except CommandError as error:
-            # It exits 1 for advisories too: then there are answers.
+            # pip-audit also exits with 1 if it finds advisories; then it has written the answers.
             output = error.output
         if not answers.is_file():
-            last = output.strip().splitlines()[-1:] or ["pip-audit said nothing"]
+            last = output.strip().splitlines()[-1:] or ["pip-audit printed nothing"]
             raise UntestedError(
-                f"{service} could not be asked: {last[0][:300]}",
-                hint="run it where the service is reachable, or name another: --service URL",
+                f"{service} could not be queried: {last[0][:300]}",
+                hint="run it where the service can be reached, or use another one: --service URL",
             )
         return _advisories(json.loads(answers.read_text(encoding="utf-8")), pins)
 
@@ -172,41 +172,43 @@ def _advisories(answers: Mapping[str, Any], pins: Sequence[Pinned]) -> list[Advi
     ]
 
 
-def judge(advisories: Iterable[Advisory], waivers: Sequence[Waiver], pins: Mapping[Pinned, list[str]]) -> int:
-    """Print every advisory with the locks that it concerns, and return how many are not waived."""
+def report(advisories: Iterable[Advisory], waivers: Sequence[Waiver], pins: Mapping[Pinned, list[str]]) -> int:
+    """Print every advisory with the locks that it concerns, and return how many have no valid waiver."""
     today = datetime.now(UTC).date()
-    open_, used = 0, set()
+    unwaived, used = 0, set()
     for advisory in advisories:
         waiver = advisory.waiver(waivers)
         concerned = ", ".join(pins[advisory.package, advisory.version])
         if waiver is not None:
             used.add(waiver)
-        if waiver is not None and waiver.holds(today):
+        if waiver is not None and waiver.is_valid(today):
             console.mark("info", f"{advisory}; waived until {waiver.expires}: {waiver.reason}")
             continue
-        expired = f"; its waiver has expired on {waiver.expires}" if waiver else ""
+        expired = f"; its waiver expired on {waiver.expires}" if waiver else ""
         console.mark("failed", f"{advisory}; locked in {concerned}{expired}")
-        open_ += 1
+        unwaived += 1
     for waiver in waivers:
         if waiver not in used:
-            console.mark("info", f"{waiver.advisory} is waived for {waiver.package}, and nothing that was asked has it")
-    return open_
+            console.mark("info", f"{waiver.advisory} is waived for {waiver.package}, but no queried version has it")
+    return unwaived
 
 
 def main() -> int:
     """``nox -s audit_locks -- [NAME...]``."""
-    parser = argparse.ArgumentParser(prog="nox -s audit_locks --", description="Ask about what is locked.")
+    parser = argparse.ArgumentParser(
+        prog="nox -s audit_locks --", description="Query advisories about all locked versions."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="locks, as `nox -s lock` names them; default: all")
-    parser.add_argument("--service", default=SERVICE, metavar="URL", help="where OSV queries go")
+    parser.add_argument("--service", default=SERVICE, metavar="URL", help="the URL of OSV queries")
     parsed = parser.parse_args()
     waivers = read_waivers()
     pins = pinned(generate.select(parsed.names))
-    advisories = [one for some in rounds(pins) for one in ask(some, parsed.service)]
-    unwaived = judge(advisories, waivers, pins)
+    advisories = [advisory for part in split_versions(pins) for advisory in query(part, parsed.service)]
+    unwaived = report(advisories, waivers, pins)
     if unwaived:
         raise AdvisoryError(
-            f"advisories about what is locked that nothing waives: {unwaived}",
-            hint="waive it in requirements/waivers.yaml, or raise the locks: nox -s lock -- --upgrade",
+            f"advisories without a valid waiver: {unwaived}",
+            hint="waive it in requirements/waivers.yaml, or upgrade the locks: nox -s lock -- --upgrade",
         )
     console.mark("passed", f"{len(pins)} pinned versions: {len(advisories)} advisories, all waived")
     return 0

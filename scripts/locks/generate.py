@@ -1,4 +1,4 @@
-"""``nox -s lock``: make the locks of tools, toolkits and torch, or check that they answer their inputs."""
+"""`nox -s lock`: write the locks of tools, toolkits and torch, or check that they satisfy their inputs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from scripts.support.command_line import run_main
 from scripts.support.process import call
 
 _TORCH_NAME = re.compile(r"(?P<version>\d+\.\d+\.\d+)-(?P<tag>cu\d\d\d)(?P<windows>-win_amd64)?")
-# From CUDA 13 on the compiler is on the package index.
+# PyPI has the compiler since CUDA 13.
 _CUDA_NAME = re.compile(r"cu1[3-9]\d")
 _WINDOWS = "-win_amd64"
 
 
 @dataclass(frozen=True)
 class RequirementsLock:
-    """A hash-locked requirement file: what it is made from, and what its CUDA parts must be of.
+    """A hash-locked requirement file and its inputs.
 
-    ``inputs`` are requirement files, ``lines`` further requirements; ``parts`` are packages that must be of ``cuda``;
-    ``channel`` is an index that is asked before the default one.
+    ``inputs`` are requirement files, ``lines`` further requirements. The packages in ``parts`` must have a version of
+    ``cuda``. ``channel`` is an index that is searched before the default one.
     """
 
     name: str
@@ -51,7 +51,7 @@ class RequirementsLock:
 
 @dataclass(frozen=True)
 class ArchivesLock:
-    """A lock of NVIDIA's component archives, made from the pinned manifest of ``cuda`` ("12.4.1")."""
+    """A lock of NVIDIA's component archives, created from the pinned manifest of ``cuda`` ("12.4.1")."""
 
     name: str
     output: Path
@@ -62,11 +62,13 @@ Lock = RequirementsLock | ArchivesLock
 
 
 def known_locks(root: Path = ROOT) -> dict[str, Lock]:
-    """Every lock that is listed or there, by name: ``pipeline``, ``cu130``, ``2.14.1-cu130``, ``cu124-redist``."""
+    """Return all listed and all existing locks by name: ``pipeline``, ``cu130``, ``2.14.1-cu130``, ``cu124-redist``."""
     folder = root / "requirements"
     table = _table(root)
-    toolkits = dict.fromkeys([*table["toolkits"]["cuda"], *map(cuda_version, _made(folder / "toolkits", _CUDA_NAME))])
-    torches = dict.fromkeys([*table["torch"], *_made(folder / "torch", _TORCH_NAME)])
+    toolkits = dict.fromkeys(
+        [*table["toolkits"]["cuda"], *map(cuda_version, _existing(folder / "toolkits", _CUDA_NAME))]
+    )
+    torches = dict.fromkeys([*table["torch"], *_existing(folder / "torch", _TORCH_NAME)])
     locks: list[Lock] = [_plain_lock(folder, name, table["plain"]["python"]) for name in table["plain"]["names"]]
     locks += [_toolkit_lock(folder, cuda, table["toolkits"]["components"]) for cuda in toolkits]
     locks += [torch_lock(folder, name, _torch_options(name, table["torch"])) for name in torches]
@@ -76,13 +78,13 @@ def known_locks(root: Path = ROOT) -> dict[str, Lock]:
     return {lock.name: lock for lock in locks}
 
 
-def _made(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+def _existing(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     """Return the names of the locks in ``folder``; a lock that locks.toml does not list is checked as well."""
     return [path.stem for path in sorted(folder.glob("*.txt")) if pattern.fullmatch(path.stem)]
 
 
 def _torch_options(name: str, listed: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """A torch's options: those that are listed, else who publishes it and its oldest Python, as they were observed."""
+    """Return the listed options of a torch, else its publisher and its oldest Python from the torch table."""
     linux = name.removesuffix(_WINDOWS)
     match = _TORCH_NAME.fullmatch(name)
     if match is None or linux in listed:
@@ -108,11 +110,15 @@ def _toolkit_lock(folder: Path, cuda: str, components: Sequence[str]) -> Require
 
 
 def torch_lock(folder: Path, name: str, options: Mapping[str, Any]) -> RequirementsLock:
-    """The lock of a torch, from its name (``2.14.1-cu130``) and its options in locks.toml."""
+    """Return the lock of a torch for its name (``2.14.1-cu130``) and its options in locks.toml.
+
+    Raises:
+        UsageError: if the name is not the name of a torch lock.
+    """
     match = _TORCH_NAME.fullmatch(name)
     if match is None:
-        raise UsageError(f"{name} is no torch lock's name", hint="write VERSION-cuXXX, for example 2.14.1-cu130")
-    # The package index has only a CPU build for Windows.
+        raise UsageError(f"{name} is not the name of a torch lock", hint="write VERSION-cuXXX, such as 2.14.1-cu130")
+    # PyPI has only a CPU build for Windows.
     pytorch = options.get("origin", "pypi") == "pytorch" or match["windows"] is not None
     requirement = f"torch=={match['version']}" + (f"+{match['tag']}" if pytorch else "")
     cuda = cuda_version(match["tag"])
@@ -135,10 +141,13 @@ def _runtime_package(cuda: str) -> str:
 
 
 def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
-    """The locks that ``names`` ask for; none asks for all. ``cu124`` also finds ``cu124-redist``.
+    """Return the named locks, or all locks without a name; ``cu124`` also selects ``cu124-redist``.
 
-    A torch that locks.toml does not list is locked as the table of torch builds has it, one for Windows with what goes
-    for Linux, and a toolkit that it does not list with the components of all.
+    A torch that locks.toml does not list gets its options from the table of torch builds, a torch for Windows the
+    options of the one for Linux, and a toolkit that is not listed the components of all toolkits.
+
+    Raises:
+        UsageError: if a lock does not exist.
     """
     locks = known_locks(root)
     folder, table = root / "requirements", _table(root)
@@ -153,29 +162,29 @@ def select(names: Sequence[str], root: Path = ROOT) -> list[Lock]:
         elif match := _CUDA_NAME.fullmatch(name):
             chosen.append(_toolkit_lock(folder, cuda_version(match[0]), table["toolkits"]["components"]))
         else:
-            raise UsageError(f"no lock is called {name}", hint=f"choose from: {', '.join(sorted(locks))}")
+            raise UsageError(f"no lock {name}", hint=f"choose from: {', '.join(sorted(locks))}")
     return chosen or list(locks.values())
 
 
 def problems(lock: Lock, path: Path | None = None) -> list[str]:
-    """What is wrong with the lock at ``path`` (default: where it belongs), without the network; one line each."""
+    """Return one message per problem of the lock at ``path``, by default its own; works offline."""
     path = path or lock.output
     try:
         if isinstance(lock, ArchivesLock):
             redist.read_lock(path)
             return []
         pins = lockfile.read_lock(path)
-        asked = [asked for file in lock.inputs for asked in lockfile.read_input(file)]
-        asked += [lockfile.Asked(Requirement(line), lock.name) for line in lock.lines]
-        return lockfile.unanswered(tuple(asked), pins) + _wrong_parts(lock, pins) + _local_builds(lock, pins)
+        inputs = [requirement for file in lock.inputs for requirement in lockfile.read_input(file)]
+        inputs += [lockfile.InputRequirement(Requirement(line), lock.name) for line in lock.lines]
+        return lockfile.unsatisfied(tuple(inputs), pins) + _wrong_parts(lock, pins) + _local_builds(lock, pins)
     except FileNotFoundError:
-        return [f"{path} is not there"]
+        return [f"{path} is missing"]
     except ToolchainError as error:
         return [str(error)]
 
 
 def _wrong_parts(lock: RequirementsLock, pins: Iterable[lockfile.Pin]) -> list[str]:
-    """CUDA parts of another version: a torch of that number, but not of that CUDA."""
+    """Return a message for every CUDA package of another version; its torch is then for another CUDA."""
     versions = {pin.name: pin.version for pin in pins}
     found = []
     for part in lock.parts:
@@ -188,20 +197,18 @@ def _wrong_parts(lock: RequirementsLock, pins: Iterable[lockfile.Pin]) -> list[s
 
 
 def _local_builds(lock: RequirementsLock, pins: Iterable[lockfile.Pin]) -> list[str]:
-    """A local version answers ``==2.13.0`` too: a CPU build from a folder nearby must not get in."""
+    """Return a message for every local version: a local CPU build also satisfies ``==2.13.0``."""
     if lock.channel:
         return []
-    return [
-        f"{lock.name}: {pin.name} {pin.version} is somebody's own build" for pin in pins if Version(pin.version).local
-    ]
+    return [f"{lock.name}: {pin.name} {pin.version} is a local build" for pin in pins if Version(pin.version).local]
 
 
 def make(lock: Lock, *, upgrade: bool = False) -> None:
-    """Write ``lock`` anew. Pins that still answer stay as they are unless ``upgrade``.
+    """Write ``lock``. Pins that still satisfy the inputs are kept, unless ``upgrade``.
 
     Raises:
-        ToolchainError: no version answers, or what answers is of another CUDA; the old lock stays.
-        CommandError: uv failed, for example because the package index cannot be reached.
+        ToolchainError: if no version satisfies the inputs, or its CUDA is wrong. The old lock is kept.
+        CommandError: if uv fails, for example because the package index cannot be reached.
     """
     lock.output.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(lock, ArchivesLock):
@@ -231,15 +238,15 @@ def _compile(lock: RequirementsLock, made: Path) -> None:
 
 
 def check(locks: Iterable[Lock]) -> int:
-    """Print what is wrong with each lock; return how many are wrong.
+    """Print the problems of each lock; return the number of locks with problems.
 
-    What comes from servers other than the package index may be unlocked: the plan says so, and a build refuses it.
+    Locks of files from servers other than PyPI may be missing: the plan reports them, and a build refuses them.
     """
     wrong = 0
     for lock in locks:
         elsewhere = isinstance(lock, ArchivesLock) or lock.channel is not None
         if elsewhere and not lock.output.exists():
-            console.mark("info", f"{lock.name}: unlocked; `nox -s lock -- {lock.name}` makes it")
+            console.mark("info", f"{lock.name}: unlocked; `nox -s lock -- {lock.name}` locks it")
             continue
         found = problems(lock)
         wrong += bool(found)
@@ -248,7 +255,7 @@ def check(locks: Iterable[Lock]) -> int:
 
 
 def _make_all(locks: Iterable[Lock], *, upgrade: bool) -> int:
-    """Make each lock, going on after a failure; return how many failed."""
+    """Write each lock, and continue after failures; return the number of failures."""
     failed = 0
     for lock in locks:
         try:
@@ -262,17 +269,19 @@ def _make_all(locks: Iterable[Lock], *, upgrade: bool) -> int:
 
 
 def main() -> int:
-    """Make or check the locks that the command line names."""
+    """Write or check the locks that the command line names."""
     parser = argparse.ArgumentParser(prog="nox -s lock --", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="locks to make; default: all")
-    parser.add_argument("--check", action="store_true", help="change nothing; report what no longer fits, offline")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of keeping pins")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="locks to write; default: all")
+    parser.add_argument(
+        "--check", action="store_true", help="only report locks that do not satisfy their inputs; works offline"
+    )
+    parser.add_argument("--upgrade", action="store_true", help="use the newest versions instead of keeping pins")
     arguments = parser.parse_args()
     chosen = select(arguments.names)
     if arguments.check:
-        wrong, verb = check(chosen), "do not answer their inputs"
+        wrong, verb = check(chosen), "do not satisfy their inputs"
     else:
-        wrong, verb = _make_all(chosen, upgrade=arguments.upgrade), "could not be made"
+        wrong, verb = _make_all(chosen, upgrade=arguments.upgrade), "could not be written"
     if wrong:
         raise ToolchainError(f"{wrong} of {len(chosen)} locks {verb}", hint="nox -s lock")
     return 0

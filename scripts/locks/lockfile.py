@@ -1,4 +1,4 @@
-"""Hash-locked requirement files: read them, and tell whether they still answer what was asked for."""
+"""Read hash-locked requirement files, and compare them with their input files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})(?=\s|$)")
 
 @dataclass(frozen=True)
 class Pin:
-    """One requirement of a lock, ``name==version``, with the sha256 of every file that may serve it."""
+    """One requirement of a lock, ``name==version``, with the sha256 of every file that may be installed for it."""
 
     name: str
     version: str
@@ -27,38 +27,38 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One requirement of an input file, and the place where it is asked for."""
+class InputRequirement:
+    """One requirement of an input file, and its position (file and line)."""
 
     requirement: Requirement
     place: str
 
 
 def read_lock(path: Path) -> tuple[Pin, ...]:
-    """Every pin of ``path``.
+    """Return every pin in ``path``.
 
     Raises:
-        ToolchainError: a line that is not ``name==version`` with at least one sha256, named by file and line.
+        ToolchainError: if a line is not ``name==version`` with at least one sha256. The message names file and line.
     """
     return tuple(_pin(f"{path}:{number}", text) for number, text in _logical_lines(path) if not _is_channel(text))
 
 
-def read_input(path: Path) -> tuple[Asked, ...]:
-    """Every requirement of an input file and of those it includes with ``-r``."""
-    asked: list[Asked] = []
+def read_input(path: Path) -> tuple[InputRequirement, ...]:
+    """Return every requirement of an input file and of the files that it includes with ``-r``."""
+    requirements: list[InputRequirement] = []
     for number, text in _logical_lines(path):
         place = f"{path}:{number}"
         if text.startswith("-r "):
-            asked += read_input(path.parent / text[3:].strip())
+            requirements += read_input(path.parent / text[3:].strip())
         else:
-            asked.append(Asked(_requirement(place, text), place))
-    return tuple(asked)
+            requirements.append(InputRequirement(_requirement(place, text), place))
+    return tuple(requirements)
 
 
-def unanswered(asked: tuple[Asked, ...], pins: tuple[Pin, ...]) -> list[str]:
-    """What of ``asked`` no pin answers, or a pin of another version does; one line each."""
+def unsatisfied(requirements: tuple[InputRequirement, ...], pins: tuple[Pin, ...]) -> list[str]:
+    """Return one message per requirement that no pin satisfies."""
     found: list[str] = []
-    for item in asked:
+    for item in requirements:
         versions = [pin.version for pin in pins if pin.name == canonicalize_name(item.requirement.name)]
         if not versions:
             found.append(f"{item.place}: {item.requirement} is not in the lock")
@@ -69,7 +69,7 @@ def unanswered(asked: tuple[Asked, ...], pins: tuple[Pin, ...]) -> list[str]:
 
 
 def _logical_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their continuations joined and comments dropped, with the number of the first."""
+    """Yield logical lines (continuations joined, comments removed) with the number of their first line."""
     text, first = "", 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         first = first if text else number

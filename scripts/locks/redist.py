@@ -1,4 +1,4 @@
-"""NVIDIA's component archives: a pinned manifest becomes a lock of ours, the lock becomes a toolkit."""
+"""NVIDIA's component archives: create a lock from a pinned manifest, and install a toolkit from the lock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STRICT = pydantic.ConfigDict(extra="forbid")
 
 
 def _below(path: str) -> str:
-    """A manifest's path is joined to a URL: it must not lead to another place or server."""
+    """Return ``path`` if it is a plain relative path, since it is joined to a URL; otherwise raise ValueError."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or any(mark in path for mark in "\\:?#"):
         raise ValueError(f"{path!r} leads out of the archive folder")
@@ -40,10 +40,10 @@ def _below(path: str) -> str:
 
 @dataclass(frozen=True, config=_STRICT)
 class Manifests:
-    """The manifests we know, by CUDA version, and which of their components make a toolkit for nvdiffrast.
+    """The sha256 of the pinned manifests by CUDA version, and the components that nvdiffrast needs.
 
-    ``components_since`` adds some from a CUDA major on. Of ``headers`` only the include folder is kept, for the
-    platforms whose torch wheels bring the libraries but not the headers that torch's own headers include.
+    ``components_since`` adds components since a CUDA major version. ``headers`` names components by platform of which
+    only the include folder is kept: torch's headers include them, but its wheels contain only the libraries.
     """
 
     base: str
@@ -53,18 +53,18 @@ class Manifests:
     headers: Mapping[str, tuple[str, ...]]
 
     def versions(self) -> tuple[str, ...]:
-        """The CUDA versions with a pinned manifest, such as "12.4.1"."""
+        """Return the CUDA versions with a pinned manifest, such as "12.4.1"."""
         return tuple(self.manifests)
 
     def wanted(self, cuda: str) -> dict[str, tuple[str, ...]]:
-        """Component -> platforms it is kept for, whole."""
+        """Return component -> platforms, for components that are kept completely."""
         major = int(cuda.partition(".")[0])
         added = [name for since, names in self.components_since.items() if major >= int(since) for name in names]
         return dict.fromkeys((*self.components, *added), PLATFORMS)
 
     def wanted_headers(self) -> dict[str, tuple[str, ...]]:
-        """Component -> platforms its headers are kept for."""
-        names = {name for held in self.headers.values() for name in held}
+        """Return component -> platforms, for components of which only the headers are kept."""
+        names = {name for components in self.headers.values() for name in components}
         return {
             name: tuple(platform for platform in PLATFORMS if name in self.headers.get(platform, ()))
             for name in sorted(names)
@@ -82,7 +82,7 @@ class Archive:
 
 @dataclass(frozen=True, config=_STRICT)
 class Component:
-    """One part of a toolkit; ``keep`` says whether all of it is used or its headers alone."""
+    """One component of a toolkit; ``keep`` is "all", or "headers" if only its headers are used."""
 
     version: str
     license: str
@@ -92,7 +92,7 @@ class Component:
 
 @dataclass(frozen=True, config=_STRICT)
 class ManifestPin:
-    """The manifest that a lock was made from."""
+    """The manifest that a lock was created from."""
 
     url: str
     sha256: Sha256
@@ -100,35 +100,35 @@ class ManifestPin:
 
 @dataclass(frozen=True, config=_STRICT)
 class RedistLock:
-    """requirements/toolkits/cuXXX-redist.json; ``cuda`` has three parts."""
+    """The content of requirements/toolkits/cuXXX-redist.json; ``cuda`` has three numbers ("12.4.1")."""
 
     cuda: str
     manifest: ManifestPin
     components: Mapping[str, Component]
 
     def for_platform(self, platform: str) -> dict[str, Component]:
-        """The components that ``platform`` has an archive of."""
-        return {name: held for name, held in self.components.items() if platform in held.archives}
+        """Return the components that have an archive for ``platform``."""
+        return {name: component for name, component in self.components.items() if platform in component.archives}
 
 
 def pinned_manifests(path: Path | None = None) -> Manifests:
-    """The data file of pinned manifests, by default ours."""
+    """Read the file of pinned manifests, by default manifests.json."""
     path = path or MANIFESTS
     return _validated(Manifests, path.read_bytes(), str(path))
 
 
 def read_lock(path: Path) -> RedistLock:
-    """A lock file of ours, checked field by field.
+    """Read and validate a lock file.
 
     Raises:
-        FileNotFoundError: not locked.
-        ToolchainError: not a lock file, or made from a manifest that is not the pinned one.
+        FileNotFoundError: if the lock does not exist.
+        ToolchainError: if the file is not a valid lock, or was created from a manifest that is not pinned.
     """
     lock = _validated(RedistLock, path.read_bytes(), str(path))
     pinned = pinned_manifests().manifests.get(lock.cuda)
     if pinned != lock.manifest.sha256:
         raise ToolchainError(
-            f"{path} was made from manifest {lock.manifest.sha256}, but {pinned} is pinned for {lock.cuda}",
+            f"{path} was created from manifest {lock.manifest.sha256}, but {pinned} is pinned for {lock.cuda}",
             hint=f"run `nox -s lock -- {path.stem}`",
         )
     return lock
@@ -140,14 +140,14 @@ def _validated(kind: type[_T], content: bytes, place: str) -> _T:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise ToolchainError(f"{place}: {where}: {first['msg']}", hint="run `nox -s lock` for it again") from error
+        raise ToolchainError(f"{place}: {where}: {first['msg']}", hint="create it again: nox -s lock") from error
 
 
 def make_lock(cuda: str, output: Path) -> None:
-    """Fetch the manifest of ``cuda`` ("12.4.1"), verify its pinned sha256, and write the lock of what we need of it.
+    """Fetch the manifest of ``cuda`` ("12.4.1"), verify its pinned sha256, and write the lock of the needed components.
 
     Raises:
-        ToolchainError: no such manifest is pinned, it cannot be had, or it lacks a component.
+        ToolchainError: if no manifest of this CUDA is pinned, it cannot be fetched, or it lacks a component.
     """
     pinned = pinned_manifests()
     if cuda not in pinned.manifests:
@@ -160,24 +160,24 @@ def make_lock(cuda: str, output: Path) -> None:
         for wanted, keep in ((pinned.wanted(cuda), "all"), (pinned.wanted_headers(), "headers"))
         for name, platforms in wanted.items()
     }
-    held = {
+    content = {
         "cuda": cuda,
         "manifest": {"url": f"{pinned.base}redistrib_{cuda}.json", "sha256": sha256},
         "components": components,
     }
-    lock = _validated(RedistLock, json.dumps(held).encode(), url)
+    lock = _validated(RedistLock, json.dumps(content).encode(), url)
     write_atomic(output, json.dumps(asdict(lock), indent=2) + "\n")
 
 
 def _component(manifest: Mapping[str, Any], name: str, platforms: tuple[str, ...], keep: str) -> dict[str, Any]:
-    """What the lock says of one component; the manifest's sizes are strings."""
+    """Return the lock's entry of one component; sizes in the manifest are strings."""
     try:
-        held = manifest[name]
+        entry = manifest[name]
         archives_of = {
-            platform: {key: held[platform][key] for key in ("relative_path", "sha256", "size")}
+            platform: {key: entry[platform][key] for key in ("relative_path", "sha256", "size")}
             for platform in platforms
         }
-        return {"version": held["version"], "license": held["license"], "keep": keep, "archives": archives_of}
+        return {"version": entry["version"], "license": entry["license"], "keep": keep, "archives": archives_of}
     except KeyError as error:
         raise ToolchainError(
             f"the manifest of CUDA {manifest.get('release_label', '')} has no {error} for {name}",
@@ -186,26 +186,26 @@ def _component(manifest: Mapping[str, Any], name: str, platforms: tuple[str, ...
 
 
 def install(lock: RedistLock, destination: Path, *, platform: str | None = None) -> None:
-    """Fetch, verify and unpack the components of ``lock`` into ``destination``, a folder that is ours and empty.
+    """Fetch, verify and unpack the components of ``lock`` into the empty folder ``destination``.
 
-    Everything is fetched and verified before the first archive is opened. Each component's licence becomes
+    All archives are fetched and verified before the first one is opened. The licence of a component becomes
     ``licenses/NAME.txt``.
 
     Raises:
-        ToolchainError: something cannot be had, or is not what the lock says, or does not fit together.
+        ToolchainError: if an archive cannot be fetched or differs from the lock, or two components conflict.
     """
     platform = platform or redist_platform()
     base = _base(lock.manifest.url.rpartition("/")[0] + "/")
     wanted = lock.for_platform(platform)
     fetched = {
         name: fetch(
-            base + held.archives[platform].relative_path,
-            sha256=held.archives[platform].sha256,
-            size=held.archives[platform].size,
+            base + component.archives[platform].relative_path,
+            sha256=component.archives[platform].sha256,
+            size=component.archives[platform].size,
             folder=_downloads(),
             pause=PAUSE_SECONDS,
         )
-        for name, held in wanted.items()
+        for name, component in wanted.items()
     }
     for name, archive in fetched.items():
         _add(name, archive, destination, headers_alone=wanted[name].keep == "headers")
@@ -213,7 +213,7 @@ def install(lock: RedistLock, destination: Path, *, platform: str | None = None)
 
 
 def _add(name: str, archive: Path, destination: Path, *, headers_alone: bool) -> None:
-    """Unpack one component and move what is kept of it into the toolkit."""
+    """Unpack one component and move the files that are kept into the toolkit."""
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".unpack-") as unpacked:
         try:
             (archives.unpack_zip if archive.suffix == ".zip" else archives.unpack_tar)(archive, Path(unpacked))
@@ -221,12 +221,12 @@ def _add(name: str, archive: Path, destination: Path, *, headers_alone: bool) ->
             raise ToolchainError(f"component {name}: {error}", hint=error.hint) from error
         tops = list(Path(unpacked).iterdir())
         if len(tops) != 1 or tops[0].is_symlink() or not tops[0].is_dir():
-            raise ToolchainError(f"component {name}: {archive.name} does not hold one folder", hint="report it")
+            raise ToolchainError(f"component {name}: {archive.name} must contain exactly one folder", hint="report it")
         _merge(name, tops[0], destination, headers_alone=headers_alone)
 
 
 def _merge(name: str, top: Path, destination: Path, *, headers_alone: bool) -> None:
-    """Move the files below ``top`` to the same place below ``destination``; two components never hold the same file."""
+    """Move the files below ``top`` to ``destination``; refuse a file that another component contains too."""
     for source in sorted(top.rglob("*")):
         inside = source.relative_to(top)
         if source.is_dir() and not source.is_symlink():
@@ -237,13 +237,13 @@ def _merge(name: str, top: Path, destination: Path, *, headers_alone: bool) -> N
             continue
         target = destination / inside
         if os.path.lexists(target):
-            raise ToolchainError(f"component {name}: another one holds {inside} too", hint="report it")
+            raise ToolchainError(f"component {name}: another component contains {inside} too", hint="report it")
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
 
 
 def _refuse_links_outside(folder: Path) -> None:
-    """An archive's own top folder is dropped, so a link that stayed inside it may now leave the toolkit."""
+    """Refuse links that leave the toolkit, which is possible because the archives' top folders are removed."""
     real = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(real):
@@ -254,7 +254,7 @@ def _refuse_links_outside(folder: Path) -> None:
 
 
 def _base(url: str) -> str:
-    """Where the archives lie: ``url``, or the mirror that NVDIFFRAST_WHEELS_REDIST names; contents are pinned."""
+    """Return the URL of the archives: that of the mirror in NVDIFFRAST_WHEELS_REDIST if it is set, else ``url``."""
     return (os.environ.get(MIRROR_VARIABLE) or url).rstrip("/") + "/"
 
 

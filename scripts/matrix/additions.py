@@ -1,6 +1,6 @@
-"""What a new table of torch builds means for the matrix: newer torch lines of its toolkits, and the cells they make.
+"""Find new torch versions for the toolkits of the matrix, and add them to build_matrix.yaml.
 
-The matrix is edited as text, a line for each torch behind the toolkit's last, so that everything else stays as written.
+The file is edited as text: one line per torch after the last one of its toolkit, so that all other lines stay the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from scripts.model import Cell, cuda_tag
 
 @dataclass(frozen=True)
 class Addition:
-    """A torch ("2.15.0") that exists for a toolkit's CUDA ("13.2") and that the matrix does not build for yet.
+    """A torch version ("2.15.0") that is published for a toolkit's CUDA ("13.2") and missing in the matrix.
 
-    ``pythons`` and ``platforms`` are None where it exists for all that the matrix has.
+    ``pythons`` and ``platforms`` are None if it is published for all Pythons or platforms of the matrix.
     """
 
     cuda: str
@@ -34,7 +34,7 @@ class Addition:
 
     @property
     def line(self) -> str:
-        """Its entry below the toolkit's ``torch``."""
+        """Return its line below ``torch`` in the toolkit."""
         narrow = {"python": self.pythons, "platforms": self.platforms}
         inner = ", ".join(f"{key}: {_flow(key, values)}" for key, values in narrow.items() if values)
         return f"{json.dumps(self.torch)}: {{{inner}}}"
@@ -45,8 +45,8 @@ def _flow(key: str, values: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Adopted:
-    """A matrix with additions: its text, and the cells that are new."""
+class Extension:
+    """The text of a matrix with additions, the additions, and the new cells."""
 
     text: str
     additions: tuple[Addition, ...]
@@ -54,16 +54,16 @@ class Adopted:
 
 
 def additions(raw: RawMatrix, builds: TorchTable) -> tuple[Addition, ...]:
-    """For each toolkit the newest patch of every torch line above those it has, where it exists for what is built."""
+    """Return the newest version of every torch line that is newer than all torch lines of its toolkit in the matrix."""
     found = []
     for cuda, toolkit in raw.toolkits.items():
         newest = max(_line(torch) for torch in toolkit.torch)
-        known = [one for torch in _known(builds, cuda) if (one := _addition(raw, builds, cuda, torch))]
-        found += [one for one in _latest(known) if _line(one.torch) > newest]
+        usable = [one for torch in _published(builds, cuda) if (one := _addition(raw, builds, cuda, torch))]
+        found += [one for one in _latest(usable) if _line(one.torch) > newest]
     return tuple(found)
 
 
-def _known(builds: TorchTable, cuda: str) -> Iterable[str]:
+def _published(builds: TorchTable, cuda: str) -> Iterable[str]:
     channel = builds.channels.get(cuda_tag(cuda))
     return {*(channel.builds if channel else ()), *builds.pypi}
 
@@ -72,13 +72,13 @@ def _line(torch: str) -> tuple[int, ...]:
     return Version(torch).release[:2]
 
 
-def _latest(known: Iterable[Addition]) -> list[Addition]:
-    by_line = {_line(one.torch): one for one in sorted(known, key=lambda one: Version(one.torch))}
+def _latest(candidates: Iterable[Addition]) -> list[Addition]:
+    by_line = {_line(one.torch): one for one in sorted(candidates, key=lambda one: Version(one.torch))}
     return [by_line[line] for line in sorted(by_line)]
 
 
 def _addition(raw: RawMatrix, builds: TorchTable, cuda: str, torch: str) -> Addition | None:
-    """All platforms that have it, with the Pythons that all of these have."""
+    """Return the addition for every platform that has the torch, and the Pythons that all of these have, or None."""
     exists = {name: set(builds.pythons(cuda, torch, name)) & set(raw.python) for name in raw.platforms}
     platforms = tuple(name for name, pythons in exists.items() if pythons)
     if not platforms:
@@ -86,15 +86,15 @@ def _addition(raw: RawMatrix, builds: TorchTable, cuda: str, torch: str) -> Addi
     pythons = tuple(python for python in raw.python if all(python in exists[name] for name in platforms))
     if not pythons:
         return None
-    every = pythons == tuple(raw.python), platforms == tuple(raw.platforms)
-    return Addition(cuda, torch, None if every[0] else pythons, None if every[1] else platforms)
+    all_pythons, all_platforms = pythons == tuple(raw.python), platforms == tuple(raw.platforms)
+    return Addition(cuda, torch, None if all_pythons else pythons, None if all_platforms else platforms)
 
 
-def adopt(path: Path, table: Path) -> Adopted:
-    """The matrix at ``path`` with every addition that the table at ``table`` allows; nothing is written.
+def extend(path: Path, table: Path) -> Extension:
+    """Return the matrix at ``path`` with all additions from the table at ``table``; write no file.
 
     Raises:
-        MatrixError: the matrix is wrong as it is, or would be with what was added.
+        MatrixError: if the matrix is invalid, with or without the additions.
     """
     before = matrix.load(path, table)
     document = yaml_document.read(path)
@@ -103,11 +103,11 @@ def adopt(path: Path, table: Path) -> Adopted:
     found = additions(raw, torch_builds.load(table))
     text = _insert(document, raw, found)
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-") as folder:
-        beside = Path(folder) / path.name
-        beside.write_text(text, encoding="utf-8")
-        after = matrix.load(beside, table)
+        copy = Path(folder) / path.name
+        copy.write_text(text, encoding="utf-8")
+        after = matrix.load(copy, table)
     known = {cell.id for cell in before.cells}
-    return Adopted(text, found, tuple(cell for cell in after.cells if cell.id not in known))
+    return Extension(text, found, tuple(cell for cell in after.cells if cell.id not in known))
 
 
 def _insert(document: Document, raw: RawMatrix, found: Sequence[Addition]) -> str:
@@ -116,37 +116,37 @@ def _insert(document: Document, raw: RawMatrix, found: Sequence[Addition]) -> st
         cuda: max(document.keys["toolkits", cuda, "torch", torch] for torch in toolkit.torch)
         for cuda, toolkit in raw.toolkits.items()
     }
-    # From the end, and of one toolkit the newest first, so that the places above stay right.
+    # From the end of the file, and the newest torch of a toolkit first: line numbers before an insertion stay valid.
     for one in sorted(found, key=lambda one: (places[one.cuda], Version(one.torch)), reverse=True):
         number, column = places[one.cuda]
         lines.insert(number, " " * (column - 1) + one.line)
     return "\n".join(lines) + "\n"
 
 
-def report(before: TorchTable, after: TorchTable, adopted: Adopted | None) -> str:
-    """For people, in Markdown: what changed in the table, what was added to the matrix, what is left to do."""
+def report(before: TorchTable, after: TorchTable, extension: Extension | None) -> str:
+    """Return a report in Markdown: changes of the table, additions to the matrix, and the next step."""
     parts = ["## The table of torch builds", *(_changes(before, after) or ["Nothing has changed."])]
-    if adopted and adopted.additions:
+    if extension and extension.additions:
         parts += ["", "## Added to the matrix"]
-        parts += [f"- CUDA {one.cuda}: torch {one.torch}" for one in adopted.additions]
-        parts += ["", f"{len(adopted.cells)} cells:", "", *(f"- `{cell.id}`" for cell in adopted.cells)]
+        parts += [f"- CUDA {one.cuda}: torch {one.torch}" for one in extension.additions]
+        parts += ["", f"{len(extension.cells)} cells:", "", *(f"- `{cell.id}`" for cell in extension.cells)]
         names = dict.fromkeys(
             f"{cell.torch.version}-{cell.toolkit.tag}" + ("-win_amd64" if cell.platform.is_windows else "")
-            for cell in adopted.cells
+            for cell in extension.cells
         )
         parts += ["", "Lock their torch before they are built:", "", f"    nox -s lock -- {' '.join(names)}"]
     return "\n".join(parts) + "\n"
 
 
 def _changes(before: TorchTable, after: TorchTable) -> list[str]:
-    """A line for every build that came or went."""
+    """Return one line for every build that was added or removed."""
     old, new = _flat(before), _flat(after)
-    came = [f"- new: {build}" for build in new if build not in old]
-    return came + [f"- gone: {build}" for build in old if build not in new]
+    added = [f"- new: {build}" for build in new if build not in old]
+    return added + [f"- gone: {build}" for build in old if build not in new]
 
 
 def _flat(table: TorchTable) -> dict[str, None]:
-    """``torch 2.15.0 for CUDA 13.2, linux_x86_64, CPython 3.12`` for each build there is."""
+    """Return one text per build, such as ``torch 2.15.0, cu132, linux_x86_64, CPython 3.12``."""
     flat: dict[str, None] = {}
     for tag, channel in table.channels.items():
         for version, platforms in channel.builds.items():

@@ -1,7 +1,7 @@
-"""The doctor's own table of torch builds: what it may recommend, and where each build is published.
+"""The doctor's table of torch builds: the builds that it can recommend, and where each of them is published.
 
-`nox -s golden -- --doctor` writes it from torch_builds.yaml. The table is a part of every wheel, so it is written when
-wheels are rebuilt anyway, not with every new torch: a build that it does not have is not recommended by a command.
+`nox -s golden -- --doctor` writes it from torch_builds.yaml. Every wheel contains the table, so it is written only when
+all wheels are rebuilt, not for every new torch. The doctor does not recommend builds that are missing in the table.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Row = tuple[str, str, str, str, tuple[str, ...]]
 
 
 def rows(table: TorchTable) -> list[Row]:
-    """Return the newest build of every torch line for each CUDA; PyPI's come first, since they are preferred."""
+    """Return the newest build of every torch line for each CUDA; builds of PyPI come first, they are preferred."""
     found = {row[:4]: row for row in (*_plain(table), *_channels(table))}
     return sorted(found.values(), key=lambda row: (row[3] != "pypi", row[0], int(row[1][2:]), Version(row[2])))
 
 
 def text(table: TorchTable) -> str:
-    """Return the file's content, one row a line."""
+    """Return the content of the file, with one row per line."""
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows(table))
     return f'{{\n "as_of": {json.dumps(table.date)},\n "builds": [\n{lines}\n ]\n}}\n'
 

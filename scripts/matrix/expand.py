@@ -1,4 +1,4 @@
-"""From the checked matrix to cells: the product of its axes, less the exclusions, checked against the torch table."""
+"""Expand the matrix to cells: the product of its axes without the exclusions, checked against the torch table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from scripts.model import (
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A glob over cell ids, why its cells are not built, and which cells that takes out."""
+    """A glob over cell ids, the reason why those cells are not built, and the ids of the excluded cells."""
 
     pattern: str
     reason: str
@@ -38,7 +38,7 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A combination that the matrix asks for; ``exists`` is False where the table has no such torch."""
+    """A combination in the matrix; ``exists`` is False if the table does not contain its torch build."""
 
     cell: Cell
     exists: bool
@@ -89,33 +89,31 @@ def _bounds(raw: RawBounds) -> Bounds:
 def expand(
     document: Document, raw: RawMatrix, builds: TorchTable, *, sound: bool
 ) -> tuple[tuple[Cell, ...], tuple[Exclusion, ...]]:
-    """The cells and what was excluded, in the order of the file; problems go to ``document``.
+    """Return the cells and the exclusions in the order of the file; report problems to ``document``.
 
-    Where the matrix is not ``sound``, an exclusion or an axis that comes to nothing may only follow from problems
-    that are already reported: it is not reported then.
+    If ``sound`` is False, the matrix has other problems, which may cause unused exclusions and axis values. Those are
+    then not reported.
     """
-    kept = list(_candidates(raw, builds))
+    candidates = list(_candidates(raw, builds))
     exclusions = []
     for index, rule in enumerate(raw.exclusions):
-        out = tuple(item.cell.id for item in kept if fnmatchcase(item.cell.id, rule.cells))
-        if not out and sound:
-            text = (
-                f"{rule.cells} excludes nothing (or only what an exclusion above does); remove it or correct the glob"
-            )
+        excluded = tuple(item.cell.id for item in candidates if fnmatchcase(item.cell.id, rule.cells))
+        if not excluded and sound:
+            text = f"{rule.cells} excludes no cell that is not excluded above; remove it or correct the glob"
             document.report(("exclusions", index, "cells"), text)
-        exclusions.append(Exclusion(rule.cells, rule.reason, out))
-        kept = [item for item in kept if item.cell.id not in out]
-    _check_builds(document, raw, builds, kept)
-    cells = tuple(item.cell for item in kept)
+        exclusions.append(Exclusion(rule.cells, rule.reason, excluded))
+        candidates = [item for item in candidates if item.cell.id not in excluded]
+    _check_builds(document, raw, builds, candidates)
+    cells = tuple(item.cell for item in candidates)
     if sound:
         _check_use(document, raw, cells)
     return cells, tuple(exclusions)
 
 
-def _check_builds(document: Document, raw: RawMatrix, builds: TorchTable, kept: Sequence[_Candidate]) -> None:
-    """Every combination must be in the table of torch builds."""
+def _check_builds(document: Document, raw: RawMatrix, builds: TorchTable, candidates: Sequence[_Candidate]) -> None:
+    """Report every combination that is not in the table of torch builds."""
     absent: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for candidate in kept:
+    for candidate in candidates:
         if not candidate.exists:
             cell = candidate.cell
             absent[(cell.toolkit.cuda, cell.torch.version, cell.platform.name)].add(cell.python)
@@ -130,7 +128,7 @@ def _check_builds(document: Document, raw: RawMatrix, builds: TorchTable, kept: 
 
 
 def _check_use(document: Document, raw: RawMatrix, cells: Sequence[Cell]) -> None:
-    """Every release, toolkit, torch, Python and platform must be in some cell."""
+    """Report every release, toolkit, torch, Python and platform that no cell uses."""
     used: set[Trail] = set()
     for cell in cells:
         cuda = cell.toolkit.cuda
@@ -143,5 +141,5 @@ def _check_use(document: Document, raw: RawMatrix, cells: Sequence[Cell]) -> Non
         declared += [trail for trail in torches if trail in used or ("toolkits", cuda) in used] or [("toolkits", cuda)]
     for trail in declared:
         if trail not in used:
-            text = "no cell uses it: every combination is excluded; remove it, or an exclusion"
+            text = "no cell uses it: every combination is excluded; remove it or an exclusion"
             document.report(trail, text, key=True)

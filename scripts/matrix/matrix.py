@@ -1,7 +1,7 @@
-"""build_matrix.yaml -> cells. The only reader of the YAML; every other stage reads what :func:`load` returns.
+"""Read build_matrix.yaml and expand it to cells. All other stages use the result of :func:`load`.
 
-`nox -s golden` writes what is made from it: build_matrix.schema.json and tests/golden/cells.txt, and with `-- --doctor`
-the doctor's table of torch builds, which is a part of every wheel.
+`nox -s golden` writes the generated files: build_matrix.schema.json and tests/golden/cells.txt, and with `-- --doctor`
+the doctor's table of torch builds.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ GOLDEN = ROOT / "tests" / "golden" / "cells.txt"
 
 @dataclass(frozen=True)
 class Matrix:
-    """What build_matrix.yaml says, expanded; all in the order of the file.
+    """The expanded build_matrix.yaml, in the order of the file.
 
-    ``default_toolkit`` is a tag ("cu130"); ``table_date`` says when the table of torch builds was observed.
+    ``default_toolkit`` is a tag ("cu130"). ``table_date`` describes when the table of torch builds was observed.
     """
 
     releases: tuple[Release, ...]
@@ -43,26 +43,26 @@ class Matrix:
     table_date: str
 
     def release(self, version: str) -> Release:
-        """The release of that version.
+        """Return the release ``version``.
 
         Raises:
-            UsageError: there is none.
+            UsageError: if the matrix does not contain it.
         """
         return _named({release.version: release for release in self.releases}, version, "release")
 
     def toolkit(self, tag: str) -> Toolkit:
-        """The toolkit of that tag ("cu130").
+        """Return the toolkit with the tag ``tag`` ("cu130").
 
         Raises:
-            UsageError: there is none.
+            UsageError: if the matrix does not contain it.
         """
         return _named({toolkit.tag: toolkit for toolkit in self.toolkits}, tag, "toolkit")
 
     def select(self, patterns: Sequence[str]) -> tuple[Cell, ...]:
-        """The cells whose id matches any of the globs, in the matrix's order, each once; no pattern means all.
+        """Return the cells whose id matches one of the globs, in the order of the matrix; all cells without a glob.
 
         Raises:
-            UsageError: a pattern matches nothing; it names the nearest ids, or the exclusion that took the cells out.
+            UsageError: if a pattern matches no cell. The message names similar ids, or the exclusion of the cells.
         """
         for pattern in patterns:
             if not any(fnmatchcase(cell.id, pattern) for cell in self.cells):
@@ -95,7 +95,8 @@ def load(path: Path = PATH, table: Path = torch_builds.PATH) -> Matrix:
     """Read, check and expand the matrix.
 
     Raises:
-        MatrixError: everything that is wrong, a line each: ``build_matrix.yaml:LINE:COL: path: what, and the hint``.
+        MatrixError: if the matrix is invalid. The message has one line per problem:
+            ``build_matrix.yaml:LINE:COLUMN: PATH: PROBLEM; CORRECTION``.
     """
     builds = torch_builds.load(table)
     document = yaml_document.read(path)
@@ -117,7 +118,7 @@ def load(path: Path = PATH, table: Path = torch_builds.PATH) -> Matrix:
 
 
 def golden(matrix: Matrix) -> str:
-    """One line a cell: id, wheel, exact torch and who publishes it."""
+    """Return one line per cell: its id, wheel, exact torch version and publisher of that torch."""
     return "".join(f"{cell.id}  {cell.wheel}  {cell.torch.version} {cell.torch.origin}\n" for cell in matrix.cells)
 
 
@@ -128,7 +129,7 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> int:
-    """Check the matrix; write what is generated from it."""
+    """Check the matrix and write the files generated from it."""
     parser = argparse.ArgumentParser(prog="nox -s golden --", description="Check build_matrix.yaml.")
     parser.add_argument("--schema", action="store_true", help=f"write {SCHEMA.name}")
     parser.add_argument("--golden", action="store_true", help="write tests/golden/cells.txt")

@@ -1,8 +1,8 @@
-"""Refresh torch_builds.yaml from package indexes: `nox -s observe`.
+"""`nox -s observe`: refresh torch_builds.yaml from package indexes.
 
-Two sources: a registry of Python packages (the plain torch wheels; the CUDA they were built with is read from each
-wheel's metadata), and PyTorch's own channels, one folder a CUDA tag. A source that cannot be reached leaves its part of
-the table as it was, and that is said; if none can be reached the file is not touched.
+The sources are PyPI (the CUDA of a torch version is read from the metadata of a wheel) and PyTorch's channels, one per
+CUDA tag. If a source cannot be reached, its part of the table stays the same, and that is reported. If no source can be
+reached, the file is not changed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from scripts.matrix.torch_builds import Channel, Plain, TorchTable
 from scripts.model import version_line
 from scripts.support import simple_api
 from scripts.support.command_line import run_main
+from scripts.support.files import write_atomic
 from scripts.support.simple_api import File, IndexUnreachable
 
 INDEX = "https://pypi.org/simple"
@@ -42,16 +43,19 @@ _RUNTIME = re.compile(r"^nvidia-cuda-runtime(-cu\d+)?$")
 
 @dataclass
 class Report:
-    """What was observed and what could not be, a line each."""
+    """Messages about the sources that were observed, and about those that could not be read."""
 
     observed: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 def refresh(
     table: TorchTable, *, index: str, channels: str, tags: Iterable[str], today: str
 ) -> tuple[TorchTable, Report]:
-    """The table as the indexes have it now; ``tags`` are the channels to read ("cu130"), ``today`` an ISO date."""
+    """Return the table with the current content of the indexes.
+
+    ``tags`` are the channels to read ("cu130"); ``today`` is an ISO date.
+    """
     report = Report()
     made = dict(table.channels)
     for tag in sorted(set(tags) | set(made), key=lambda tag: int(tag[2:])):
@@ -59,21 +63,21 @@ def refresh(
             made[tag] = Channel(channel_builds(simple_api.files(f"{channels}/{tag}/torch/"), tag), observed=today)
             report.observed.append(f"channel {tag}: {len(made[tag].builds)} torch versions")
         except IndexUnreachable as error:
-            report.kept.append(f"channel {tag}: {error}")
+            report.unread.append(f"channel {tag}: {error}")
     try:
         pypi = plain_builds(simple_api.files(f"{index}/torch/"), table.pypi)
         report.observed.append(f"plain wheels: {len(pypi)} torch versions")
         return TorchTable(made, pypi, today), report
     except IndexUnreachable as error:
-        report.kept.append(f"plain wheels: {error}")
+        report.unread.append(f"plain wheels: {error}")
         return replace(table, channels=made), report
 
 
 def channel_builds(files: Iterable[File], tag: str) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
-    """torch version -> platform -> CPython lines of the wheels of one channel.
+    """Return torch version -> platform -> CPython lines of the wheels of one channel.
 
     Raises:
-        IndexUnreachable: the page lists no torch wheel of that CUDA (a login page, say): nothing was observed.
+        IndexUnreachable: if the page lists no torch wheel of that CUDA, for example because it is a login page.
     """
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for wheel in _wheels(files):
@@ -85,10 +89,10 @@ def channel_builds(files: Iterable[File], tag: str) -> Mapping[str, Mapping[str,
 
 
 def plain_builds(files: Iterable[File], known: Mapping[str, Plain]) -> Mapping[str, Plain]:
-    """torch version -> plain build, for Linux; the CUDA of a version that is ``known`` is not read again.
+    """Return torch version -> build on PyPI for Linux; the CUDA of versions in ``known`` is not read again.
 
     Raises:
-        IndexUnreachable: there is no torch wheel, or a wheel's metadata cannot be read.
+        IndexUnreachable: if the page lists no torch wheel, or the metadata of a wheel cannot be read.
     """
     by_version: dict[str, list[_Wheel]] = defaultdict(list)
     for wheel in _wheels(files):
@@ -105,7 +109,7 @@ def plain_builds(files: Iterable[File], known: Mapping[str, Plain]) -> Mapping[s
 
 
 def cuda_of(metadata: str) -> str | None:
-    """The CUDA that a torch wheel's METADATA asks for: "13.0.2" by ``cuda-toolkit``, "12.8" by the runtime, or None."""
+    """Return the CUDA that a torch wheel requires: "13.0.2" by ``cuda-toolkit``, "12.8" by the runtime, or None."""
     raw, _ = parse_email(metadata)
     pins: dict[str, str] = {}
     for line in raw.get("requires_dist", []):
@@ -130,7 +134,7 @@ class _Wheel:
 
 
 def _wheels(files: Iterable[File]) -> Iterable[_Wheel]:
-    """The final releases for a plain CPython (no free-threaded ABI) on a platform that we know."""
+    """Yield the wheels of final versions for CPython with the GIL on the platforms of the matrix."""
     for file in files:
         try:
             name, version, _, tags = parse_wheel_filename(file.name)
@@ -158,21 +162,22 @@ def observe(path: Path, *, index: str, channels: str) -> Report:
     """Refresh the file at ``path``.
 
     Raises:
-        UntestedError: nothing could be reached; the file is as it was.
+        UntestedError: if no source could be reached; the file is not changed.
     """
     table = torch_builds.load(path)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     made, report = refresh(table, index=index, channels=channels, tags=_toolkit_tags(), today=today)
     if not report.observed:
         raise UntestedError(
-            "\n".join([f"{path.name} unchanged:", *report.kept]), hint="check the network, or name --index"
+            "\n".join([f"{path.name} unchanged:", *report.unread]),
+            hint="check the network, or use another index: --index URL",
         )
     matrix.write(path, torch_builds.dump(made))
     return report
 
 
 def _toolkit_tags() -> list[str]:
-    """The toolkits that the matrix asks for, even where their torch is not in the table yet."""
+    """Return the tags of all toolkits in the matrix, even if the table does not contain their torch yet."""
     raw, _ = parse(yaml_document.read(matrix.PATH))
     return [to_toolkit(cuda, toolkit).tag for cuda, toolkit in raw.toolkits.items()] if raw else []
 
@@ -180,35 +185,34 @@ def _toolkit_tags() -> list[str]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s observe --", description="Refresh torch_builds.yaml.")
     parser.add_argument(
-        "--index", default=os.environ.get("PIP_INDEX_URL", INDEX), help="a simple index with the plain wheels"
+        "--index", default=os.environ.get("PIP_INDEX_URL", INDEX), help="the simple index with PyPI's torch wheels"
     )
-    parser.add_argument("--channels", default=CHANNELS, help="the folder of PyTorch's channels")
-    parser.add_argument("--add", action="store_true", help="add newer torch lines to the matrix as well")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write what changed there, in Markdown")
+    parser.add_argument("--channels", default=CHANNELS, help="the URL of PyTorch's channels")
+    parser.add_argument("--add", action="store_true", help="also add newer torch lines to the matrix")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a report of the changes in Markdown")
     return parser.parse_args()
 
 
-def _follow(before: TorchTable, *, add: bool, told: Path | None) -> None:
-    """Take into the matrix what the new table has, and tell."""
-    adopted = additions.adopt(matrix.PATH, torch_builds.PATH) if add else None
-    if adopted and adopted.additions:
-        matrix.write(matrix.PATH, adopted.text)
-        mark("passed", f"{len(adopted.additions)} torch lines added to the matrix: {len(adopted.cells)} cells")
-    if told:
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text(additions.report(before, torch_builds.load(torch_builds.PATH), adopted), encoding="utf-8")
+def _update_matrix(before: TorchTable, *, add: bool, report: Path | None) -> None:
+    """Add new torch versions to the matrix if ``add``, and write a report to the file ``report``."""
+    extension = additions.extend(matrix.PATH, torch_builds.PATH) if add else None
+    if extension and extension.additions:
+        matrix.write(matrix.PATH, extension.text)
+        mark("passed", f"{len(extension.additions)} torch lines added to the matrix: {len(extension.cells)} cells")
+    if report:
+        write_atomic(report, additions.report(before, torch_builds.load(torch_builds.PATH), extension))
 
 
 def main() -> int:
-    """Refresh the table of torch builds."""
+    """Refresh the table of torch builds, and update the matrix."""
     options = _parse()
     before = torch_builds.load(torch_builds.PATH)
     report = observe(torch_builds.PATH, index=options.index.rstrip("/"), channels=options.channels.rstrip("/"))
     for line in report.observed:
         mark("passed", line)
-    for line in report.kept:
-        mark("untested", f"{line}; kept as it was")
-    _follow(before, add=options.add, told=options.report)
+    for line in report.unread:
+        mark("untested", f"{line}; its part of the table is not changed")
+    _update_matrix(before, add=options.add, report=options.report)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What build_matrix.yaml must obey beyond its shape. Each rule reports its problems to the document; none raises."""
+"""Checks of build_matrix.yaml beyond its schema. Each reports problems to the document and raises nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scripts.matrix.schema import RawBounds, RawMatrix, RawRelease, RawToolkit
 from scripts.matrix.yaml_document import Document, Trail
 from scripts.model import ROOT, version_line
 
-# Compute capability -> the first CUDA whose nvcc makes SASS for it, and the last (None: still does). From the release
-# notes of CUDA 11.8 (8.9, 9.0), 12.8 (Blackwell), 12.9 (10.3, 12.1), 13.0 (drops Maxwell to Volta; 10.1 is now 11.0).
+# Compute capability -> the first and the last CUDA whose nvcc generates SASS for it (None: no last one). From the
+# release notes of 11.8 (8.9, 9.0), 12.8 (Blackwell), 12.9 (10.3, 12.1), 13.0 (no Maxwell to Volta; 10.1 became 11.0).
 _ARCHITECTURES: dict[str, tuple[str, str | None]] = {
     "5.0": ("6.5", "12.9"),
     "5.2": ("7.0", "12.9"),
@@ -35,7 +35,7 @@ _PYPI_NVCC = "13.0"
 
 
 def check(document: Document, raw: RawMatrix, *, complete: bool) -> None:
-    """All rules that need no cells; ``complete`` is False when malformed entries were left out of ``raw``."""
+    """Check all rules that need no cells; ``complete`` is False if ``raw`` lacks malformed entries."""
     if complete:
         _unique(document, ("python",), raw.python)
     for version, release in raw.releases.items():
@@ -111,7 +111,7 @@ def _torch_lines(document: Document, trail: Trail, raw: RawMatrix, toolkit: RawT
     for version, torch in toolkit.torch.items():
         line = version_line(version)
         if line in lines:
-            text = f"a second torch {line} beside {lines[line]}; cells are named by the line: keep one"
+            text = f"a second torch {line} beside {lines[line]}; cell ids contain only the line: keep one"
             document.report((*trail, version), text, key=True)
         lines[line] = version
         for name, wanted, axis in (
@@ -120,7 +120,7 @@ def _torch_lines(document: Document, trail: Trail, raw: RawMatrix, toolkit: RawT
         ):
             _unique(document, (*trail, version, name), wanted)
             for index, value in enumerate(wanted):
-                # What is malformed was left out of the axis: what names it is not wrong for that.
+                # If the axis lacks malformed values, a value that is not on it may be correct.
                 if value not in axis and complete:
                     text = f"{value} is not on the axis `{name}` ({', '.join(axis)}); add it there or remove it here"
                     document.report((*trail, version, name, index), text)

@@ -1,4 +1,4 @@
-"""The shape of build_matrix.yaml: pydantic models, their JSON schema, and pydantic's errors in our own words."""
+"""The schema of build_matrix.yaml: pydantic models, their JSON schema, and readable messages for pydantic's errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Raw(BaseModel):
 
 
 class RawRegistry(_Raw):
-    """One file of a package registry."""
+    """A pin of one file of a package registry."""
 
     package: FileName
     version: Dotted
@@ -62,7 +62,7 @@ class RawRegistry(_Raw):
 
 
 class RawGit(_Raw):
-    """A commit, and the tree it must have."""
+    """A pin of a git commit and its tree."""
 
     url: Annotated[str, Field(pattern=_URL)]
     tag: Text
@@ -80,14 +80,14 @@ class RawRelease(_Raw):
 
 
 class RawBounds(_Raw):
-    """Closed bounds of a compiler's version; "13" takes every 13.x."""
+    """The oldest and newest compiler version; "13" includes every 13.x."""
 
     minimum: Dotted | None = None
     maximum: Dotted | None = None
 
 
 class RawTorch(_Raw):
-    """Where this torch is built for; what is left out means the whole axis."""
+    """The Pythons and platforms for this torch; a missing list means all of them."""
 
     python: Annotated[list[Python], Field(min_length=1)] | None = None
     platforms: Annotated[list[Plain], Field(min_length=1)] | None = None
@@ -105,14 +105,14 @@ class RawToolkit(_Raw):
 
 
 class RawPlatform(_Raw):
-    """A platform's tag in wheel names, and the image it is built in (by digest; Linux only)."""
+    """A platform's tag in wheel names, and its container image, pinned by digest (Linux only)."""
 
     wheel_tag: Plain
     image: Annotated[str, Field(pattern=_IMAGE)] | None = None
 
 
 class RawExclusion(_Raw):
-    """Cells that are not built, and why."""
+    """Cells that are not built, and the reason."""
 
     cells: Text = Field(description="A glob over cell ids.")
     reason: Text
@@ -134,59 +134,59 @@ _MODELS = (RawMatrix, RawRelease, RawRegistry, RawGit, RawToolkit, RawBounds, Ra
 _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 _SETTINGS = {"default_toolkit": "0.0", "cuda_runtime": "bundled"}
 _MISSING = {
-    "sha256": "without it nothing pins the content: add the file's sha256",
-    "commit": "without it nothing pins the content: add what `git rev-parse TAG^{commit}` prints",
-    "tree": "without it nothing pins the content: add what `git rev-parse TAG^{tree}` prints",
-    "reason": "every exclusion says why: add `reason:`",
+    "sha256": "it pins the content: add the file's sha256",
+    "commit": "it pins the content: add the output of `git rev-parse TAG^{commit}`",
+    "tree": "it pins the content: add the output of `git rev-parse TAG^{tree}`",
+    "reason": "every exclusion needs a reason: add `reason:`",
 }
 
 
 def json_schema() -> str:
-    """The JSON schema that editors read, as the text of build_matrix.schema.json."""
+    """Return the content of build_matrix.schema.json, which editors use."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **RawMatrix.model_json_schema()}
     return json.dumps(schema, indent=2) + "\n"
 
 
 def parse(document: Document) -> tuple[RawMatrix | None, bool]:
-    """The model of what is well-formed, and whether that is everything; each malformed value becomes a problem.
+    """Return a model of the well-formed entries, and whether it is complete; report malformed values as problems.
 
-    A malformed entry is left out, so that the rules can still speak of the others; None if a whole section is broken.
+    The rules can then check the well-formed entries. The model is None if a whole section is malformed.
     """
     try:
         return RawMatrix.model_validate(document.data), True
     except ValidationError as error:
-        broken = {_explain(document, dict(one)) for one in error.errors()}
+        malformed = {_explain(document, dict(one)) for one in error.errors()}
     try:
-        return RawMatrix.model_validate(_without(document.data, broken)), False
+        return RawMatrix.model_validate(_without(document.data, malformed)), False
     except ValidationError:
         return None, False
 
 
-def _without(data: Any, broken: set[Trail]) -> Any:
-    """``data`` less its broken entries (trails of two parts), with stand-ins for broken settings."""
+def _without(data: Any, malformed: set[Trail]) -> Any:
+    """Return ``data`` without its malformed entries (trails of two parts), with default values for settings."""
     if not isinstance(data, dict):
         return data
     kept = {**_SETTINGS, **data}
-    kept |= {key: stand_in for key, stand_in in _SETTINGS.items() if (key,) in broken}
+    kept |= {key: default for key, default in _SETTINGS.items() if (key,) in malformed}
     if isinstance(kept.get("python"), list):
-        kept["python"] = [line for index, line in enumerate(kept["python"]) if ("python", index) not in broken]
+        kept["python"] = [line for index, line in enumerate(kept["python"]) if ("python", index) not in malformed]
     for section in ("platforms", "releases", "toolkits"):
         if isinstance(kept.get(section), dict):
-            kept[section] = {key: value for key, value in kept[section].items() if (section, key) not in broken}
+            kept[section] = {key: value for key, value in kept[section].items() if (section, key) not in malformed}
     if isinstance(kept.get("exclusions"), list):
         entries = enumerate(kept["exclusions"])
-        kept["exclusions"] = [_stand_in(entry) if ("exclusions", i) in broken else entry for i, entry in entries]
+        kept["exclusions"] = [_placeholder(entry) if ("exclusions", i) in malformed else entry for i, entry in entries]
     return {key: value for key, value in kept.items() if key in RawMatrix.model_fields}
 
 
-def _stand_in(exclusion: Any) -> dict[str, str]:
-    """For a malformed exclusion: it keeps the others at their index, and excludes what it can be seen to mean."""
+def _placeholder(exclusion: Any) -> dict[str, str]:
+    """Return a well-formed exclusion in place of a malformed one, so that the others keep their index."""
     cells = exclusion.get("cells") if isinstance(exclusion, dict) else None
     return {"cells": cells if isinstance(cells, str) and cells.strip() else "-", "reason": "-"}
 
 
 def _explain(document: Document, error: Mapping[str, Any]) -> Trail:
-    """Report one pydantic error at its place; the trail of the entry that it breaks."""
+    """Report one pydantic error at its position, and return the trail of the malformed entry."""
     trail: Trail = tuple(part for part in error["loc"] if part != "[key]")
     kind = error["type"]
     if kind == "missing":

@@ -1,4 +1,4 @@
-"""torch_builds.yaml: which torch builds exist. `observe` writes it, `matrix` checks every combination against it."""
+"""torch_builds.yaml, the table of published torch builds: `observe` writes it, `matrix` checks cells against it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scripts.model import ROOT, cuda_tag, version_line
 
 PATH = ROOT / "torch_builds.yaml"
 PYTORCH_CHANNEL = "https://download.pytorch.org/whl/"
-"""Where PyTorch publishes torch for a CUDA, with the CUDA's tag ("cu130") behind it."""
+"""The URL of PyTorch's channels; the CUDA tag ("cu130") is appended to it."""
 Pythons = Mapping[str, tuple[str, ...]]
 """Platform name -> CPython lines."""
 
 _HEAD = """\
-# Which torch builds exist. `nox -s observe` refreshes this file from package indexes; the matrix is checked against it.
-# channels: PyTorch's own channel of a CUDA tag; one that says `declared` was never observed, and says on whose word.
-# pypi: the plain wheels of PyPI, Linux alone (those for Windows are CPU builds), with the CUDA they were built with.
+# The published torch builds. `nox -s observe` updates this file from package indexes; the matrix is checked against it.
+# channels: PyTorch's channel of each CUDA tag. A channel with `declared` was never observed; the text names the source.
+# pypi: the wheels on PyPI for Linux, with the CUDA they were built with. Those for Windows are CPU builds.
 """
 
 
@@ -55,9 +55,9 @@ class _RawTable(_Raw):
 
 @dataclass(frozen=True)
 class Channel:
-    """PyTorch's channel of one CUDA tag: torch version -> platform -> CPython lines.
+    """PyTorch's channel of one CUDA tag; ``builds`` maps torch version -> platform -> CPython lines.
 
-    Either ``observed`` (an ISO date) or ``declared`` (on whose word) is set.
+    Either ``observed`` (an ISO date) or ``declared`` (the source of the data) is set.
     """
 
     builds: Mapping[str, Pythons]
@@ -67,7 +67,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Plain:
-    """One plain torch of PyPI for Linux x86-64: the CUDA it was built with ("13.0.2") and its CPython lines."""
+    """A torch version on PyPI for Linux x86-64: the CUDA it was built with ("13.0.2") and its CPython lines."""
 
     cuda: str
     pythons: tuple[str, ...]
@@ -75,7 +75,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class TorchTable:
-    """CUDA tag -> channel, torch version -> plain build; ``pypi_observed`` is an ISO date."""
+    """The table: CUDA tag -> channel, and torch version -> build on PyPI; ``pypi_observed`` is an ISO date."""
 
     channels: Mapping[str, Channel]
     pypi: Mapping[str, Plain]
@@ -83,26 +83,26 @@ class TorchTable:
 
     @property
     def date(self) -> str:
-        """What was observed when, for people."""
+        """Return a text with the dates of observation."""
         dates = {channel.observed for channel in self.channels.values() if channel.observed}
         return f"channels {', '.join(sorted(dates)) or 'never observed'}; PyPI {self.pypi_observed}"
 
     @property
     def oldest(self) -> str | None:
-        """The date of the oldest observation in the table, None if no channel was ever observed."""
+        """Return the date of the oldest observation in the table, or None if no channel was ever observed."""
         dates = [channel.observed for channel in self.channels.values()]
         observed = [date for date in dates if date]
         return min([*observed, self.pypi_observed]) if observed else None
 
     def observed(self, tag: str) -> str | None:
-        """Return since when the table is right about a CUDA tag ("cu130"), PyPI included; None if never observed."""
+        """Return the date of the last observation for a CUDA tag ("cu130"), PyPI included, or None."""
         channel = self.channels.get(tag)
         return min(channel.observed, self.pypi_observed) if channel and channel.observed else None
 
     def origin(self, cuda: str, torch: str, platform: str, python: str) -> Literal["pypi", "pytorch"] | None:
-        """Who publishes that torch for CUDA ("13.0"): PyPI (a plain wheel of that CUDA), a channel, or none.
+        """Return the publisher of that torch for CUDA ``cuda`` ("13.0"), or None if the build does not exist.
 
-        ``platform`` is a name as in cell ids, ``python`` a line ("3.12").
+        ``platform`` is a name as in cell ids, ``python`` a version line ("3.12").
         """
         plain = self.pypi.get(torch)
         if platform == "linux_x86_64" and plain and version_line(plain.cuda) == cuda and python in plain.pythons:
@@ -110,7 +110,7 @@ class TorchTable:
         return "pytorch" if python in self._channel(cuda, torch).get(platform, ()) else None
 
     def pythons(self, cuda: str, torch: str, platform: str) -> tuple[str, ...]:
-        """The CPython lines that this torch exists for, in order."""
+        """Return the CPython lines for which this torch exists, in ascending order."""
         plain = self.pypi.get(torch)
         found = set(self._channel(cuda, torch).get(platform, ()))
         if platform == "linux_x86_64" and plain and version_line(plain.cuda) == cuda:
@@ -126,7 +126,7 @@ def load(path: Path = PATH) -> TorchTable:
     """Read the table.
 
     Raises:
-        MatrixError: it is not there or not a table; all problems, each with its place.
+        MatrixError: if the file is missing or invalid. The message names the position of every problem.
     """
     document = yaml_document.read(path)
     yaml_document.raise_problems(document.problems)
@@ -145,7 +145,7 @@ def load(path: Path = PATH) -> TorchTable:
 
 
 def dump(table: TorchTable) -> str:
-    """The file's text; :func:`load` of it gives an equal table."""
+    """Return the content of the file; :func:`load` of it returns an equal table."""
     lines = [_HEAD + "channels:"]
     for tag in sorted(table.channels, key=lambda tag: int(tag[2:])):
         channel = table.channels[tag]

@@ -1,4 +1,4 @@
-"""YAML that remembers where everything stands, and collects every problem before it complains."""
+"""Read YAML with the position of every key and value, and collect problems to report them together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One finding; line and column count from 1. Problems sort by place."""
+    """One problem in a file; ``line`` and ``column`` count from 1. Problems sort by position."""
 
     file: str
     line: int
@@ -34,21 +34,21 @@ class Problem:
 
 
 def spell(trail: Trail) -> str:
-    """``toolkits["13.0"].architectures[2]``; the document itself is ``(top)``."""
-    spelt = ""
+    """Return a trail as text, such as ``toolkits["13.0"].architectures[2]``, or ``(top)`` for the whole document."""
+    text = ""
     for part in trail:
         if isinstance(part, int):
-            spelt += f"[{part}]"
+            text += f"[{part}]"
         elif part.isidentifier():
-            spelt += f".{part}"
+            text += f".{part}"
         else:
-            spelt += f'["{part}"]'
-    return spelt.lstrip(".") or "(top)"
+            text += f'["{part}"]'
+    return text.lstrip(".") or "(top)"
 
 
 @dataclass
 class Document:
-    """Plain data (dict, list, str, ...) of one YAML file, with the position of each key and value, 1-based."""
+    """The data of one YAML file (dict, list, str, ...), with the position of each key and value, counted from 1."""
 
     name: str
     lines: list[str]
@@ -58,7 +58,7 @@ class Document:
     problems: set[Problem] = field(default_factory=set)
 
     def report(self, trail: Trail, text: str, *, key: bool = False) -> None:
-        """Note a problem at a value (or at its key); what is not in the file is placed at its nearest parent."""
+        """Add a problem at the position of a value or its key; a missing entry gets the position of its parent."""
         self.problems.add(Problem(self.name, *self._place(trail, key), spell(trail), text))
 
     def _place(self, trail: Trail, key: bool) -> Place:
@@ -71,23 +71,23 @@ class Document:
         return (1, 1)
 
     def source(self, trail: Trail) -> str:
-        """The scalar at ``trail`` as it is written, e.g. ``3.10`` where the data has the number 3.1."""
+        """Return the scalar at ``trail`` as it is written in the file: ``3.10``, where the data contains 3.1."""
         line, column = self.values[trail]
         return self.lines[line - 1][column - 1 :].split("#")[0].split(",")[0].strip(" ]}\t")
 
 
 def raise_problems(problems: Iterable[Problem]) -> None:
-    """Raise all of them as one :class:`MatrixError`, one a line, sorted by file and line; nothing if there are none."""
+    """Raise one :class:`MatrixError` with one line per problem, sorted by position; return if there are no problems."""
     lines = [str(problem) for problem in sorted(problems)]
     if lines:
-        raise MatrixError("\n".join(lines), hint="hint each of these lines, then `nox -s plan`")
+        raise MatrixError("\n".join(lines), hint="correct these lines, then run `nox -s plan`")
 
 
 def read(path: Path) -> Document:
-    """Parse one YAML file; duplicate keys and keys that are not text become problems, not exceptions.
+    """Parse one YAML file; report duplicate keys and keys that are not text as problems of the document.
 
     Raises:
-        MatrixError: there is no such file, or it is not YAML at all.
+        MatrixError: if the file cannot be read or is not valid YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -107,7 +107,7 @@ def read(path: Path) -> Document:
 
 
 class _Builder:
-    """Turns YAML nodes into plain data."""
+    """Converts YAML nodes into plain data."""
 
     def __init__(self, document: Document, constructor: Any) -> None:
         self._document = document
@@ -118,7 +118,7 @@ class _Builder:
         mark = node.start_mark
         self._document.values[trail] = (mark.line + 1, mark.column + 1)
         if any(node is outer for outer in self._open):
-            self._document.report(trail, "an alias to itself; write the value out")
+            self._document.report(trail, "an alias that refers to itself; write the value instead")
             return None
         self._open.append(node)
         try:
@@ -143,7 +143,7 @@ class _Builder:
             self._document.keys[inner] = place
             built[name] = self.build(value, inner)
             if value.start_mark.index == value.end_mark.index:
-                # An empty value has no place of its own: YAML puts it at whatever comes next.
+                # YAML gives an empty value the position of the next token; use that of its key.
                 self._document.values[inner] = place
             if not isinstance(key, ScalarNode) or not str(key.tag).endswith(":str"):
                 self._document.report(inner, f'the key {name} is read as {_kind(key)}; quote it: "{name}"', key=True)
@@ -153,7 +153,7 @@ class _Builder:
         try:
             return self._scalars.construct_object(node)
         except ConstructorError:
-            self._document.report(trail, f"the tag {node.tag} means nothing here; remove it")
+            self._document.report(trail, f"the tag {node.tag} is not supported; remove it")
             return node.value
 
 

@@ -1,4 +1,4 @@
-"""Unpacking that trusts no name inside an archive: everything lands below the destination, or nothing is written."""
+"""Unpack untrusted archives: every member is written below the destination, or nothing is written."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10
 
 
 class ArchiveError(PipelineError):
-    """An archive is damaged, or holds a member that must not be unpacked."""
+    """An archive is damaged, or contains a member that must not be unpacked."""
 
 
 def unpack_zip(path: Path, destination: Path) -> list[Path]:
-    """Unpack a zip archive (a wheel, for one) below ``destination`` and return the files written.
+    """Unpack a zip archive, such as a wheel, below ``destination`` and return the files written.
 
-    ``destination`` is made if it is not there. Every member's name and checksum is looked at before the first byte is
-    written. Executable bits are kept, other modes become 0644 or 0755.
+    ``destination`` is created if needed. All names and checksums are verified before the first byte is written.
+    Executable files get the mode 0755, all others 0644.
 
     Raises:
-        ArchiveError: damaged; or a name is absolute, climbs out, is there twice or is not portable; or a link.
+        ArchiveError: if the archive is damaged, contains a link, or contains a name that is absolute, duplicate, not
+            portable, or leads out of the archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -48,12 +49,12 @@ def unpack_zip(path: Path, destination: Path) -> list[Path]:
 def unpack_tar(path: Path, destination: Path) -> list[Path]:
     """Unpack a tar archive (plain, gz, bz2 or xz) below ``destination`` and return the files and links written.
 
-    Symbolic links are made when they stay inside ``destination``; a hard link becomes a copy of the member it names.
-    The whole archive is read once before the first byte is written, so a truncated one leaves nothing behind.
+    Symbolic links must stay inside ``destination``. A hard link becomes a copy of its target. The archive is read
+    completely before the first byte is written, so that a truncated archive leaves no files.
 
     Raises:
-        ArchiveError: as :func:`unpack_zip`; or a link that climbs out or goes through a link; or a device, fifo or
-            socket.
+        ArchiveError: as :func:`unpack_zip`; also if a link leads out of the archive or through another link, or if a
+            member is a device, fifo or socket.
     """
     try:
         with tarfile.open(path) as archive:
@@ -65,7 +66,7 @@ def unpack_tar(path: Path, destination: Path) -> list[Path]:
                 for name, member in members
                 if member.isfile() or member.islnk()
             ]
-            # Links come last: nothing is ever written through one.
+            # Links are created last, so that no file is written through a link.
             for name, member in members:
                 if member.issym():
                     link = destination / name
@@ -78,7 +79,7 @@ def unpack_tar(path: Path, destination: Path) -> list[Path]:
 
 
 def _check_tar_members(path: Path, members: Iterable[tuple[PurePosixPath, tarfile.TarInfo]]) -> None:
-    """Refuse what tar can hold and a file tree must not."""
+    """Refuse links that leave the archive, special files and duplicate names."""
     members = [(name, member) for name, member in members if name != PurePosixPath()]
     _refuse_clashes(path, [(name, member.isdir()) for name, member in members])
     regular = {name for name, member in members if member.isfile()}
@@ -87,16 +88,15 @@ def _check_tar_members(path: Path, members: Iterable[tuple[PurePosixPath, tarfil
             _inside(path, member.name, name.parent, member.linkname)
         elif member.islnk():
             if _safe_name(path, member.linkname) not in regular:
-                raise _refused(path, member.name, f"is a hard link to {member.linkname!r}, no file of the archive")
+                raise _refused(path, member.name, f"is a hard link to {member.linkname!r}, not a file in it")
         elif not (member.isfile() or member.isdir()):
-            raise _refused(path, member.name, "is neither a file, a folder nor a link")
+            raise _refused(path, member.name, "is not a file, a folder or a link")
 
 
 def _inside(path: Path, member: str, folder: PurePosixPath, target: str) -> None:
-    """Refuse a symbolic link in ``folder`` whose ``target`` may not be below the archive's top.
+    """Refuse a symbolic link in ``folder`` whose ``target`` may be outside of the archive.
 
-    ".." is taken at the front alone, where it climbs real folders; behind a name that may itself be a link it climbs
-    from wherever that leads.
+    ".." is allowed only at the start of the target: after a name that may itself be a link, its meaning is unknown.
     """
     parts = [part for part in target.split("/") if part not in ("", ".")]
     climbs = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
@@ -112,12 +112,12 @@ def _inside(path: Path, member: str, folder: PurePosixPath, target: str) -> None
 
 
 def _refuse_clashes(path: Path, names: list[tuple[PurePosixPath, bool]]) -> None:
-    """Refuse two members of one name (on a file system that ignores case, too) and a file that is also a folder."""
+    """Refuse duplicate names, compared without case, and names below a file or a link."""
     seen: dict[str, bool] = {}
     for name, is_folder in names:
         key = str(name).lower()
         if key in seen and not (is_folder and seen[key]):
-            raise _refused(path, str(name), "is there twice (upper and lower case count as one)")
+            raise _refused(path, str(name), "is there twice (upper and lower case are not distinguished)")
         seen[key] = is_folder
     for name, _ in names:
         for parent in name.parents:
@@ -126,7 +126,7 @@ def _refuse_clashes(path: Path, names: list[tuple[PurePosixPath, bool]]) -> None
 
 
 def _safe_name(path: Path, name: str) -> PurePosixPath:
-    """``name`` as a relative path without "..", that also Windows takes for what it is."""
+    """Return ``name`` as a relative path; refuse "..", absolute names and names that are invalid on Windows."""
     parts = name.split("/")
     if not name or name.startswith("/") or ".." in parts:
         raise _refused(path, name, "leads out of the archive")
@@ -139,11 +139,11 @@ def _safe_name(path: Path, name: str) -> PurePosixPath:
 
 
 def _read_all(path: Path, archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> None:
-    """Read every file to its end; tarfile takes a truncated last member for a short one."""
+    """Read every file to its end: tarfile reports a truncated last member as a short file."""
     for member in members:
         if member.isfile() and len(_content(archive, member)) != member.size:
-            raise ArchiveError(f"{path}: {member.name!r} is cut short", hint=_again(path))
-    # Behind the last member lies the compressed stream's own checksum, looked at only by who reads to its end.
+            raise ArchiveError(f"{path}: {member.name!r} is truncated", hint=_again(path))
+    # The checksum of the compressed stream follows the last member; it is verified only when it is read.
     assert archive.fileobj is not None
     while archive.fileobj.read(1 << 20):
         pass
@@ -158,7 +158,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _write(file: Path, content: bytes, *, executable: bool) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # "x": what is there already was not ours to replace.
+    # "x" refuses to replace an existing file.
     with file.open("xb") as stream:
         stream.write(content)
     file.chmod(0o755 if executable else 0o644)

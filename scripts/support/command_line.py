@@ -1,4 +1,4 @@
-"""The end of every command: exit codes, and how an error is printed."""
+"""Runs the main function of a command: prints errors and sets the exit code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scripts.support import files
 
 
 def run_main(main: Callable[[], int | None], *, uses_cache: bool = False) -> None:
-    """Run a module's ``main`` and exit with its code; print a :class:`PipelineError` with its hint.
+    """Run ``main`` and exit with the code it returns; print a :class:`PipelineError` with its hint.
 
-    With ``uses_cache`` nothing is removed from the cache while ``main`` runs.
+    With ``uses_cache``, the cache is locked against `nox -s clean` while ``main`` runs.
     """
     try:
         with files.in_use() if uses_cache else nullcontext():

@@ -1,6 +1,6 @@
-"""Show what this project keeps on disk and how large it is, and remove it: `nox -s clean`.
+"""`nox -s clean`: show the size of the caches, environments and build folders of this project, and delete them.
 
-Only the standard library is imported: it runs in no environment, for it removes them.
+It imports only the standard library, because it also deletes the environments of the other commands.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from scripts.support.files import cache_root, sole_use
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _ANY = ".*"
-# Category -> its meaning, and its folders: "root" is the repository, "cache" the cache. The pattern is of the names of
-# the entries that this project makes: the cache's folder is the user's choice and may hold other things.
+# Category -> description and folders, below the repository ("root") or the cache folder ("cache"). A pattern matches
+# the names that this project creates: the user chooses the cache folder, and it may contain other files.
 _KNOWN: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
-    "sessions": ("environments of nox; the next session makes its own again", (("root", ".nox", _ANY),)),
+    "sessions": ("environments of nox; every session creates its own again", (("root", ".nox", _ANY),)),
     "builds": ("logs, patched trees, rehearsals", (("root", "build", _ANY),)),
     "tools": (
         "caches of linters and tests",
         tuple(("root", name, _ANY) for name in (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")),
     ),
-    "objects": ("compiled objects; without them a build compiles everything", (("cache", "objects", r"[0-9a-f]{2}"),)),
-    "wheels": ("finished wheels by their inputs; dist/ is not touched", (("cache", "wheels", r"[0-9a-f]{64}"),)),
+    "objects": ("compiled objects; without them a build compiles all files", (("cache", "objects", r"[0-9a-f]{2}"),)),
+    "wheels": ("finished wheels by their inputs; dist/ is not deleted", (("cache", "wheels", r"[0-9a-f]{64}"),)),
     "environments": ("torch to build against", (("cache", "environments", r"[\w.+-]+-[0-9a-f]{16}"),)),
     "toolkits": ("CUDA's compiler and headers", (("cache", "toolkits", r"cu\d+-\w+-[0-9a-f]{16}"),)),
     "sources": ("upstream's releases", (("cache", "upstream", r"[\w.]+-[0-9a-f]{12}-?[0-9a-f]{12}"),)),
     "downloads": ("archives by hash", (("cache", "downloads", r"[0-9a-f]{64}"),)),
     "images": (
-        "container images and systems that the tests made",
+        "container images and systems that the tests create",
         (("cache", "images", r"debian-\w+|[\w.-]+\.(tar|conf)"),),
     ),
     "uv": ("uv's cache of containers and tests", (("cache", "uv", _ANY),)),
 }
-# What is being made, or what locks it: `.NAME.RANDOM`, `NAME.lock`, `.NAME.lock`, `NAME.part`.
+# Unfinished entries and lock files: `.NAME.RANDOM`, `NAME.lock`, `.NAME.lock`, `NAME.part`.
 _BESIDE = r"\.?(?:{})(?:\.[\w-]+)?"
 
 
@@ -58,7 +58,7 @@ class Places:
 
 @dataclass
 class Category:
-    """A kind of what is kept: the entries to remove, their size in bytes on disk, and what is left alone and why."""
+    """A category of files: the entries to delete, their size on disk in bytes, and messages about skipped entries."""
 
     name: str
     meaning: str
@@ -68,7 +68,7 @@ class Category:
 
 
 def measure(places: Places) -> list[Category]:
-    """Return all categories; a file with several names counts for the first category that holds it."""
+    """Return all categories; a file with several hard links counts for the first category that contains it."""
     seen: set[tuple[int, int]] = set()
     mounts = _mount_points()
     categories = []
@@ -82,11 +82,13 @@ def measure(places: Places) -> list[Category]:
 
 
 def run(arguments: Sequence[str], places: Places, stdin: TextIO | None) -> None:
-    """Show what is kept and remove what the command line or the user names; ``stdin`` is None without a terminal.
+    """Show all categories and delete those that the command line or the user names.
+
+    ``stdin`` is None if there is no terminal.
 
     Raises:
-        UsageError: there is no such category.
-        InUseError: a build or a test uses the cache.
+        UsageError: if a category does not exist.
+        InUseError: if a build or a test uses the cache.
     """
     options = _parse(arguments)
     _known(options.categories)
@@ -101,19 +103,19 @@ def run(arguments: Sequence[str], places: Places, stdin: TextIO | None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="nox -s clean --", description="Show what is kept on disk, and remove it.")
+    parser = argparse.ArgumentParser(prog="nox -s clean --", description="Show the size of the caches and delete them.")
     parser.add_argument("categories", nargs="*", metavar="CATEGORY", help=f"{', '.join(_KNOWN)}; default: ask")
-    parser.add_argument("--yes", action="store_true", help="do not ask; without a category, remove all of them")
+    parser.add_argument("--yes", action="store_true", help="do not ask; without a category, delete all of them")
     return parser.parse_args(arguments)
 
 
 def _known(names: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in _KNOWN]:
-        raise UsageError(f"nothing is kept under {', '.join(unknown)}", hint=f"choose from: {', '.join(_KNOWN)}")
+        raise UsageError(f"unknown category: {', '.join(unknown)}", hint=f"choose from: {', '.join(_KNOWN)}")
 
 
 def _look(category: Category, folder: Path, pattern: str, mounts: Sequence[Path]) -> None:
-    """Add the entries of ``folder`` that this project made; note the others, links and mounts."""
+    """Add the entries of ``folder`` that this project created; report other entries, links and mount points."""
     if folder.is_symlink():
         category.left.append(f"{folder} is a link: left alone")
         return
@@ -134,7 +136,7 @@ def _look(category: Category, folder: Path, pattern: str, mounts: Sequence[Path]
 
 
 def _mount_points() -> list[Path]:
-    """Return where file systems are mounted; empty where the system does not tell."""
+    """Return the mount points of all file systems; empty if the system does not list them."""
     if not _MOUNTS.exists():
         return []
     # The fifth field is the mount point; blanks in it are written as octal numbers.
@@ -143,7 +145,7 @@ def _mount_points() -> list[Path]:
 
 
 def _sizes(entries: Sequence[Path], seen: set[tuple[int, int]]) -> Iterator[int]:
-    """Yield the bytes on disk of every file below ``entries`` that was not ``seen``; links are not followed."""
+    """Yield the size on disk of every file below ``entries`` that is not in ``seen``; do not follow links."""
     for entry in entries:
         files = [entry]
         if entry.is_dir() and not entry.is_symlink():
@@ -156,21 +158,21 @@ def _sizes(entries: Sequence[Path], seen: set[tuple[int, int]]) -> Iterator[int]
 
 
 def _show(kept: Sequence[Category]) -> None:
-    held = [category for category in kept if category.entries]
-    for category in held:
-        print(f"{category.name:<13}{_spoken(category.size):>12}  {category.meaning}")
-    print(f"{'total':<13}{_spoken(sum(category.size for category in kept)):>12}" if held else "nothing is kept")
+    filled = [category for category in kept if category.entries]
+    for category in filled:
+        print(f"{category.name:<13}{_format_size(category.size):>12}  {category.meaning}")
+    print(f"{'total':<13}{_format_size(sum(category.size for category in kept)):>12}" if filled else "nothing is kept")
     for category in kept:
         for line in category.left:
             print(f"  {line}")
 
 
-def _spoken(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _ask(named: Sequence[str], stdin: TextIO | None) -> list[str]:
-    """Return the categories that the user agrees to remove; none without a terminal."""
+    """Return the categories that the user agrees to delete; an empty list without a terminal."""
     if stdin is None:
         print(f"nothing was removed; to remove: nox -s clean -- {' '.join([*named, '--yes'])}")
         return []
@@ -186,10 +188,10 @@ def _ask(named: Sequence[str], stdin: TextIO | None) -> list[str]:
 
 
 def _remove(chosen: Sequence[Category], places: Places) -> None:
-    """Remove the entries of ``chosen``, and folders that are empty then.
+    """Delete the entries of ``chosen``, and their folders if those are then empty.
 
     Raises:
-        InUseError: the cache is in use; nothing was removed.
+        InUseError: if the cache is in use; nothing is deleted.
     """
     entries = [entry for category in chosen for entry in category.entries]
     if not entries:
@@ -213,7 +215,7 @@ def _remove(chosen: Sequence[Category], places: Places) -> None:
 
 
 def main() -> int:
-    """Show what is kept, and remove what is chosen."""
+    """Show all categories and delete the chosen ones."""
     places = Places(ROOT, cache_root())
     run(sys.argv[1:], places, sys.stdin if sys.stdin.isatty() else None)
     return 0

@@ -1,4 +1,4 @@
-"""Fetch a file whose content is known beforehand: resumed when interrupted, used only when its sha256 is right."""
+"""Download files with a pinned sha256; interrupted downloads are resumed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from scripts.support.files import exclusive, file_sha256
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
 _TIMEOUT_SECONDS = 60.0
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_TEMPORARY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _TryAgainError(Exception):
-    """A failure that may pass: the server is busy, the connection broke."""
+    """A temporary failure, such as a busy server or a broken connection."""
 
 
 def fetch(url: str, *, sha256: str, size: int | None, folder: Path, pause: float = 1.0) -> Path:
-    """The file at ``url``, verified, as ``folder/SHA256/NAME``; what lies there already is not fetched again.
+    """Download ``url`` to ``folder/SHA256/NAME`` unless it is there already, and return that path.
 
-    ``size`` in bytes is checked when given, and bounds what is read. ``pause`` in seconds doubles from try to try.
+    ``size`` in bytes limits the download and is verified, if given. ``pause`` is the time between attempts in seconds;
+    it doubles with every attempt.
 
     Raises:
-        ToolchainError: the server cannot be reached or refuses, or what it sends is not the file that is pinned.
+        ToolchainError: if the server cannot be reached or refuses, or the file differs from its pin.
     """
     if not url.startswith(("https://", "http://")):
-        raise ToolchainError(f"{url} is not a web address", hint="correct the lock file")
+        raise ToolchainError(f"{url} is not an http or https URL", hint="correct the lock file")
     final = folder / sha256 / url.rpartition("/")[2]
     with exclusive(folder / f"{sha256}.lock"):
         if not final.exists():
@@ -44,8 +45,8 @@ def fetch(url: str, *, sha256: str, size: int | None, folder: Path, pause: float
 
 
 def _fill(part: Path, url: str, sha256: str, size: int | None, pause: float) -> None:
-    """Bring ``part`` to the pinned content, in several tries; a wrong file is deleted."""
-    cause = "the lock holds another size"
+    """Complete the file ``part`` in several attempts; delete it if its sha256 is wrong."""
+    cause = "the size in the lock is wrong"
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(pause * 2 ** (attempt - 1))
@@ -60,34 +61,34 @@ def _fill(part: Path, url: str, sha256: str, size: int | None, pause: float) -> 
         if found == sha256:
             return
         part.unlink()
-        # What an earlier run left may be of another file; what came in one piece is what the server has.
+        # A part from an earlier run may belong to another file. Without such a part, the server's file is wrong.
         if not resumed:
             raise ToolchainError(
                 f"{url} has sha256 {found}, but {sha256} is pinned",
                 hint="do not use it; find out why it changed, then run `nox -s lock`",
             )
     raise ToolchainError(
-        f"{url} cannot be had, tried {_ATTEMPTS} times: {cause}",
-        hint="run the same command again: it goes on where it stopped",
+        f"{url} could not be downloaded, tried {_ATTEMPTS} times: {cause}",
+        hint="run the same command again: the download continues where it stopped",
     )
 
 
 def _receive(part: Path, url: str, size: int | None) -> None:
-    """One request: append to ``part`` what is missing."""
+    """Request the missing bytes once and append them to ``part``."""
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have == size:
         return
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            _store(answer, part, have if goes_on else 0, size)
+            resumes = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            _store(answer, part, have if resumes else 0, size)
     except urllib.error.HTTPError as error:
         if error.code == 416:
             part.unlink(missing_ok=True)
-        elif error.code not in _PASSING:
+        elif error.code not in _TEMPORARY_STATUS:
             raise ToolchainError(
-                f"{url}: the server answers {error.code} {error.reason}", hint="check the address in the lock file"
+                f"{url}: the server answers {error.code} {error.reason}", hint="check the URL in the lock file"
             ) from error
         raise _TryAgainError(f"the server answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
@@ -95,7 +96,7 @@ def _receive(part: Path, url: str, size: int | None) -> None:
 
 
 def _store(answer: http.client.HTTPResponse, part: Path, start: int, size: int | None) -> None:
-    """Write the body from ``start`` on; stop at once when it grows past ``size``."""
+    """Write the response to ``part`` from offset ``start``; stop if it exceeds ``size``."""
     part.parent.mkdir(parents=True, exist_ok=True)
     stored = start
     total = size if size is not None or answer.length is None else start + answer.length

@@ -1,4 +1,4 @@
-"""Say how much an installation from hash-locked requirements downloads, before it starts."""
+"""Report the download size of an installation from hash-locked requirements before it starts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from scripts.support.process import call
 
 _TIMEOUT_SECONDS = 10.0
 _CONNECTIONS = 8
-# How many files are named, and from how many bytes on.
+# The number of files to name, and their minimum size in bytes.
 _NAMED, _LARGE = 4, 50_000_000
-# What this process has announced: a build does it for all of its parts at once, before it fetches the first.
+# What this process has already reported: a build reports all of its downloads before the first one.
 _announced: set[tuple[Path, ...]] = set()
 
 
 @dataclass(frozen=True)
 class Download:
-    """One package to download; ``size`` in bytes, None if neither the index nor the server states it."""
+    """One package to download; ``size`` is in bytes, or None if it is unknown."""
 
     name: str
     size: int | None
 
 
 def announce(title: str, python: Path, requirement_files: Sequence[Path]) -> None:
-    """Say what installing ``requirement_files`` for ``python`` downloads at most, once in a process.
+    """Report the maximum download size of ``requirement_files`` for ``python``, once per process.
 
-    A failure to find out is no error: the installation that follows reports its own.
+    If the size cannot be determined, report that instead of failing: the installation reports its own errors.
     """
     if (files := tuple(requirement_files)) in _announced:
         return
@@ -51,7 +51,7 @@ def announce(title: str, python: Path, requirement_files: Sequence[Path]) -> Non
 
 
 def describe(found: Sequence[Download]) -> str:
-    """Return the total and the largest files: ``up to 2.4 GB to download, 35 packages; largest: torch 526 MB``."""
+    """Return a summary such as ``up to 2.4 GB to download, 35 packages; largest: torch 526 MB``."""
     known = {one.name: one.size for one in found if one.size is not None}
     unknown = len(found) - len(known)
     large = sorted((name for name, size in known.items() if size >= _LARGE), key=lambda name: -known[name])[:_NAMED]
@@ -66,13 +66,13 @@ def describe(found: Sequence[Download]) -> str:
 
 
 def expected(python: Path, requirement_files: Sequence[Path]) -> tuple[Download, ...]:
-    """Return what uv would download to install ``requirement_files`` for ``python`` with an empty cache.
+    """Return the packages that uv downloads to install ``requirement_files`` for ``python`` with an empty cache.
 
-    uv chooses the files, with its own configuration of package indexes. An index that answers with JSON states their
-    sizes; otherwise the servers of the files are asked.
+    uv chooses the files with its own index settings. Sizes come from the index if it supports JSON, otherwise from the
+    servers of the files.
 
     Raises:
-        CommandError: uv failed, for example because the package index cannot be reached.
+        CommandError: if uv fails, for example because the package index cannot be reached.
     """
     with tempfile.TemporaryDirectory(prefix="nvdiffrast-sizes-") as folder:
         made = Path(folder, "pylock.toml")
@@ -83,7 +83,7 @@ def expected(python: Path, requirement_files: Sequence[Path]) -> tuple[Download,
 
 
 def is_progress(line: str) -> bool:
-    """Whether a line of `uv pip install` names a large file with its size, or says that it has arrived."""
+    """Return whether a line of output of `uv pip install` reports the start or the end of a download."""
     return line.lstrip().startswith(("Downloading ", "Downloaded "))
 
 
@@ -96,12 +96,12 @@ def sizes(path: Path) -> tuple[Download, ...]:
 
 def _size(package: Package) -> Download:
     stated = [wheel.size for wheel in package.wheels or () if wheel.size]
-    asked = () if stated else _asked([wheel.url for wheel in package.wheels or () if wheel.url])
-    return Download(str(package.name), max([*stated, *asked], default=None))
+    requested = () if stated else _request_sizes([wheel.url for wheel in package.wheels or () if wheel.url])
+    return Download(str(package.name), max([*stated, *requested], default=None))
 
 
-def _asked(urls: Sequence[str]) -> Iterator[int]:
-    """Yield the sizes that servers state for ``urls``; a server that does not answer states none."""
+def _request_sizes(urls: Sequence[str]) -> Iterator[int]:
+    """Yield the Content-Length of each URL; skip servers that do not answer."""
     for url in urls:
         if not url.startswith(("https://", "http://")):
             continue

@@ -1,4 +1,4 @@
-"""Virtual environments from hash-locked requirements, made once per content and reused."""
+"""Virtual environments from hash-locked requirements, cached by their content."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DESCRIBE = "import sys, sysconfig; print(sys.implementation.name, sys.version, 
 
 
 def create(python: Path, requirement_files: Sequence[Path], *, name: str = "env", cache: Path | None = None) -> Path:
-    """A virtual environment of ``python`` that holds exactly what ``requirement_files`` pin, and nothing else.
+    """Return a virtual environment of ``python`` that contains exactly the pins of ``requirement_files``.
 
-    It lies in the cache under ``name`` and a hash of the interpreter's version and the files' contents; one that is
-    there and complete is returned as it is. Only wheels are installed: no code runs before its hash was compared.
+    Its folder in the cache is named by ``name`` and a hash of the interpreter's version and the files' contents; a
+    complete environment is reused. Only wheels are installed, so that no code runs before its hash was verified.
 
     Raises:
-        ToolchainError: a requirement file is not there.
-        CommandError: uv failed: a hash differs, no wheel for this Python, the index cannot be reached.
+        ToolchainError: if a requirement file is missing.
+        CommandError: if uv fails, for example because a hash differs or a wheel for this Python is missing.
     """
     environment, wanted = _place(python, requirement_files, name, cache)
     with exclusive(environment.parent / f".{environment.name}.lock"):
@@ -39,16 +39,16 @@ def create(python: Path, requirement_files: Sequence[Path], *, name: str = "env"
             shutil.rmtree(environment, ignore_errors=True)
             with console.step(f"environment {environment.name}"):
                 _fill(environment, python, requirement_files)
-            # Scripts hold the environment's own path, so it cannot be moved into place: the marker comes last instead.
+            # Scripts contain the path of the environment, so it cannot be renamed. The marker is written last instead.
             (environment / _MARKER).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return environment
 
 
 def is_made(python: Path, requirement_files: Sequence[Path], *, name: str = "env", cache: Path | None = None) -> bool:
-    """Whether :func:`create` with the same arguments would find the environment complete.
+    """Return whether :func:`create` with the same arguments would reuse a complete environment.
 
     Raises:
-        ToolchainError: a requirement file is missing.
+        ToolchainError: if a requirement file is missing.
     """
     return _is_complete(_place(python, requirement_files, name, cache)[0])
 
@@ -56,10 +56,10 @@ def is_made(python: Path, requirement_files: Sequence[Path], *, name: str = "env
 def _place(
     python: Path, requirement_files: Sequence[Path], name: str, cache: Path | None
 ) -> tuple[Path, dict[str, object]]:
-    """Return the environment's folder and what decides its content."""
+    """Return the environment's folder, and the values that determine its content."""
     for file in requirement_files:
         if not file.exists():
-            raise ToolchainError(f"{file} is not there", hint=f"run `nox -s lock -- {file.stem}`")
+            raise ToolchainError(f"{file} is missing", hint=f"run `nox -s lock -- {file.stem}`")
     described = call([python, "-c", _DESCRIBE], echo=False, quiet=True).strip()
     wanted: dict[str, object] = {"python": described, "requirements": [file_sha256(file) for file in requirement_files]}
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
@@ -67,29 +67,29 @@ def _place(
 
 
 def interpreter(environment: Path) -> Path:
-    """The environment's Python."""
+    """Return the path of the environment's Python."""
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def torch_cuda(environment: Path) -> str:
-    """The CUDA that the environment's torch is built for ("13.0"), or "" for a CPU build; torch is not imported.
+    """Return the CUDA version of the environment's torch ("13.0"), or "" for a CPU build, without importing torch.
 
     Raises:
-        ToolchainError: there is no torch in it.
+        ToolchainError: if the environment contains no torch.
     """
     found = [*environment.glob("lib/python3*/site-packages/torch/version.py")]
     found += environment.glob("Lib/site-packages/torch/version.py")
     if not found:
-        raise ToolchainError(f"{environment} holds no torch", hint="give it a torch lock")
+        raise ToolchainError(f"{environment} contains no torch", hint="create it from a torch lock")
     match = re.search(r"^cuda\b.*= '([\d.]+)'", found[0].read_text(encoding="utf-8"), re.MULTILINE)
     return match[1] if match else ""
 
 
 def torch_lock(cell: Cell) -> Path:
-    """The requirement file that pins the cell's torch and what a build needs beside it.
+    """Return the requirement file that pins the cell's torch and the other build requirements.
 
     Raises:
-        ToolchainError: this torch is not locked.
+        ToolchainError: if this torch is not locked.
     """
     path = ROOT / torch_lock_name(cell)
     if not path.exists():
@@ -101,21 +101,21 @@ def torch_lock(cell: Cell) -> Path:
 
 
 def torch_lock_name(cell: Cell) -> str:
-    """Where the cell's torch lock belongs, relative to the repository."""
-    # On the package index only the torch for Linux is of CUDA: Windows has a lock of its own.
+    """Return the path of the cell's torch lock, relative to the repository."""
+    # PyPI has CUDA builds of torch for Linux only, so Windows has its own lock.
     windows = "-win_amd64" if cell.platform.is_windows else ""
     return f"requirements/torch/{cell.torch.version}-{cell.toolkit.tag}{windows}.txt"
 
 
 def _is_complete(environment: Path) -> bool:
-    """Whether it was finished, and the Python that it points to is still there."""
+    """Return whether the environment is complete and its Python still exists."""
     return (environment / _MARKER).is_file() and interpreter(environment).exists()
 
 
 def _fill(environment: Path, python: Path, requirement_files: Sequence[Path]) -> None:
-    """Make the environment with uv and show what it downloads.
+    """Create the environment with uv and show what it downloads.
 
-    Index settings are uv's own; the hashes hold whatever they are.
+    uv uses its own index settings; the hashes are verified in any case.
     """
     binary = uv.find_uv_bin()
     call([binary, "venv", "--quiet", "--no-project", "--python", python, environment], quiet=True)

@@ -1,4 +1,4 @@
-"""The machine that this runs on, by the names that the matrix and NVIDIA's manifests use."""
+"""Names of this machine's platform, as the matrix and NVIDIA's manifests spell them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def host_platform() -> str:
-    """Return this machine as a platform's name in the matrix, such as "linux_x86_64" or "win_amd64"."""
+    """Return the name of this platform in the matrix, such as "linux_x86_64" or "win_amd64"."""
     return f"{platform.system()}_{platform.machine()}".lower().replace("windows", "win")
 
 
 def redist_platform() -> str:
-    """Return this machine as NVIDIA's manifests name it: "linux-x86_64" or "windows-x86_64"."""
+    """Return the name of this platform in NVIDIA's manifests: "linux-x86_64" or "windows-x86_64"."""
     return "windows-x86_64" if sys.platform == "win32" else "linux-x86_64"

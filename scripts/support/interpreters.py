@@ -1,4 +1,4 @@
-"""Find a CPython that can build extensions: of the asked line, with its headers."""
+"""Find a CPython installation that can build extension modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from scripts.errors import CommandError
 from scripts.support.process import call, which
 
-# The last line it prints is JSON: what a site's startup files may print comes before it.
+# JSON is the last line of the output; startup files of the installation may print other lines first.
 _PROBE = (
     "import json, platform, sys, sysconfig\n"
     "print(json.dumps([platform.python_implementation(), '%d.%d' % sys.version_info[:2],"
@@ -25,9 +25,9 @@ _PROBE = (
 
 @cache
 def find(python: str) -> Path | None:
-    """A CPython of line ``python`` ("3.12") that runs here and has Python.h, or None.
+    """Return a CPython of the version line ``python`` ("3.12") that runs here and has Python.h, or None.
 
-    Looked for where uv looks (PATH, its own installations, the Windows registry) and among pyenv's; nothing is
+    The search covers the places that uv knows (PATH, its own installations, the Windows registry) and pyenv. Nothing is
     downloaded.
     """
     return next((found for found in _candidates(python) if _usable(found, python)), None)
@@ -35,7 +35,7 @@ def find(python: str) -> Path | None:
 
 def _candidates(python: str) -> Iterator[Path]:
     if sys.version_info[:2] == tuple(int(part) for part in python.split(".")):
-        # What a virtual environment was made from: builds must not see what is installed in it.
+        # The base interpreter of a virtual environment: builds must not see the packages of the environment.
         yield Path(getattr(sys, "_base_executable", sys.executable))
     yield from _pyenv(python)
     on_path = which(f"python{python}")
@@ -59,7 +59,7 @@ def _candidates(python: str) -> Iterator[Path]:
 
 
 def _pyenv(python: str) -> Iterator[Path]:
-    """pyenv's installations of that line, newest first; its shims answer for the selected versions alone."""
+    """Yield pyenv's interpreters of that line, newest first; pyenv's shims find only selected versions."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = [(version, folder) for folder in root.glob(f"versions/{python}.*") if (version := _version(folder.name))]
     for _, folder in sorted(folders, reverse=True):

@@ -1,4 +1,4 @@
-"""The one place that runs commands: echoes each command and keeps its last lines for the error."""
+"""Run commands: echo each command, capture its output, and keep its last lines for the error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEPT_LINES = 40
 
 
 def which(name: str, path: str | None = None) -> Path | None:
-    """The executable ``name`` on ``path`` (default: PATH), or None."""
+    """Return the executable ``name`` on ``path`` (default: PATH), or None."""
     found = shutil.which(name, path=path)
     return Path(found) if found else None
 
@@ -39,16 +39,25 @@ def call(
     terminal: bool = False,
     hint: str | None = None,
 ) -> str:
-    """Run ``command`` to its end and return the lines of standard output and standard error, in order of arrival.
+    """Run ``command`` and return the lines of its standard output and standard error, in order of arrival.
 
-    ``env`` is added to this process's environment; None takes a variable away. The command line is echoed (values of
-    ``env`` are not: they may be secret); the output is passed through as it comes, unless ``quiet`` or where ``show``
-    says no to a line, and all of it is written to ``log`` as well. After ``timeout`` seconds the command is killed.
-    ``umask`` is the command's own; -1 is ours. With ``terminal`` the command writes its standard error straight to our
-    terminal, if there is one, so that it can draw progress bars; what it writes there is not part of the result.
+    Args:
+        command: The program and its arguments.
+        cwd: The working directory.
+        env: Variables added to the environment of this process; None removes a variable.
+        echo: Print the command line, without the values of ``env``, which may be secret.
+        quiet: Do not show the output.
+        show: Return whether a line of output is shown; by default every line is.
+        log: A file to which the whole output is written.
+        timeout: Kill the command after this number of seconds.
+        umask: The umask of the command; -1 keeps that of this process.
+        terminal: Connect standard error to the terminal, if there is one, so that the command can draw progress bars.
+            Its lines are then not part of the result.
+        hint: The hint of the error.
 
     Raises:
-        CommandError: the command is not there, or exited non-zero; it carries the last lines of output.
+        CommandError: if the command cannot be started or exits with a non-zero status. The error contains the last
+            lines of output.
     """
     arguments = [os.fspath(part) for part in command]
     line = shlex.join(arguments)
@@ -66,35 +75,35 @@ def call(
             text=True,
             encoding="utf-8",
             errors="replace",
-            # A group of its own, so that the deadline also ends what the command started; else Ctrl-C must reach it.
+            # A new process group lets the timeout kill child processes too. Without a timeout, Ctrl-C must reach them.
             start_new_session=timeout is not None and os.name == "posix",
         )
     except OSError as error:
         raise CommandError(f"cannot run {arguments[0]}: {error.strerror}", returncode=127, hint=hint) from error
-    said = _Said((lambda _: False) if quiet else show or (lambda _: True))
+    output = _Output((lambda _: False) if quiet else show or (lambda _: True))
     with process, _deadline(process, timeout) as expired:
-        said.read(process)
+        output.read(process)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(said.lines), encoding="utf-8")
+        log.write_text("".join(output.lines), encoding="utf-8")
     if expired.is_set():
         raise CommandError(f"no answer within {timeout:g} s from: {line}", returncode=124, hint=hint)
     if process.returncode:
         raise CommandError(
             f"exit status {process.returncode} from: {line}",
             returncode=process.returncode,
-            output="".join(said.lines[-_KEPT_LINES:]) if quiet or show else "",
-            cause=said.cause(),
+            output="".join(output.lines[-_KEPT_LINES:]) if quiet or show else "",
+            cause=output.cause(),
             hint=hint,
         )
-    return "".join(said.lines)
+    return "".join(output.lines)
 
 
 @dataclass
-class _Said:
-    """What a process printed. The streams are read apart: merged, their order would depend on the child's buffers.
+class _Output:
+    """The output of a process. Both streams are read separately: merged, their order depends on the child's buffers.
 
-    ``show`` decides for each line whether it is passed through to standard error.
+    ``show`` returns whether a line is printed to standard error.
     """
 
     show: Callable[[str], bool]
@@ -103,16 +112,16 @@ class _Said:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, process: subprocess.Popen[str]) -> None:
-        """Read both streams to their ends, at the same time: a full pipe would stop the process."""
+        """Read both streams to their ends at the same time, because a full pipe would block the process."""
         assert process.stdout is not None
-        # With `terminal` the command has the terminal itself in place of a pipe.
+        # With `terminal` there is no pipe for standard error.
         errors = threading.Thread(target=self._collect, args=("stderr", process.stderr or ()), daemon=True)
         errors.start()
         self._collect("stdout", process.stdout)
         errors.join()
 
     def cause(self) -> str:
-        """Return the last line of standard error, else of standard output; blank lines do not count."""
+        """Return the last non-blank line of standard error, else of standard output."""
         return self.last.get("stderr") or self.last.get("stdout") or ""
 
     def _collect(self, stream: str, lines: Iterable[str]) -> None:
@@ -126,7 +135,7 @@ class _Said:
 
 @contextmanager
 def _deadline(process: subprocess.Popen[str], timeout: float | None) -> Iterator[threading.Event]:
-    """Kill ``process`` after ``timeout`` seconds and set the event; None waits for ever."""
+    """Kill ``process`` after ``timeout`` seconds and set the event; None means no limit."""
     expired = threading.Event()
 
     def expire() -> None:

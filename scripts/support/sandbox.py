@@ -1,6 +1,6 @@
-"""Clean environments in which the commands of the page run as they stand, with this repository's own pip and uv.
+"""Virtual environments that run the index page's install commands with the pinned pip and uv.
 
-Nothing of this machine's configuration reaches them: no pip.conf, no PIP_ or UV_ variable, no cache of an earlier run.
+They ignore the configuration of the machine: pip.conf, PIP_ and UV_ variables, and the caches of earlier runs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from scripts.support.process import call
 Tool = Literal["pip", "uv"]
 TOOLS: tuple[Tool, ...] = ("pip", "uv")
 
-# Seconds; a proof installs from loopback alone.
-_PATIENCE = 600.0
+# Packages are installed from loopback only.
+_TIMEOUT_SECONDS = 600.0
 _CLEARED = ("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV", "CONDA")
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the tools find beside the environment: the index that stands for the usual one, and uv's cache."""
+    """The settings of pip and uv: the URL of the index that replaces PyPI, and the folder of uv's cache."""
 
     default_index: str
     cache: Path
 
     def variables(self) -> dict[str, str | None]:
-        """The environment variables that make it so; None is a variable to take away."""
+        """Return the environment variables for these settings; None removes a variable."""
         cleared = {name: None for name in os.environ if name.startswith(_CLEARED)}
         return {
             **cleared,
@@ -58,17 +58,17 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in ``folder``, and what surrounds it."""
+    """A virtual environment in ``folder``, and the settings of pip and uv."""
 
     folder: Path
     surroundings: Surroundings
 
     def run(self, line: str, *, cwd: Path | None = None) -> str:
-        """Run one line of the page ("pip install ..." or "uv ...") in the environment and return what it printed.
+        """Run one command line of pip or uv in the environment and return its output.
 
         Raises:
-            CommandError: it failed; the error carries the last lines.
-            UsageError: the line begins with neither pip nor uv.
+            CommandError: if the command fails. The error contains its last lines.
+            UsageError: if the line does not begin with pip or uv.
         """
         tool, *arguments = shlex.split(line) or [""]
         if tool == "pip":
@@ -78,37 +78,37 @@ class Environment:
         else:
             raise UsageError(f"not a command of pip or uv: {line}")
         variables = {**self.surroundings.variables(), "VIRTUAL_ENV": str(self.folder)}
-        return call(command, env=variables, cwd=cwd or self.folder, echo=False, quiet=True, timeout=_PATIENCE)
+        return call(command, env=variables, cwd=cwd or self.folder, echo=False, quiet=True, timeout=_TIMEOUT_SECONDS)
 
     @property
     def interpreter(self) -> Path:
-        """Its Python."""
+        """Return the path of the environment's Python."""
         return environments.interpreter(self.folder)
 
     @property
     def site_packages(self) -> Path:
-        """Where what is installed lies."""
+        """Return the folder of the installed packages."""
         if os.name == "nt":
             return self.folder / "Lib" / "site-packages"
         return next(self.folder.glob("lib/python3*/site-packages"))
 
     def installed(self) -> Mapping[str, str]:
-        """The versions of what is installed, by name."""
+        """Return the version of each installed package by its name."""
         return {found.metadata["Name"]: found.version for found in distributions(path=[str(self.site_packages)])}
 
     def fingerprint(self, package: str) -> tuple[str | None, int, int]:
-        """What changes when the package is installed again, be it the same version: its version, file and time."""
+        """Return the version, inode and time of a package, which change even if the same version is reinstalled."""
         state = (self.site_packages / package / "__init__.py").stat()
         return self.installed().get(package), state.st_ino, state.st_mtime_ns
 
 
 def create(folder: Path, python: Path, surroundings: Surroundings, *requirements: str) -> Environment:
-    """A new virtual environment of ``python`` with ``requirements`` from the default index, in place of an old one.
+    """Create a virtual environment of ``python`` with ``requirements`` from the default index; replace an existing one.
 
     Raises:
-        CommandError: uv failed.
+        CommandError: if uv fails.
     """
-    made = Environment(folder, surroundings)
+    environment = Environment(folder, surroundings)
     command: list[str | Path] = [
         uv.find_uv_bin(),
         "venv",
@@ -121,5 +121,5 @@ def create(folder: Path, python: Path, surroundings: Surroundings, *requirements
     ]
     call(command, env=surroundings.variables(), echo=False, quiet=True)
     if requirements:
-        made.run(shlex.join(["uv", "pip", "install", "--quiet", *requirements]))
-    return made
+        environment.run(shlex.join(["uv", "pip", "install", "--quiet", *requirements]))
+    return environment

@@ -1,7 +1,7 @@
-"""Read a package index: its simple pages (PEP 691 JSON, or PEP 503 HTML) and single wheels' METADATA.
+"""Read a package index: project pages (PEP 691 JSON or PEP 503 HTML) and the METADATA of single wheels.
 
-METADATA comes from beside the wheel (PEP 658), checked against its announced hash; where an index has none it is read
-out of the wheel itself with range requests, a few kilobytes of some hundred megabytes.
+METADATA is read from the file beside the wheel (PEP 658) and verified by its hash. If the index does not offer that
+file, METADATA is read from the wheel itself with range requests, without downloading the whole wheel.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TIMEOUT = 30
 _BLOCK = 1 << 16
 
 
-class IndexUnreachable(Exception):  # noqa: N818 - the caller goes on without it; it is no failure of ours
-    """An index, or one file of it, cannot be read; the text says which and why.
+class IndexUnreachable(Exception):  # noqa: N818 - the caller continues without the index
+    """An index, or a file of an index, cannot be read.
 
-    ``status`` is the code of an answer that refused, None if there was no answer.
+    ``status`` is the HTTP status of the answer, or None if there was no answer.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -37,8 +37,9 @@ class IndexUnreachable(Exception):  # noqa: N818 - the caller goes on without it
 
 @dataclass(frozen=True)
 class File:
-    """One file of a project; ``metadata_sha256`` is None where the index announces no METADATA of its own, ``sha256``
-    where it does not tell the file's.
+    """One file of a project.
+
+    ``sha256`` and ``metadata_sha256`` (of the METADATA file beside a wheel) are None if the index does not state them.
     """
 
     name: str
@@ -49,10 +50,12 @@ class File:
 
 
 def files(page: str, *, authorization: str | None = None) -> list[File]:
-    """The files that a project's simple page lists; ``authorization`` is the header of that name, if it wants one.
+    """Return the files that the project page ``page`` lists.
+
+    ``authorization`` is the value of the Authorization header, if the index requires one.
 
     Raises:
-        IndexUnreachable: the page cannot be had.
+        IndexUnreachable: if the page cannot be read.
     """
     body, kind, url = _get(page, {"Accept": _ACCEPT}, authorization)
     if kind == "application/vnd.pypi.simple.v1+json":
@@ -71,10 +74,10 @@ def linked_files(page: str, base: str = "") -> list[File]:
 
 
 def metadata(file: File) -> str:
-    """A wheel's METADATA.
+    """Return a wheel's METADATA.
 
     Raises:
-        IndexUnreachable: it cannot be had, or is not what the index announced.
+        IndexUnreachable: if METADATA cannot be read, or its hash differs from the one that the index states.
     """
     if file.metadata_sha256:
         body, _, _ = _get(file.url + ".metadata", {})
@@ -92,14 +95,14 @@ def metadata(file: File) -> str:
 
 
 def _get(url: str, headers: Mapping[str, str], authorization: str | None = None) -> tuple[bytes, str, str]:
-    """Body, content type, and the URL that finally answered."""
+    """Return the body, the content type, and the final URL after redirections."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise IndexUnreachable(f"not a http(s) URL: {_shown(url)}")
     if "@" in urllib.parse.urlsplit(url).netloc:
-        raise IndexUnreachable(f"{_shown(url)}: credentials in the address are not used; name an index that needs none")
+        raise IndexUnreachable(f"{_shown(url)}: credentials in the URL are not supported; use a public index")
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310
     if authorization:
-        # A redirection may lead to somebody else.
+        # Do not send the header to another server after a redirection.
         request.add_unredirected_header("Authorization", authorization)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
@@ -113,7 +116,7 @@ def _get(url: str, headers: Mapping[str, str], authorization: str | None = None)
 
 
 def _shown(url: str) -> str:
-    """A URL for messages: without the password that it may hold."""
+    """Return a URL without credentials and query, for messages."""
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -126,7 +129,7 @@ def _from_json(entry: Mapping[str, Any], base: str) -> File:
 
 
 class _Links(html.parser.HTMLParser):
-    """The anchors of a PEP 503 page."""
+    """Parser of the links of a PEP 503 page."""
 
     def __init__(self, base: str) -> None:
         super().__init__()
@@ -146,7 +149,7 @@ class _Links(html.parser.HTMLParser):
 
 
 class _Remote(io.RawIOBase):
-    """A file on a server, read by ranges: just enough for zipfile."""
+    """A remote file read with range requests, with the methods that zipfile needs."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""`nox -s clean`: what is kept, its size, and that nothing else is ever removed."""
+"""`nox -s clean`: shows the size of the project's files, and deletes no other files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scripts.model import ROOT
 from scripts.support import disk_usage, files
 
 HASH = 64 * "a"
-# What a build leaves, as paths below the cache ("cache") and the repository ("root"), by category.
+# Files of a build by category, below the cache ("cache") and the repository ("root").
 KEPT = {
     "sessions": ["root/.nox/env-pipeline/bin/python", "root/.nox/lint/pyvenv.cfg"],
     "builds": ["root/build/logs/cell.log", "root/build/patched/0.3.3.1/setup.py"],
@@ -51,36 +51,36 @@ def _files(folder: Path) -> set[str]:
 
 
 def _run(places: disk_usage.Places, *arguments: str, answer: str | None = None) -> None:
-    """Run the command; ``answer`` is typed at a terminal, None: there is no terminal."""
+    """Run the command; ``answer`` is the input at a terminal, None means that there is no terminal."""
     stdin = None if answer is None else io.StringIO(answer)
     disk_usage.run(arguments, places, stdin)
 
 
 @pytest.mark.parametrize("category", KEPT)
-def test_one_category_is_removed_alone(places: disk_usage.Places, tmp_path: Path, category: str) -> None:
+def test_deletes_only_the_named_category(places: disk_usage.Places, tmp_path: Path, category: str) -> None:
     _run(places, category, "--yes")
     assert _files(tmp_path) == {name for other, names in KEPT.items() if other != category for name in names}
 
 
-def test_all_are_removed(places: disk_usage.Places, tmp_path: Path) -> None:
+def test_deletes_all_categories(places: disk_usage.Places, tmp_path: Path) -> None:
     _run(places, "--yes")
     assert _files(tmp_path) == set()
 
 
-def test_sizes_are_shown_and_nothing_is_removed(
+def test_shows_sizes_and_deletes_nothing(
     places: disk_usage.Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _run(places)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for category, names in KEPT.items():
-        (line,) = [line for line in said.splitlines() if line.split()[:1] == [category]]
+        (line,) = [line for line in output.splitlines() if line.split()[:1] == [category]]
         assert f"{0.1 * len(names):.1f} MB" in line
-    assert "total 1.7 MB" in " ".join(said.split())
-    assert "nox -s clean -- --yes" in said
+    assert "total 1.7 MB" in " ".join(output.split())
+    assert "nox -s clean -- --yes" in output
     assert _files(tmp_path) == {name for names in KEPT.values() for name in names}
 
 
-def test_a_file_with_two_names_counts_once(places: disk_usage.Places) -> None:
+def test_a_file_with_two_hard_links_counts_once(places: disk_usage.Places) -> None:
     first = places.cache / "uv" / "archive" / "file"
     (places.cache / "uv" / "archive" / "again").hardlink_to(first)
     sizes = {category.name: category.size for category in disk_usage.measure(places)}
@@ -96,7 +96,7 @@ def test_a_file_with_two_names_counts_once(places: disk_usage.Places) -> None:
         ("", set(KEPT)),
     ],
 )
-def test_without_names_the_categories_are_asked_for(
+def test_asks_for_the_categories_without_names(
     places: disk_usage.Places, tmp_path: Path, answer: str, left: set[str]
 ) -> None:
     _run(places, answer=answer)
@@ -104,7 +104,7 @@ def test_without_names_the_categories_are_asked_for(
 
 
 @pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False)])
-def test_with_names_it_asks_once_more(places: disk_usage.Places, answer: str, removed: bool) -> None:
+def test_asks_for_confirmation_with_names(places: disk_usage.Places, answer: str, removed: bool) -> None:
     _run(places, "objects", answer=answer)
     assert (places.cache / "objects").exists() is not removed
 
@@ -124,7 +124,7 @@ def test_an_unknown_answer_changes_nothing(places: disk_usage.Places, tmp_path: 
     assert _files(tmp_path) == {name for names in KEPT.values() for name in names}
 
 
-def test_links_are_removed_and_not_followed(places: disk_usage.Places, tmp_path: Path) -> None:
+def test_deletes_links_without_following_them(places: disk_usage.Places, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")
@@ -138,7 +138,7 @@ def test_links_are_removed_and_not_followed(places: disk_usage.Places, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["cache/objects", "root/build", "root/.nox"])
-def test_a_folder_that_is_itself_a_link_is_left_alone(
+def test_does_not_delete_a_folder_that_is_a_link(
     places: disk_usage.Places, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outside = tmp_path / "outside"
@@ -150,10 +150,10 @@ def test_a_folder_that_is_itself_a_link_is_left_alone(
     assert f"{tmp_path / name} is a link: left alone" in capsys.readouterr().out
 
 
-def test_what_is_not_of_this_project_stays(
+def test_does_not_delete_files_of_other_programs(
     places: disk_usage.Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """NVDIFFRAST_WHEELS_CACHE may name a folder that holds other things, such as a home."""
+    """NVDIFFRAST_WHEELS_CACHE may name a folder with other files, such as a home folder."""
     strange = ["cache/downloads/holiday.jpg", "cache/wheels/other-1.0.whl", "cache/Documents/letter.txt"]
     strange += ["cache/environments/work/bin/python", "root/dist/made.whl", "root/index/current/index.html"]
     for name in strange:
@@ -164,7 +164,7 @@ def test_what_is_not_of_this_project_stays(
     assert f"{places.cache / 'downloads'}: 1 entry is not of this project: left alone" in capsys.readouterr().out
 
 
-def test_a_folder_with_something_mounted_in_it_is_left_alone(
+def test_does_not_delete_a_folder_with_a_mount_point(
     places: disk_usage.Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system = places.cache / "images" / "debian-bookworm"
@@ -176,7 +176,7 @@ def test_a_folder_with_something_mounted_in_it_is_left_alone(
     assert f"{system}: {system / 'proc'} is mounted in it: left alone" in capsys.readouterr().out
 
 
-def test_the_mounts_of_this_machine_are_known() -> None:
+def test_lists_the_mount_points_of_this_machine() -> None:
     if sys.platform != "linux":
         pytest.skip("mounts are read from /proc, which is of Linux")
     assert Path("/proc") in disk_usage._mount_points()
@@ -184,7 +184,7 @@ def test_the_mounts_of_this_machine_are_known() -> None:
 
 @pytest.fixture
 def build(places: disk_usage.Places) -> Iterator[subprocess.Popen[str]]:
-    """Another process that uses the cache as a build does."""
+    """Start another process that uses the cache like a build."""
     stage = "lambda: print('running', flush=True) or input()"
     code = f"from scripts.support.command_line import run_main; run_main({stage}, uses_cache=True)"
     pipe = subprocess.PIPE
@@ -195,7 +195,7 @@ def build(places: disk_usage.Places) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_nothing_is_removed_while_a_build_runs(
+def test_deletes_nothing_while_a_build_runs(
     places: disk_usage.Places, tmp_path: Path, build: subprocess.Popen[str]
 ) -> None:
     with pytest.raises(InUseError, match="in use"):
@@ -212,13 +212,13 @@ def test_two_builds_run_at_once(places: disk_usage.Places, build: subprocess.Pop
         pass
 
 
-def test_nothing_kept_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_cache_is_not_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _run(disk_usage.Places(tmp_path / "root", tmp_path / "cache"), "--yes")
     assert "nothing is kept" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-# The stages that read or write what `clean` removes.
+# The stages that read or write files that `clean` deletes.
 USERS = {
     "build",
     "patching",
@@ -233,16 +233,16 @@ USERS = {
 }
 
 
-def test_every_stage_that_uses_the_cache_says_so() -> None:
-    said = set()
+def test_every_stage_that_uses_the_cache_locks_it() -> None:
+    users = set()
     for path in (ROOT / "scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node) == "run_main(main, uses_cache=True)":
-                said.add(path.stem)
-    assert said == USERS
+                users.add(path.stem)
+    assert users == USERS
 
 
-def test_its_exit_status_is_its_own() -> None:
+def test_has_its_own_exit_status() -> None:
     def kinds(one: type[PipelineError]) -> Iterator[type[PipelineError]]:
         yield one
         for other in one.__subclasses__():

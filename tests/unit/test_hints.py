@@ -1,7 +1,7 @@
-"""Hints are for readers of an error: every command in one can be run as it stands, and nothing follows it.
+"""Every command in a hint of an error is valid and ends the hint.
 
-The sources are read, not run: a text is followed through names, f-strings and functions of the same module, and what
-only a run can tell becomes a placeholder.
+The hints are found by static analysis: texts are followed through names, f-strings and functions of the same module,
+and values that are known only at run time are replaced by a placeholder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import pytest
 from scripts.model import ROOT
 from tests import workflows
 
-# Stands for a value that is known at run time only.
+# Replaces a value that is known only at run time.
 PLACEHOLDER = "PLACEHOLDER"
 PROGRAMS = ("nox", "python", "pip", "uv", "git", "apt-get", "podman", "docker")
 SOURCES = sorted((ROOT / "scripts").rglob("*.py"))
-# Run inside containers or by a session; readers do not call them.
+# Modules that only containers or sessions run.
 INTERNAL = {"files.py", "cibuildwheel.py", "repair.py"}
-# How many texts one hint has at most, and how many steps are followed to find them.
+# The maximum number of texts of a hint, and of steps to find them.
 _LIMIT, _DEPTH = 64, 8
 
 
@@ -44,7 +44,7 @@ class Source:
 
     @cached_property
     def values(self) -> dict[str, list[ast.expr]]:
-        """What is assigned to each plain name, anywhere in the module."""
+        """Return the values assigned to each name in the module."""
         found: dict[str, list[ast.expr]] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -53,7 +53,7 @@ class Source:
 
     @cached_property
     def returned(self) -> dict[str, list[ast.expr]]:
-        """What each function returns."""
+        """Return the values that each function returns."""
         return {
             node.name: [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.value]
             for node in ast.walk(self.tree)
@@ -105,7 +105,7 @@ class Source:
 
 
 def commands(text: str) -> Iterator[str]:
-    """The commands in a hint: in backquotes, or from a program's name to the end."""
+    """Yield the commands in a hint: texts in backquotes, or from the name of a program to the end."""
     quoted = re.compile(r"`([^`]*)`")
     start = rf"(?:^|[:,;] )(?:[A-Z]+=\S+ )*(?=(?:{'|'.join(PROGRAMS)}) )"
     yield from (one for one in quoted.findall(text) if one.split(" ")[0] in PROGRAMS)
@@ -114,7 +114,7 @@ def commands(text: str) -> Iterator[str]:
 
 
 def problem(text: str) -> str | None:
-    """Return what is wrong with a hint; None if nothing is."""
+    """Return the problem of a hint, or None."""
     if "python -m scripts" in text:
         return "python -m scripts.X needs an environment that readers do not have"
     for command in commands(text):
@@ -123,23 +123,23 @@ def problem(text: str) -> str | None:
         words = shlex.split(command)
         if words[0] == "nox":
             refused = workflows.problem(words[1:])
-            # A value that is known at run time only cannot be one of the choices.
+            # A placeholder cannot be one of the choices.
             if refused and PLACEHOLDER not in refused:
                 return f"{command}: {refused}"
     return None
 
 
 def found() -> list[tuple[str, str]]:
-    """Every hint of the pipeline as its place and text."""
+    """Return the position and the text of every hint in the pipeline."""
     return [(f"{path.relative_to(ROOT)}:{line}", text) for path in SOURCES for line, text in Source(path).hints()]
 
 
 @pytest.mark.parametrize(("place", "text"), found())
-def test_the_commands_of_a_hint_can_be_run(place: str, text: str) -> None:
+def test_commands_in_hints_are_valid(place: str, text: str) -> None:
     assert problem(text) is None, f"{place}: {text}"
 
 
-def test_most_hints_are_followed_to_their_texts() -> None:
+def test_finds_the_texts_of_most_hints() -> None:
     texts = [text for _, text in found()]
     assert len(texts) > 150
     assert sum(text != PLACEHOLDER for text in texts) > 0.8 * len(texts)
@@ -158,23 +158,23 @@ def test_most_hints_are_followed_to_their_texts() -> None:
         ("apt-get install g++ and set CXX=g++", "prose after the command"),
     ],
 )
-def test_what_is_wrong_with_a_hint_is_found(text: str, wrong: str) -> None:
+def test_reports_a_wrong_hint(text: str, wrong: str) -> None:
     assert wrong in (problem(text) or "")
 
 
 @pytest.mark.parametrize("text", ["nox -s build -- X --arch 9.0", "`nox -s build` makes one", "uv python install 3.12"])
-def test_a_command_or_a_sentence_around_one_is_a_hint(text: str) -> None:
+def test_accepts_a_command_or_a_sentence_with_one(text: str) -> None:
     assert problem(text) is None
 
 
-def test_no_module_but_an_internal_one_is_called_by_its_name() -> None:
-    """In findings and messages as well, which are not keyword arguments."""
+def test_messages_name_sessions_instead_of_modules() -> None:
+    """This also covers messages that are not hints."""
     named = {path.name for path in SOURCES if "python -m scripts" in path.read_text(encoding="utf-8")}
     assert named <= INTERNAL
 
 
 def _modules() -> list[str]:
-    """The modules that the sessions run."""
+    """Return the modules that the sessions run."""
     made: set[str] = set()
     for session in workflows.sessions().values():
         recorder = workflows.Recorder([])
@@ -184,14 +184,14 @@ def _modules() -> list[str]:
 
 
 @pytest.mark.parametrize("module", _modules())
-def test_help_names_the_session(
+def test_help_texts_name_the_session(
     module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [module, "--help"])
     with pytest.raises(SystemExit) as caught:
         importlib.import_module(module).main()
     assert caught.value.code == 0
-    said = capsys.readouterr().out
-    named = re.match(r"usage: nox -s (\w+) --", said)
+    output = capsys.readouterr().out
+    named = re.match(r"usage: nox -s (\w+) --", output)
     assert named and named[1] in workflows.sessions()
-    assert "python -m scripts" not in said
+    assert "python -m scripts" not in output

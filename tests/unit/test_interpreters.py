@@ -1,4 +1,4 @@
-"""Which interpreters are taken: of the asked line, CPython, with headers."""
+"""scripts.support.interpreters: find a CPython of a version line, with headers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def forget() -> Iterator[None]:
 def fake(
     path: Path, *, line: str, implementation: str = "CPython", threads: str = "false", headers: bool = True
 ) -> Path:
-    """A program that answers as an interpreter would, under ``path``."""
+    """Create a program at ``path`` that answers like an interpreter."""
     path.parent.mkdir(parents=True)
     if headers:
         (path.parent / "Python.h").touch()
@@ -41,7 +41,7 @@ def fake(
     [{"line": "3.8"}, {"implementation": "PyPy"}, {"threads": "true"}, {"headers": False}],
     ids=["another line", "another Python", "free-threaded", "no headers"],
 )
-def test_unusable_ones_are_passed_over(spoilt: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skips_unusable_interpreters(spoilt: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     fake(tmp_path / "versions/3.99.10/bin/python", **{"line": "3.99", **spoilt})  # type: ignore[arg-type]
     good = fake(tmp_path / "versions/3.99.9/bin/python", line="3.99")
@@ -49,7 +49,7 @@ def test_unusable_ones_are_passed_over(spoilt: dict[str, str], tmp_path: Path, m
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-ins are shell scripts")
-def test_the_newest_patch_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefers_the_newest_patch_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     fake(tmp_path / "versions/3.99.9/bin/python", line="3.99")
     newest = fake(tmp_path / "versions/3.99.10/bin/python", line="3.99")
@@ -57,12 +57,12 @@ def test_the_newest_patch_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
     assert interpreters.find("3.99") == newest
 
 
-def test_none_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_returns_none_if_no_interpreter_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert interpreters.find("3.99") is None
 
 
-def test_ours_is_found_outside_its_environment() -> None:
+def test_finds_the_base_interpreter_of_the_environment() -> None:
     line = f"{sys.version_info[0]}.{sys.version_info[1]}"
     found = interpreters.find(line)
     if found is None:

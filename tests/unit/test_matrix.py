@@ -21,7 +21,7 @@ MATRIX = matrix.load()
 IDS = [cell.id for cell in MATRIX.cells]
 
 
-def test_golden() -> None:
+def test_cells_equal_the_golden_file() -> None:
     assert matrix.GOLDEN.read_text() == matrix.golden(MATRIX), "run `nox -s golden` if the change is meant"
 
 
@@ -29,19 +29,19 @@ def test_schema_is_current() -> None:
     assert matrix.SCHEMA.read_text() == schema.json_schema(), "run `nox -s golden` if the change is meant"
 
 
-def test_modeline_names_the_schema() -> None:
+def test_the_matrix_names_its_schema_for_editors() -> None:
     first = matrix.PATH.read_text().splitlines()[0]
     assert first == f"# yaml-language-server: $schema={matrix.SCHEMA.name}"
 
 
-def test_the_schema_knows_what_the_models_know() -> None:
+def test_the_schema_has_the_keys_of_the_models() -> None:
     schema = json.loads(matrix.SCHEMA.read_text())
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["RawExclusion"]["required"] == ["cells", "reason"]
     assert schema["$defs"]["RawGit"]["properties"]["commit"]["pattern"] == "^[0-9a-f]{40}$"
 
 
-def test_what_the_issue_asks_for_is_there() -> None:
+def test_the_matrix_contains_the_required_cells() -> None:
     assert len(IDS) >= 100
     assert len(set(IDS)) == len(IDS)
     assert len({cell.wheel for cell in MATRIX.cells}) == len(IDS)
@@ -52,7 +52,7 @@ def test_what_the_issue_asks_for_is_there() -> None:
     assert all(exclusion.cells for exclusion in MATRIX.exclusions)
 
 
-def test_torch_comes_from_pypi_where_its_plain_wheel_has_that_cuda() -> None:
+def test_torch_comes_from_pypi_if_its_wheel_there_has_the_cuda() -> None:
     def origin(glob: str) -> set[tuple[str, str]]:
         return {(cell.torch.version, cell.torch.origin) for cell in MATRIX.select([glob])}
 
@@ -84,7 +84,7 @@ def test_expansion_is_deterministic() -> None:
 
 
 @given(st.sampled_from(MATRIX.cells))
-def test_ids_and_wheels_agree(cell: Cell) -> None:
+def test_cell_ids_agree_with_wheel_names(cell: Cell) -> None:
     name, version, build, tags = parse_wheel_filename(cell.wheel)
     assert (name, str(version), build) == ("nvdiffrast", cell.version, ())
     release, python, cuda, torch, platform = cell.id.split("-")
@@ -108,10 +108,10 @@ _NUMBERS = st.tuples(st.integers(1, 20), st.integers(0, 30))
 
 @given(st.lists(_NUMBERS, min_size=2))
 def test_local_versions_sort_as_numbers(lines: list[tuple[int, int]]) -> None:
-    """2.9 < 2.10 < 2.11, whatever the strings say."""
+    """Sort as 2.9 < 2.10 < 2.11, unlike text."""
     shuffled = random.Random(0).sample(lines, len(lines))
     versions = sorted(Version(_cell("13.0", f"{major}.{minor}").version) for major, minor in shuffled)
-    # PEP 440 keeps "torch2" one alphanumeric segment: only the minor, a segment of its own, is compared as a number.
+    # For PEP 440 "torch2" is one alphanumeric segment; only the minor version is compared as a number.
     assert [version.local for version in versions if version.local and "torch2." in version.local] == [
         f"cu130.torch2.{minor}" for major, minor in sorted(lines) if major == 2
     ]
@@ -122,28 +122,28 @@ def test_two_ten_is_newer_than_two_nine() -> None:
     assert Version(_cell("13.0", "2.9").version) > Version("0.3.3.1")
 
 
-def test_select_everything_and_keep_the_order() -> None:
+def test_selects_all_cells_in_order_without_a_glob() -> None:
     assert MATRIX.select([]) == MATRIX.cells
     picked = MATRIX.select(["*-win_amd64", "*-cp310-*", "*-cp310-*"])
     assert [cell.id for cell in picked] == [one for one in IDS if one.endswith("win_amd64") or "-cp310-" in one]
 
 
 @given(st.lists(st.sampled_from(IDS), min_size=1, max_size=5), st.data())
-def test_globs_select_what_they_match(chosen: list[str], data: st.DataObject) -> None:
+def test_globs_select_the_matching_cells(chosen: list[str], data: st.DataObject) -> None:
     patterns = ["-".join(data.draw(st.sampled_from([part, "*"])) for part in one.split("-")) for one in chosen]
     picked = {cell.id for cell in MATRIX.select(patterns)}
     assert picked >= set(chosen)
     assert picked == {one for one in IDS if any(fnmatchcase(one, pattern) for pattern in patterns)}
 
 
-def test_a_glob_without_a_match_is_answered() -> None:
+def test_a_glob_without_a_match_names_similar_cells() -> None:
     with pytest.raises(UsageError, match=r"nearest: 0\.3\.3\.1-cp312-cu130-torch2\.12-linux_x86_64"):
         MATRIX.select(["*-cp310-*", "0.3.3.1-cp312-cu130-torch2.12-linux"])
     with pytest.raises(UsageError, match=r"excluded, because 0\.3\.3\.1 has every C\+\+"):
         MATRIX.select(["0.3.3-cp310-cu118-*"])
 
 
-def test_the_table_survives_a_round_trip() -> None:
+def test_the_table_is_equal_after_dump_and_load() -> None:
     table = torch_builds.load()
     assert torch_builds.dump(table) == torch_builds.PATH.read_text()
     assert table.channels["cu118"].declared
@@ -152,7 +152,7 @@ def test_the_table_survives_a_round_trip() -> None:
     assert table.pythons("13.2", "2.15.0", "win_amd64") == ()
 
 
-def test_the_table_says_who_publishes_what() -> None:
+def test_the_table_names_the_publisher_of_a_build() -> None:
     table = torch_builds.load()
     assert table.origin("13.2", "2.15.0", "linux_x86_64", "3.11") == "pypi"
     assert table.origin("13.2", "2.15.0", "linux_x86_64", "3.10") is None
@@ -162,7 +162,7 @@ def test_the_table_says_who_publishes_what() -> None:
     assert table.origin("12.4", "2.5.1", "win_amd64", "3.12") == "pytorch"
 
 
-def test_every_series_has_its_folder() -> None:
+def test_every_series_has_a_folder_of_patches() -> None:
     assert all((ROOT / "patches" / release.series).is_dir() for release in MATRIX.releases)
 
 

@@ -1,4 +1,4 @@
-"""Every way of breaking build_matrix.yaml is answered at its line and column, with what to do."""
+"""Every mistake in build_matrix.yaml is reported with its line, its column and a correction."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ pypi:
 SHA = "sha256: " + "c" * 64
 COMMIT = "commit: " + "a" * 40
 
-# What is replaced, by what, where the problem is (the first place of this text after the change), path, what is said.
+# Old text, new text, text at the position of the problem (its first occurrence after the change), path, message.
 BREAKS = {
     "unknown key": (
         "cuda_runtime: bundled",
@@ -158,7 +158,7 @@ BREAKS = {
         "",
         "git:",
         'releases["0.4.0"].git.tree',
-        "nothing pins the content",
+        "it pins the content",
     ),
     "release without pin": (
         SAMPLE[SAMPLE.index("    git:") : SAMPLE.index("toolkits:")],
@@ -173,21 +173,21 @@ BREAKS = {
         "*-cp39-*",
         '"*-cp39-*"',
         "exclusions[0].cells",
-        "excludes nothing",
+        "excludes no cell",
     ),
     "exclusion of what is excluded": (
         "    reason: not wanted\n",
         "    reason: not wanted\n  - {cells: 0.3.3.1-cp310-cu126-*-win_amd64, reason: again}\n",
         "0.3.3.1-cp310-cu126",
         "exclusions[1].cells",
-        "excludes nothing",
+        "excludes no cell",
     ),
     "exclusion without reason": (
         "    reason: not wanted\n",
         "",
         "cells:",
         "exclusions[0].reason",
-        "every exclusion says why",
+        "every exclusion needs a reason",
     ),
     "exclusion with an empty reason": ("not wanted", '" "', '" "', "exclusions[0].reason", "is not a sentence"),
     "toolkit nobody uses": (
@@ -292,8 +292,14 @@ BREAKS = {
         "platforms.win_amd64.image",
         "by digest",
     ),
-    "a tag of YAML": ("bundled", "!secret bundled", "!secret", "cuda_runtime", "the tag !secret means nothing here"),
-    "an alias to itself": ("[redist, system]", "&a [*a]", "&a", 'toolkits["12.6"].providers[0]', "an alias to itself"),
+    "a tag of YAML": ("bundled", "!secret bundled", "!secret", "cuda_runtime", "the tag !secret is not supported"),
+    "an alias to itself": (
+        "[redist, system]",
+        "&a [*a]",
+        "&a",
+        'toolkits["12.6"].providers[0]',
+        "an alias that refers to itself",
+    ),
     "not YAML": ("cuda_runtime: bundled", "cuda_runtime: [bundled", ': ["3.10"', "(top)", "not YAML"),
 }
 _LINE = re.compile(r"build_matrix\.yaml:(\d+):(\d+): (\S.*?): (.+)")
@@ -307,7 +313,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def broken(text: str, folder: Path, table: Path) -> list[tuple[int, int, str, str]]:
-    """The problems of that text: line, column, path and what is wrong."""
+    """Return the problems of a matrix: line, column, path and message."""
     path = folder / "build_matrix.yaml"
     path.write_text(text)
     with pytest.raises(MatrixError) as raised:
@@ -323,25 +329,25 @@ def place(text: str, needle: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def test_the_sample_is_sound(tmp_path: Path, table: Path) -> None:
+def test_the_sample_is_valid(tmp_path: Path, table: Path) -> None:
     path = tmp_path / "build_matrix.yaml"
     path.write_text(SAMPLE)
-    # Per release 4 cells of CUDA 12.6 and 4 + 2 of CUDA 13.0, less the two excluded.
+    # Per release 4 cells of CUDA 12.6 and 4 + 2 cells of CUDA 13.0, without the two excluded cells.
     assert len(matrix.load(path, table).cells) == 18
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_each_break_is_located(name: str, tmp_path: Path, table: Path) -> None:
-    old, new, needle, trail, said = BREAKS[name]
+def test_reports_the_position_of_each_mistake(name: str, tmp_path: Path, table: Path) -> None:
+    old, new, needle, trail, message = BREAKS[name]
     assert old in SAMPLE
     text = SAMPLE.replace(old, new, 1)
     problems = broken(text, tmp_path, table)
-    wanted = [one for one in problems if one[:2] == place(text, needle) and trail in one[2] and said in one[3]]
+    wanted = [one for one in problems if one[:2] == place(text, needle) and trail in one[2] and message in one[3]]
     assert wanted, problems
 
 
-def test_the_cause_comes_without_followers(tmp_path: Path, table: Path) -> None:
-    """One mistake, one problem: nothing is said of what only follows from it."""
+def test_reports_the_cause_without_its_consequences(tmp_path: Path, table: Path) -> None:
+    """Report one problem per mistake, without its consequences."""
     several = {
         "torch without a Python",
         "an alias to itself",
@@ -354,7 +360,7 @@ def test_the_cause_comes_without_followers(tmp_path: Path, table: Path) -> None:
         assert len(broken(SAMPLE.replace(old, new, 1), tmp_path, table)) == 1, name
 
 
-def test_all_at_once_in_the_order_of_the_file(tmp_path: Path, table: Path) -> None:
+def test_reports_all_problems_in_the_order_of_the_file(tmp_path: Path, table: Path) -> None:
     text = SAMPLE
     for name in ("unknown key", "duplicate key", "number for text", "malformed sha256", "no nvcc on PyPI"):
         old, new, *_ = BREAKS[name]
@@ -365,14 +371,14 @@ def test_all_at_once_in_the_order_of_the_file(tmp_path: Path, table: Path) -> No
     assert [one[0] for one in problems] == [3, 4, 5, 16, 26, 35, 44]
 
 
-def test_a_malformed_exclusion_still_excludes(tmp_path: Path, table: Path) -> None:
+def test_a_malformed_exclusion_still_excludes_its_cells(tmp_path: Path, table: Path) -> None:
     text = SAMPLE.replace("{platforms: [linux_x86_64]}", "{}").replace("0.3.3.1-*-cu126-*-win", "*-torch2.14-win")
     assert [one[2] for one in broken(text.replace("    reason: not wanted\n", ""), tmp_path, table)] == [
         "exclusions[0].reason"
     ]
 
 
-def test_absent_files_are_named(tmp_path: Path, table: Path) -> None:
+def test_names_missing_files(tmp_path: Path, table: Path) -> None:
     with pytest.raises(MatrixError, match=r"cannot read .*absent\.yaml"):
         matrix.load(tmp_path / "absent.yaml", table)
     (tmp_path / "build_matrix.yaml").write_text("")
@@ -380,7 +386,7 @@ def test_absent_files_are_named(tmp_path: Path, table: Path) -> None:
         matrix.load(tmp_path / "build_matrix.yaml", table)
 
 
-def test_a_broken_table_is_located(tmp_path: Path, table: Path) -> None:
+def test_reports_the_position_of_a_mistake_in_the_table(tmp_path: Path, table: Path) -> None:
     path = tmp_path / "build_matrix.yaml"
     path.write_text(SAMPLE)
     table.write_text(TABLE.replace("    observed:", "    observd:", 1))

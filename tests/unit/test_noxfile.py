@@ -1,4 +1,4 @@
-"""The noxfile: environments that sessions share, and exit statuses, with nox itself and stages of no content."""
+"""The noxfile: shared environments and exit statuses, tested with the real nox and empty stages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nox.command import CommandFailed
 from scripts.model import ROOT
 from tests.workflows import Recorder, sessions
 
-# The sessions that do not run a module of scripts/ with the session's arguments.
+# Sessions that do not run a module of scripts/ with the session's arguments.
 OTHERS = {"benchmark", "benchmark_packages", "image", "lint", "test_packages", "tests"}
 STAGES = sorted(name for name in set(sessions()) - OTHERS if not name.startswith("env-"))
-# Uses the noxfile of this repository with requirement files of its own: empty ones, which need no network.
+# Uses the noxfile of this repository with empty requirement files, which need no network.
 STAND_IN = f"""
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ noxfile.REQUIREMENTS = Path("requirements")
 
 
 class Project:
-    """A folder with the sessions of this repository, whose stages print their interpreter and exit as they are told."""
+    """A folder with the sessions of this repository, and stages that print their interpreter and exit with a status."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,22 +68,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ("smoke", "audit.smoke", 3),
     ],
 )
-def test_nox_ends_with_the_status_of_the_stage(project: Project, session: str, stage: str, status: int) -> None:
+def test_nox_exits_with_the_status_of_the_stage(project: Project, session: str, stage: str, status: int) -> None:
     assert project.nox(session, stage, status).returncode == status
     assert project.environments == ["env-pipeline"], "one environment for all of them"
 
 
-def test_nox_ends_with_the_status_of_the_advisories(project: Project) -> None:
+def test_nox_exits_with_the_status_of_audit_locks(project: Project) -> None:
     assert project.nox("audit_locks", "locks.advisories", 22).returncode == 22
 
 
-def test_nox_ends_with_zero_where_the_stage_does(project: Project) -> None:
+def test_nox_exits_with_zero_if_the_stage_does(project: Project) -> None:
     done = project.nox("plan", "build.plan")
     assert done.returncode == 0, done.stderr
     assert f"stage in {project.folder / '.nox' / 'env-pipeline'}" in done.stdout
 
 
-def test_an_environment_is_made_again_when_its_lock_changes(tmp_path: Path) -> None:
+def test_an_environment_is_created_again_if_its_lock_changes(tmp_path: Path) -> None:
     project = Project(tmp_path)
     assert project.nox("plan", "build.plan").returncode == 0
     stray = tmp_path / ".nox" / "env-pipeline" / "stray"
@@ -95,7 +95,7 @@ def test_an_environment_is_made_again_when_its_lock_changes(tmp_path: Path) -> N
     assert not stray.exists(), "with another lock nothing of the old environment is left"
 
 
-def test_an_environment_that_was_not_finished_is_not_used(tmp_path: Path) -> None:
+def test_an_incomplete_environment_is_not_used(tmp_path: Path) -> None:
     project = Project(tmp_path)
     lock = project.requirements / "pipeline.txt"
     lock.write_text("nothing-that-exists==1 --hash=sha256:" + 64 * "0" + "\n")
@@ -106,7 +106,7 @@ def test_an_environment_that_was_not_finished_is_not_used(tmp_path: Path) -> Non
 
 
 class _Failing(Recorder):
-    """A session whose command ends with status 21."""
+    """A session whose command exits with status 21."""
 
     def run(self, *command: str, **_: object) -> str:
         super().run(*command)
@@ -114,7 +114,7 @@ class _Failing(Recorder):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_stage_passes_its_status_on(name: str) -> None:
+def test_every_stage_session_passes_the_exit_status_on(name: str) -> None:
     with pytest.raises(SystemExit) as caught:
         sessions()[name].func(_Failing([]))
     assert caught.value.code == 21

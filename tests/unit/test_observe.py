@@ -1,4 +1,4 @@
-"""Refreshing the table of torch builds, against a server on loopback with pages made here."""
+"""scripts.matrix.observe: update the table of torch builds from a server on loopback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METADATA = "Metadata-Version: 2.1\nName: torch\nVersion: 2.15.0\nRequires-Dist: 
 
 @dataclass
 class Server:
-    """Answers with ``pages``: path -> (content type, body); counts bytes sent by path."""
+    """A server of ``pages``: path -> (content type, body); it counts the bytes sent per path."""
 
     url: str = ""
     pages: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def run(server: Server, table: Path, index: str | None = None) -> observe.Report
     return observe.observe(table, index=index or f"{server.url}/simple", channels=f"{server.url}/whl")
 
 
-def test_channels_and_plain_wheels(server: Server, table: Path) -> None:
+def test_reads_channels_and_the_wheels_of_pypi(server: Server, table: Path) -> None:
     server.page("/whl/cu130/torch/", CHANNEL)
     server.page("/simple/torch/", PLAIN)
     server.wheel(f"/simple/torch/{PLAIN[3]}", "cuda-toolkit[cudart,nvrtc]==13.2.2; platform_system == 'Linux'")
@@ -129,12 +129,12 @@ def test_channels_and_plain_wheels(server: Server, table: Path) -> None:
     assert made.channels["cu130"].builds == {"2.9.1": {"linux_x86_64": ("3.10", "3.14"), "win_amd64": ("3.10",)}}
     assert made.channels["cu130"].observed == made.pypi_observed > "2026-11"
     assert made.pypi == {"2.11.0": Plain("13.0.2", ("3.10", "3.11")), "2.15.0": Plain("13.2.2", ("3.12",))}
-    # Not there, so kept, and said.
+    # A missing channel keeps its part of the table and is reported.
     assert made.channels["cu118"] == TABLE.channels["cu118"]
-    assert any(line.startswith("channel cu118: ") and "404" in line for line in report.kept)
+    assert any(line.startswith("channel cu118: ") and "404" in line for line in report.unread)
 
 
-def test_metadata_is_read_from_a_corner_of_the_wheel(server: Server, table: Path) -> None:
+def test_reads_metadata_from_a_part_of_the_wheel(server: Server, table: Path) -> None:
     server.page("/simple/torch/", PLAIN)
     server.wheel(f"/simple/torch/{PLAIN[3]}", "nvidia-cuda-runtime-cu12==12.8.90")
     run(server, table)
@@ -142,7 +142,7 @@ def test_metadata_is_read_from_a_corner_of_the_wheel(server: Server, table: Path
     assert server.sent[f"/simple/torch/{PLAIN[3]}"] <= 1 << 17
 
 
-def test_json_page_with_metadata_beside_the_wheel(server: Server, table: Path) -> None:
+def test_reads_a_json_page_with_metadata_beside_the_wheel(server: Server, table: Path) -> None:
     text = METADATA.format("nvidia-cuda-runtime==13.0.96").encode()
     digest = hashlib.sha256(text).hexdigest()
     files = [
@@ -155,7 +155,7 @@ def test_json_page_with_metadata_beside_the_wheel(server: Server, table: Path) -
     server.pages["/f/b.whl.metadata"] = ("text/plain", text)
     run(server, table)
     assert torch_builds.load(table).pypi == {"2.11.0": Plain("13.0.2", ("3.10",)), "2.15.0": Plain("13.0", ("3.12",))}
-    # Metadata that is not what the index announced is not believed, and nothing is changed.
+    # Metadata with another hash than the index states is rejected, and nothing is changed.
     before = table.read_bytes()
     server.page("/simple/torch/", [PLAIN[3].replace("2.15.0", "2.16.0")], f'data-core-metadata="sha256={"0" * 64}"')
     server.pages[f"/simple/torch/{PLAIN[3].replace('2.15.0', '2.16.0')}.metadata"] = ("text/plain", text)
@@ -164,7 +164,7 @@ def test_json_page_with_metadata_beside_the_wheel(server: Server, table: Path) -
     assert table.read_bytes() == before
 
 
-def test_html_names_the_metadata_too(server: Server) -> None:
+def test_reads_the_metadata_hash_from_html(server: Server) -> None:
     server.page("/simple/torch/", [PLAIN[3]], 'data-dist-info-metadata="sha256=ab" data-yanked=""')
     (found,) = simple_api.files(f"{server.url}/simple/torch/")
     assert (found.name, found.metadata_sha256, found.yanked) == (PLAIN[3], "ab", True)
@@ -172,8 +172,8 @@ def test_html_names_the_metadata_too(server: Server) -> None:
 
 
 @pytest.mark.parametrize("names", [[], ["torch-2.9.1-cp310-none-any.whl"]])
-def test_a_page_without_torch_changes_nothing(names: list[str], server: Server, table: Path) -> None:
-    """A login page answers 200, too."""
+def test_changes_nothing_if_a_page_lists_no_torch(names: list[str], server: Server, table: Path) -> None:
+    """A login page also has the status 200."""
     server.page("/whl/cu130/torch/", names)
     server.page("/simple/torch/", names)
     before = table.read_bytes()
@@ -182,7 +182,7 @@ def test_a_page_without_torch_changes_nothing(names: list[str], server: Server, 
     assert table.read_bytes() == before
 
 
-def test_out_of_reach_changes_nothing(server: Server, table: Path) -> None:
+def test_changes_nothing_if_no_index_can_be_reached(server: Server, table: Path) -> None:
     before = table.read_bytes()
     with pytest.raises(UntestedError, match=r"torch_builds\.yaml unchanged") as raised:
         run(server, table)
@@ -191,20 +191,20 @@ def test_out_of_reach_changes_nothing(server: Server, table: Path) -> None:
     assert table.read_bytes() == before
 
 
-def test_a_password_is_not_repeated(server: Server) -> None:
+def test_messages_contain_no_password(server: Server) -> None:
     address = server.url.replace("http://", "http://user:secret@")
     with pytest.raises(IndexUnreachable, match="credentials") as raised:
         simple_api.files(f"{address}/absent/")
     assert "secret" not in str(raised.value)
 
 
-def test_a_page_that_is_not_what_it_says(server: Server) -> None:
+def test_rejects_a_malformed_json_page(server: Server) -> None:
     server.pages["/simple/torch/"] = ("application/vnd.pypi.simple.v1+json", b"<html>")
     with pytest.raises(IndexUnreachable, match="not a simple page"):
         simple_api.files(f"{server.url}/simple/torch/")
 
 
-def test_only_the_web_is_read(tmp_path: Path) -> None:
+def test_rejects_urls_that_are_not_http(tmp_path: Path) -> None:
     (tmp_path / "index.html").touch()
     with pytest.raises(IndexUnreachable, match="not a http"):
         simple_api.files((tmp_path / "index.html").as_uri())
@@ -225,10 +225,10 @@ def test_cuda_of(requirement: str, cuda: str | None) -> None:
     assert observe.cuda_of(METADATA.format(requirement)) == cuda
 
 
-def test_the_channel_of_a_toolkit_that_is_new_in_the_matrix_is_read(
+def test_reads_the_channel_of_a_toolkit_that_the_table_lacks(
     server: Server, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The matrix as a whole is wrong until the table knows its torch: that must not keep the table from being read."""
+    """The matrix is invalid until the table contains its torch; the table must be updated nevertheless."""
     path = tmp_path / "build_matrix.yaml"
     text = matrix.PATH.read_text(encoding="utf-8")
     path.write_text(text.replace('  "13.2":\n', '  "13.3":\n'), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""scripts.support.process: what a command printed, and what of it explains a failure."""
+"""scripts.support.process: the output of a command, and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from scripts.errors import CommandError
 from scripts.support.process import call
 
-# A child that writes to a pipe keeps standard output in a buffer until it ends: the error comes first.
+# A child process buffers standard output in a pipe until it ends, so that its errors arrive first.
 BUFFERED = "import sys; print('progress'); sys.stderr.write('the cause\\n'); sys.exit(3)"
 
 
@@ -32,20 +32,20 @@ def test_the_cause_of_a_failure_is_the_last_line_of_standard_error(options: list
     assert sorted(caught.value.output.split("\n")) == ["", "progress", "the cause"]
 
 
-def test_without_standard_error_the_cause_is_the_last_line_of_standard_output() -> None:
+def test_the_cause_without_standard_error_is_the_last_line_of_standard_output() -> None:
     with pytest.raises(CommandError) as caught:
         call([sys.executable, "-c", "print('one'); print('two'); print(); raise SystemExit(1)"], quiet=True)
     assert caught.value.cause == "two"
 
 
-def test_without_output_the_cause_is_the_exit_status() -> None:
+def test_the_cause_without_output_is_the_exit_status() -> None:
     with pytest.raises(CommandError) as caught:
         call([sys.executable, "-c", "raise SystemExit(7)"], quiet=True)
     assert caught.value.cause == str(caught.value)
     assert caught.value.returncode == 7
 
 
-def test_a_log_holds_both_streams(tmp_path: Path) -> None:
+def test_a_log_contains_both_streams(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "log"
     with pytest.raises(CommandError):
         call([sys.executable, "-c", BUFFERED], quiet=True, log=log)
@@ -53,7 +53,7 @@ def test_a_log_holds_both_streams(tmp_path: Path) -> None:
 
 
 def test_much_output_on_both_streams_does_not_block() -> None:
-    """A pipe holds 64 KiB on Linux; a reader that empties one stream before the other would wait for ever."""
+    """A pipe buffers 64 KiB on Linux; reading one stream after the other would block."""
     code = "import sys\nfor _ in range(4000): print('o' * 60); sys.stderr.write('e' * 60 + '\\n')"
     printed = call([sys.executable, "-c", code], quiet=True, timeout=120)
     assert printed.count("o" * 60) == printed.count("e" * 60) == 4000

@@ -1,4 +1,4 @@
-"""scripts.locks.redist: manifest -> lock -> toolkit, against a server on loopback and archives made here."""
+"""scripts.locks.redist: manifest -> lock -> toolkit, with a server on loopback and generated archives."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def zipped(name: str, files: dict[str, bytes]) -> bytes:
 
 @dataclass
 class Nvidia:
-    """NVIDIA's server as it would be: change a component with ``put``, then ``publish`` the manifest."""
+    """A substitute for NVIDIA's server: change a component with ``put``, then ``publish`` the manifest."""
 
     server: Server
     data: Path
@@ -70,9 +70,11 @@ class Nvidia:
         suffix = "zip" if platform.startswith("windows") else "tar.xz"
         path = f"{component}/{platform}/{component}-{platform}-12.4.131-archive.{suffix}"
         self.server.files[path] = content
-        held = self.manifest.setdefault(component, {"name": "a part", "license": "CUDA Toolkit", "version": "12.4.131"})
+        entry = self.manifest.setdefault(
+            component, {"name": "a part", "license": "CUDA Toolkit", "version": "12.4.131"}
+        )
         digest = hashlib.sha256(content).hexdigest()
-        held[platform] = {"relative_path": path, "sha256": digest, "md5": "", "size": str(len(content))}
+        entry[platform] = {"relative_path": path, "sha256": digest, "md5": "", "size": str(len(content))}
 
     def publish(self) -> None:
         content = json.dumps(self.manifest).encode()
@@ -117,7 +119,7 @@ def lock(nvidia: Nvidia, tmp_path: Path) -> Callable[[], Path]:
 
 @pytest.fixture
 def install(lock: Callable[[], Path], tmp_path: Path) -> Callable[..., dict[str, bytes]]:
-    """Lock, install into an empty folder and return the files found there."""
+    """Return a function that creates the lock, installs it into an empty folder, and returns the files there."""
 
     def installed(platform: str = "linux-x86_64") -> dict[str, bytes]:
         home = tmp_path / "beside" / platform
@@ -130,23 +132,23 @@ def install(lock: Callable[[], Path], tmp_path: Path) -> Callable[..., dict[str,
     return installed
 
 
-def test_lock_holds_what_is_needed(lock: Callable[[], Path], nvidia: Nvidia) -> None:
+def test_the_lock_contains_the_needed_components(lock: Callable[[], Path], nvidia: Nvidia) -> None:
     nvidia.manifest["libcufft"] = {"version": "1", "license": "no need"}
-    held = redist.read_lock(lock())
-    assert set(held.components) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl", "libcublas"}
-    assert held.manifest.url == f"{nvidia.server.url}redistrib_{CUDA}.json"
-    assert set(held.for_platform("linux-x86_64")) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl"}
-    assert held.components["libcublas"].keep == "headers"
-    archive = held.components["cuda_nvcc"].archives["linux-x86_64"]
+    found = redist.read_lock(lock())
+    assert set(found.components) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl", "libcublas"}
+    assert found.manifest.url == f"{nvidia.server.url}redistrib_{CUDA}.json"
+    assert set(found.for_platform("linux-x86_64")) == {"cuda_nvcc", "cuda_cudart", "cuda_cccl"}
+    assert found.components["libcublas"].keep == "headers"
+    archive = found.components["cuda_nvcc"].archives["linux-x86_64"]
     assert archive.size == len(nvidia.server.files[archive.relative_path])
 
 
-def test_lock_is_the_same_each_time(lock: Callable[[], Path]) -> None:
+def test_the_lock_is_deterministic(lock: Callable[[], Path]) -> None:
     first = lock().read_bytes()
     assert lock().read_bytes() == first
 
 
-def test_linux(install: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+def test_installs_a_toolkit_for_linux(install: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
     assert install() == {
         "bin/nvcc": NVCC,
         "include/cuda_runtime_api.h": HEADER,
@@ -159,7 +161,7 @@ def test_linux(install: Callable[..., dict[str, bytes]], tmp_path: Path) -> None
     assert (tmp_path / "beside/linux-x86_64/bin/nvcc").stat().st_mode & 0o111
 
 
-def test_windows_keeps_headers_alone_of_libraries(install: Callable[..., dict[str, bytes]]) -> None:
+def test_installs_only_headers_of_libraries_for_windows(install: Callable[..., dict[str, bytes]]) -> None:
     found = install("windows-x86_64")
     assert "include/cublas_v2.h" in found
     assert "licenses/libcublas.txt" in found
@@ -167,70 +169,74 @@ def test_windows_keeps_headers_alone_of_libraries(install: Callable[..., dict[st
     assert found["bin/nvcc"] == NVCC
 
 
-def test_manifest_is_verified(nvidia: Nvidia, tmp_path: Path) -> None:
+def test_rejects_a_manifest_with_another_sha256(nvidia: Nvidia, tmp_path: Path) -> None:
     nvidia.server.files[f"redistrib_{CUDA}.json"] += b" "
     with pytest.raises(ToolchainError, match="is pinned"):
         redist.make_lock(CUDA, tmp_path / "new.json")
     assert not (tmp_path / "new.json").exists()
 
 
-def test_unpinned_manifest(nvidia: Nvidia, tmp_path: Path) -> None:
+def test_rejects_a_cuda_without_a_pinned_manifest(nvidia: Nvidia, tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match=r"no manifest of CUDA 12\.5\.0 is pinned"):
         redist.make_lock("12.5.0", tmp_path / "new.json")
 
 
 @pytest.mark.parametrize("gone", [("cuda_cccl", None), ("cuda_cccl", "windows-x86_64")])
-def test_missing_component(nvidia: Nvidia, lock: Callable[[], Path], gone: tuple[str, str | None]) -> None:
+def test_rejects_a_manifest_without_a_component(
+    nvidia: Nvidia, lock: Callable[[], Path], gone: tuple[str, str | None]
+) -> None:
     component, platform = gone
     (nvidia.manifest[component] if platform else nvidia.manifest).pop(platform or component)
     with pytest.raises(ToolchainError, match="cuda_cccl"):
         lock()
 
 
-def test_path_in_manifest_that_leads_to_another_server(nvidia: Nvidia, lock: Callable[[], Path]) -> None:
+def test_rejects_a_path_that_leads_to_another_server(nvidia: Nvidia, lock: Callable[[], Path]) -> None:
     for path in ("https://example.org/x.tar.xz", "../../x.tar.xz", "/x.tar.xz", "//example.org/x.tar.xz"):
         nvidia.manifest["cuda_nvcc"]["linux-x86_64"]["relative_path"] = path
         with pytest.raises(ToolchainError, match="relative_path"):
             lock()
 
 
-def test_lock_of_another_manifest_is_refused(lock: Callable[[], Path], nvidia: Nvidia) -> None:
+def test_rejects_a_lock_of_another_manifest(lock: Callable[[], Path], nvidia: Nvidia) -> None:
     path = lock()
     nvidia.manifest["release_label"] = "another"
     nvidia.publish()
-    with pytest.raises(ToolchainError, match="was made from manifest"):
+    with pytest.raises(ToolchainError, match="was created from manifest"):
         redist.read_lock(path)
 
 
-def test_damaged_lock_names_the_field(lock: Callable[[], Path]) -> None:
+def test_names_the_field_of_a_damaged_lock(lock: Callable[[], Path]) -> None:
     path = lock()
-    held = json.loads(path.read_text())
-    held["components"]["cuda_nvcc"]["archives"]["linux-x86_64"]["sha256"] = "0" * 63
-    path.write_text(json.dumps(held))
+    content = json.loads(path.read_text())
+    content["components"]["cuda_nvcc"]["archives"]["linux-x86_64"]["sha256"] = "0" * 63
+    path.write_text(json.dumps(content))
     with pytest.raises(ToolchainError, match=r"components\.cuda_nvcc\.archives\.linux-x86_64\.sha256"):
         redist.read_lock(path)
 
 
-def test_wrong_hash(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_rejects_an_archive_with_a_wrong_hash(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.manifest["cuda_cccl"]["linux-x86_64"]["sha256"] = "0" * 64
     with pytest.raises(ToolchainError, match=f"but {'0' * 64} is pinned"):
         install()
 
 
-def test_wrong_size(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_rejects_an_archive_of_a_wrong_size(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.manifest["cuda_cccl"]["linux-x86_64"]["size"] = "10"
     with pytest.raises(ToolchainError, match="larger than the 10 bytes"):
         install()
 
 
-def test_truncated_archive(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_rejects_a_truncated_archive(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     path, whole = nvidia.path("cuda_cccl"), nvidia.server.files[nvidia.path("cuda_cccl")]
     nvidia.server.files[path] = whole[:-20]
-    with pytest.raises(ToolchainError, match="cannot be had"):
+    with pytest.raises(ToolchainError, match="could not be downloaded"):
         install()
 
 
-def test_truncated_archive_with_the_right_hash(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_rejects_a_truncated_archive_with_the_right_hash(
+    nvidia: Nvidia, install: Callable[..., dict[str, bytes]]
+) -> None:
     whole = nvidia.server.files[nvidia.path("cuda_cccl")]
     nvidia.put("cuda_cccl", "linux-x86_64", whole[:-20])
     with pytest.raises(ToolchainError, match=r"component cuda_cccl: .*not a whole tar archive"):
@@ -239,7 +245,7 @@ def test_truncated_archive_with_the_right_hash(nvidia: Nvidia, install: Callable
 
 @pytest.mark.parametrize("path", ["../../climbed", "/climbed", "a/../../../climbed"])
 @pytest.mark.parametrize("platform", ["linux-x86_64", "windows-x86_64"])
-def test_path_that_climbs_out(
+def test_rejects_a_path_that_leads_out_of_the_toolkit(
     nvidia: Nvidia, install: Callable[..., dict[str, bytes]], tmp_path: Path, path: str, platform: str
 ) -> None:
     make = tar if platform == "linux-x86_64" else zipped
@@ -251,13 +257,15 @@ def test_path_that_climbs_out(
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../secret"])
-def test_symlink_that_climbs_out(nvidia: Nvidia, install: Callable[..., dict[str, bytes]], target: str) -> None:
+def test_rejects_a_symlink_that_leads_out_of_the_archive(
+    nvidia: Nvidia, install: Callable[..., dict[str, bytes]], target: str
+) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar("cuda_cccl", {"include/a.h": b""}, {"include/link": target}))
     with pytest.raises(ToolchainError, match=r"component cuda_cccl: .* outside of the archive"):
         install()
 
 
-def test_symlink_that_climbs_out_once_its_folder_is_dropped(
+def test_rejects_a_symlink_that_leaves_the_toolkit_without_its_top_folder(
     nvidia: Nvidia, install: Callable[..., dict[str, bytes]]
 ) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar("cuda_cccl", {"include/a.h": b""}, {"link": "../elsewhere"}))
@@ -265,32 +273,34 @@ def test_symlink_that_climbs_out_once_its_folder_is_dropped(
         install()
 
 
-def test_symlink_within_is_kept(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_keeps_a_symlink_inside_the_toolkit(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar("cuda_cccl", {"include/a.h": b"a"}, {"include/b.h": "a.h"}))
     assert install()["include/b.h"] == b"a"
 
 
-def test_two_components_with_one_file(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_rejects_a_file_that_two_components_contain(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar("cuda_cccl", {"bin/nvcc": b"another"}))
-    with pytest.raises(ToolchainError, match="holds bin/nvcc too"):
+    with pytest.raises(ToolchainError, match="contains bin/nvcc too"):
         install()
 
 
-def test_archive_without_its_folder(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_rejects_an_archive_without_one_top_folder(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", tar(".", {"a/x": b"", "b/y": b""}))
-    with pytest.raises(ToolchainError, match="does not hold one folder"):
+    with pytest.raises(ToolchainError, match="must contain exactly one folder"):
         install()
 
 
-def test_interrupted_then_resumed(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
+def test_resumes_an_interrupted_download(nvidia: Nvidia, install: Callable[..., dict[str, bytes]]) -> None:
     nvidia.server.cut[nvidia.path("cuda_cudart")] = 100
     nvidia.server.busy[nvidia.path("cuda_nvcc")] = 2
     assert install()["lib/libcudart.so.12"] == b"runtime"
     assert (nvidia.path("cuda_cudart"), "bytes=100-") in nvidia.server.requests
 
 
-def test_mirror(nvidia: Nvidia, lock: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another place for the same contents; the lock keeps naming the first."""
+def test_downloads_from_a_mirror(
+    nvidia: Nvidia, lock: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror serves the same files; the lock keeps the original URL."""
     path = lock()
     with serve() as mirror:
         mirror.files = dict(nvidia.server.files)
@@ -307,7 +317,7 @@ def toolkit(path: Path) -> Toolkit:
     return Toolkit("12.4", (Provider("redist", str(path)),), ("9.0",), "9.0", Bounds(), Bounds())
 
 
-def test_provide(lock: Callable[[], Path], nvidia: Nvidia, tmp_path: Path) -> None:
+def test_provides_the_toolkit_from_the_archives(lock: Callable[[], Path], nvidia: Nvidia, tmp_path: Path) -> None:
     path = lock()
     home = providers.provide(toolkit(path))
     assert (home.version, home.provider) == ("12.4.131", "redist")
@@ -319,19 +329,19 @@ def test_provide(lock: Callable[[], Path], nvidia: Nvidia, tmp_path: Path) -> No
     assert len(nvidia.server.requests) == before
 
 
-def test_a_failure_leaves_no_toolkit(nvidia: Nvidia, lock: Callable[[], Path], tmp_path: Path) -> None:
+def test_a_failure_leaves_no_toolkit_folder(nvidia: Nvidia, lock: Callable[[], Path], tmp_path: Path) -> None:
     nvidia.put("cuda_cccl", "linux-x86_64", b"not an archive")
     with pytest.raises(ToolchainError, match="cuda_cccl"):
         providers.provide(toolkit(lock()))
     assert not list((tmp_path / "cache" / "toolkits").iterdir())
 
 
-def test_every_pinned_toolkit_has_a_lock_to_make() -> None:
+def test_every_pinned_manifest_has_a_known_lock() -> None:
     names = {name for name, lock in generate.known_locks().items() if isinstance(lock, generate.ArchivesLock)}
     assert {"cu118-redist", "cu124-redist", "cu126-redist", "cu128-redist", "cu130-redist"} <= names
 
 
-def test_cuda_13_needs_more_parts() -> None:
-    ours = redist.pinned_manifests()
-    assert "libnvvm" in ours.wanted("13.0.2")
-    assert "libnvvm" not in ours.wanted("12.8.1")
+def test_cuda_13_needs_more_components() -> None:
+    manifests = redist.pinned_manifests()
+    assert "libnvvm" in manifests.wanted("13.0.2")
+    assert "libnvvm" not in manifests.wanted("12.8.1")

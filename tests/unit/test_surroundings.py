@@ -1,4 +1,4 @@
-"""The tests read and write nothing of the machine: traps in the real places break whatever reads them."""
+"""Unit tests do not use the user's files: invalid files in their places would break a test that reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scripts.model import ROOT
 from scripts.support.files import cache_root
 from tests import surroundings
 
-# Content that no reader of these files accepts, and a lock for which torch and the doctor would wait.
+# Invalid content of files that tools read, and a lock file that torch and the doctor would wait for.
 TRAPS = {
     ".cache/torch_extensions/py311_cu130/nvdiffrast_plugin_gl/lock": "",
     ".cache/nvdiffrast-wheels/environments": "a file in place of a folder",
@@ -28,7 +28,7 @@ TRAPS = {
     ".pydistutils.cfg": "no configuration",
     ".pypirc": "no configuration",
 }
-# Variables that lead to those places, or that change what a tool does.
+# Variables that name such files, or that change how a tool works.
 VARIABLES = {
     "PIP_INDEX_URL": "http://127.0.0.1:9/",
     "PIP_REQUIRE_VIRTUALENV": "1",
@@ -49,14 +49,14 @@ VARIABLES = {
 }
 # Unit tests that run pip, uv, git, twine, compilers and the doctor, or look for caches.
 MODULES = (
-    *("cache", "compilers", "doctor", "doctor_machine", "download", "interpreters", "library_reader", "packages"),
+    *("compilers", "doctor", "doctor_machine", "download", "files", "interpreters", "library_reader", "packages"),
     *("process", "toolchain", "upload", "upstream"),
 )
 
 
 @pytest.fixture
 def trapped(tmp_path: Path) -> dict[str, str]:
-    """The environment of a user whose home is full of traps."""
+    """Return the environment of a user whose home folder contains invalid files."""
     home = tmp_path / "home"
     for name, content in TRAPS.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _content(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
-def test_traps_in_the_real_places_are_not_met(trapped: dict[str, str]) -> None:
+def test_unit_tests_ignore_the_users_configuration(trapped: dict[str, str]) -> None:
     home = Path(trapped["HOME"])
     before = _content(home)
     done = _run(trapped, "-m", "not integration", *(f"tests/unit/test_{name}.py" for name in MODULES))
@@ -84,12 +84,12 @@ def test_traps_in_the_real_places_are_not_met(trapped: dict[str, str]) -> None:
     assert set(before) == set(TRAPS)
 
 
-def test_without_an_environment_of_their_own_tests_meet_the_traps(trapped: dict[str, str]) -> None:
+def test_tests_without_their_own_environment_read_the_users_configuration(trapped: dict[str, str]) -> None:
     done = _run(trapped, "--noconftest", "tests/unit/test_doctor.py")
     assert done.returncode == 1, done.stdout
 
 
-def test_unit_tests_keep_little_of_the_environment(tmp_path: Path) -> None:
+def test_unit_tests_keep_few_variables(tmp_path: Path) -> None:
     given = {**VARIABLES, "PATH": "/bin", "LC_ALL": "C", "NVDIFFRAST_TEST_REAL_TORCH": "1"}
     made = surroundings.of_unit_tests(given, tmp_path)
     assert {name for name in given if made.get(name) == given[name]} == {"PATH", "LC_ALL", "NVDIFFRAST_TEST_REAL_TORCH"}
@@ -97,7 +97,7 @@ def test_unit_tests_keep_little_of_the_environment(tmp_path: Path) -> None:
     assert all(Path(place).is_relative_to(tmp_path) for place in places)
 
 
-def test_integration_tests_are_told_the_index_and_the_folder_for_downloads(tmp_path: Path) -> None:
+def test_integration_tests_get_the_index_and_the_download_folder(tmp_path: Path) -> None:
     given = {"PIP_INDEX_URL": "https://index.example/", "TORCH_EXTENSIONS_DIR": "/real", "UV_CACHE_DIR": "/real"}
     made = surroundings.of_integration_tests(given, tmp_path)
     assert made["PIP_INDEX_URL"] == given["PIP_INDEX_URL"]
@@ -106,7 +106,7 @@ def test_integration_tests_are_told_the_index_and_the_folder_for_downloads(tmp_p
     assert "TORCH_EXTENSIONS_DIR" not in made
 
 
-def test_this_test_has_a_home_of_its_own(given_environment: Mapping[str, str]) -> None:
+def test_this_test_has_its_own_home(given_environment: Mapping[str, str]) -> None:
     real = given_environment.get("HOME")
     assert Path.home().is_dir()
     assert real is None or not Path.home().is_relative_to(real)

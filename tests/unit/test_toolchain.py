@@ -267,7 +267,7 @@ def test_rejects_an_environment_without_hashes(tmp_path: Path, monkeypatch: pyte
 
 
 def test_rejects_an_environment_with_a_missing_lock(tmp_path: Path) -> None:
-    with pytest.raises(ToolchainError, match=r"gone\.txt is not there") as raised:
+    with pytest.raises(ToolchainError, match=r"gone\.txt is missing") as raised:
         environments.create(Path(sys.executable), [tmp_path / "gone.txt"], cache=tmp_path)
     assert raised.value.hint == "run `nox -s lock -- gone`"
 
@@ -285,5 +285,5 @@ def test_reads_the_cuda_version_of_torch(tmp_path: Path, line: str, expected: st
 
 
 def test_rejects_an_environment_without_torch(tmp_path: Path) -> None:
-    with pytest.raises(ToolchainError, match="holds no torch"):
+    with pytest.raises(ToolchainError, match="contains no torch"):
         environments.torch_cuda(tmp_path)

@@ -1,4 +1,4 @@
-"""What the workflows may be: calls of nox that exist, pinned actions, least permissions, no GPU for pull requests."""
+"""The workflows call nox with valid arguments, pin their actions, and have minimal permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import workflows
 from tests.workflows import Step
 
 JOBS = plan.jobs(matrix.load().cells)
-# What GitHub would fill in, as far as a command line sees it.
+# The values of GitHub's expressions in commands.
 CONTEXT: dict[str, Any] = {
     "inputs": {"cells": "*", "chunk": "1/1", "engine": "cibuildwheel"},
     "matrix": JOBS[0],
@@ -32,19 +32,19 @@ def named(step: Step) -> str:
     return f"{step.workflow}:{step.job}:{step.command}"
 
 
-def test_all_workflows_are_there() -> None:
+def test_all_workflows_exist() -> None:
     assert workflows.names() == ["build.yml", "ci.yml", "observe.yml", "rehearse.yml", "release.yml"]
 
 
 @pytest.mark.parametrize("step", COMMANDS, ids=named)
-def test_a_step_calls_nox_and_nothing_else(step: Step) -> None:
+def test_a_step_only_calls_nox(step: Step) -> None:
     assert step.command is not None
     assert re.fullmatch(r"nox -s [^\n;&|`]*", step.command), "one line, one command"
     assert "${{" not in step.command, "inputs come through env"
 
 
 @pytest.mark.parametrize("step", COMMANDS, ids=named)
-def test_every_call_names_a_session_and_arguments_that_exist(step: Step) -> None:
+def test_every_call_has_a_valid_session_and_arguments(step: Step) -> None:
     assert step.command is not None
     made = workflows.calls(step.command, {**RUNNER, **step.variables(CONTEXT)})
     assert len(made) == 1
@@ -63,14 +63,14 @@ def test_every_call_names_a_session_and_arguments_that_exist(step: Step) -> None
         ("nox -l", "not a call of sessions: -l"),
     ],
 )
-def test_what_is_wrong_with_a_call_is_said(call: str, wrong: str) -> None:
+def test_reports_a_wrong_call(call: str, wrong: str) -> None:
     (arguments,) = workflows.calls(call, {})
-    said = workflows.problem(arguments)
-    assert said is not None
-    assert said.startswith(wrong)
+    message = workflows.problem(arguments)
+    assert message is not None
+    assert message.startswith(wrong)
 
 
-def test_a_waiver_is_only_given_where_there_is_a_reason() -> None:
+def test_passes_a_gpu_waiver_only_with_a_reason() -> None:
     step = next(step for step in workflows.steps("release.yml", "promote") if step.command)
     assert step.command is not None
     (with_reason,) = workflows.calls(step.command, {**RUNNER, "STORE": "my store", "REASON": "no GPU"})
@@ -86,7 +86,7 @@ def test_actions_are_pinned_by_commit_with_one_version_each() -> None:
         for number, action, reference, comment in workflows.pinned(path):
             assert re.fullmatch(r"[0-9a-f]{40}", reference), f"{path.name}:{number}"
             assert re.fullmatch(r"v\d+\.\d+\.\d+", comment), f"{path.name}:{number}"
-            # actions/cache/save is of actions/cache.
+            # actions/cache/save belongs to actions/cache.
             known["/".join(action.split("/")[:2])].add((reference, comment))
     assert len(known) >= 6
     assert {action: pins for action, pins in known.items() if len(pins) > 1} == {}
@@ -111,7 +111,7 @@ def test_workflows_build_linux_wheels_in_the_container() -> None:
 
 
 @pytest.mark.parametrize("name", workflows.names())
-def test_permissions_are_least(name: str) -> None:
+def test_permissions_are_minimal(name: str) -> None:
     document = workflows.load(name)
     assert document["permissions"] == {}
     for job in document["jobs"].values():
@@ -129,7 +129,7 @@ def triggers(name: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("name", workflows.names())
-def test_pull_requests_reach_no_runner_of_ours(name: str) -> None:
+def test_pull_requests_do_not_run_on_self_hosted_runners(name: str) -> None:
     for job in workflows.load(name)["jobs"].values():
         if "self-hosted" in job.get("runs-on", ()):
             assert set(triggers(name)) <= {"push", "workflow_dispatch"}
@@ -137,7 +137,7 @@ def test_pull_requests_reach_no_runner_of_ours(name: str) -> None:
     assert "pull_request_target" not in triggers(name)
 
 
-def test_promotion_is_protected_and_comes_after_the_gpu_and_the_proof() -> None:
+def test_promotion_needs_approval_and_follows_gpu_checks_and_proof() -> None:
     jobs = workflows.load("release.yml")["jobs"]
     assert jobs["promote"]["environment"] == "index"
     assert "gpu" in jobs["smoke"]["runs-on"]
@@ -146,7 +146,7 @@ def test_promotion_is_protected_and_comes_after_the_gpu_and_the_proof() -> None:
     assert [jobs[name].get("needs") for name in order] == [None, *order[:-1]]
 
 
-def test_build_takes_its_matrix_and_its_parts_from_the_plan() -> None:
+def test_build_uses_the_matrix_and_chunks_of_the_plan() -> None:
     cells = workflows.load("build.yml")["jobs"]["cells"]
     assert cells["strategy"]["matrix"] == "${{ fromJSON(needs.plan.outputs.matrix) }}"
     chunk = workflows.load("release.yml")["jobs"]["build"]
@@ -158,7 +158,7 @@ def test_build_takes_its_matrix_and_its_parts_from_the_plan() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: str(job["id"]))
-def test_every_job_of_the_matrix_is_a_call_that_exists(job: dict[str, object]) -> None:
+def test_every_job_of_the_matrix_is_a_valid_call(job: dict[str, object]) -> None:
     step = next(step for step in workflows.steps("build.yml", "cells") if "build" in (step.command or ""))
     assert step.command is not None
     (arguments,) = workflows.calls(step.command, {**RUNNER, **step.variables({**CONTEXT, "matrix": job})})
@@ -166,8 +166,8 @@ def test_every_job_of_the_matrix_is_a_call_that_exists(job: dict[str, object]) -
     assert workflows.problem(arguments) is None
 
 
-def test_windows_gets_the_toolset_that_its_cuda_takes() -> None:
-    """What can be seen of it here; the toolset itself is the runner's."""
+def test_windows_jobs_use_a_toolset_that_the_cuda_supports() -> None:
+    """This checks only the name of the toolset; the runner provides the toolset itself."""
     step = next(step for step in workflows.steps("build.yml", "cells") if "msvc" in step.document.get("uses", ""))
     assert step.document["with"]["toolset"] == "${{ matrix.msvc }}"
     assert step.runs({"runner": {"os": "Windows"}})

@@ -1,4 +1,4 @@
-"""scripts.support.download_sizes: the sizes that are announced before a download, and its progress."""
+"""scripts.support.download_sizes: sizes reported before a download, and its progress."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "expected"),
     [
         (
             [Download("numpy", 16_000_000), Download("torch", 526_000_000), Download("cublas", 1_900_000_000)],
@@ -62,11 +62,11 @@ def test_sizes_come_from_the_index_or_from_the_server(server: Server, tmp_path: 
         ([Download("a", None), Download("b", None)], "2 packages to download, sizes unknown"),
     ],
 )
-def test_description(found: list[Download], said: str) -> None:
-    assert download_sizes.describe(found) == said
+def test_describes_downloads(found: list[Download], expected: str) -> None:
+    assert download_sizes.describe(found) == expected
 
 
-def test_an_environment_says_its_size_before_it_is_filled(
+def test_reports_the_size_of_an_environment_before_installing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(download_sizes, "expected", lambda *_: (Download("torch", 526_000_000),))
@@ -74,12 +74,12 @@ def test_an_environment_says_its_size_before_it_is_filled(
     bare.write_text("packaging==26.0\n")
     with pytest.raises(CommandError):
         environments.create(Path(sys.executable), [bare], cache=tmp_path)
-    said = capsys.readouterr().err
-    assert "up to 526 MB to download, 1 package; largest: torch 526 MB" in said
-    assert said.index("526 MB") < said.index(" pip install ")
+    output = capsys.readouterr().err
+    assert "up to 526 MB to download, 1 package; largest: torch 526 MB" in output
+    assert output.index("526 MB") < output.index(" pip install ")
 
 
-def test_a_size_that_cannot_be_found_is_no_error(
+def test_an_unknown_size_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: object) -> None:
@@ -90,7 +90,7 @@ def test_a_size_that_cannot_be_found_is_no_error(
     assert "CUDA 13.0: the size of the download is unknown" in capsys.readouterr().err
 
 
-def test_the_same_download_is_announced_once(
+def test_reports_the_same_download_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(download_sizes, "expected", lambda *_: (Download("torch", 526_000_000),))
@@ -99,7 +99,7 @@ def test_the_same_download_is_announced_once(
     assert capsys.readouterr().err.count("526 MB to download") == 1
 
 
-# What uv prints where it has no terminal.
+# The output of uv without a terminal.
 _UV = """\
 Resolved 2 packages in 163ms
 Downloading torch (501.3MiB)
@@ -109,16 +109,16 @@ Prepared 2 packages in 590ms
 """
 
 
-def test_a_log_has_a_line_for_each_large_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = tmp_path / "said"
-    said.write_text(_UV)
-    process.call([sys.executable, "-c", f"print(open({str(said)!r}).read(), end='')"], show=download_sizes.is_progress)
+def test_a_log_contains_a_line_for_each_large_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text(_UV)
+    process.call([sys.executable, "-c", f"print(open({str(log)!r}).read(), end='')"], show=download_sizes.is_progress)
     shown = capsys.readouterr().err.splitlines()[1:]
     assert shown == ["Downloading torch (501.3MiB)", " Downloaded torch"]
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "expected"),
     [
         (850_000, "850 kB"),
         (999_600, "1 MB"),
@@ -127,11 +127,11 @@ def test_a_log_has_a_line_for_each_large_file(tmp_path: Path, capsys: pytest.Cap
         (2_440_000_000, "2.4 GB"),
     ],
 )
-def test_sizes_for_people(number: int, said: str) -> None:
-    assert console.size(number) == said
+def test_formats_sizes(number: int, expected: str) -> None:
+    assert console.size(number) == expected
 
 
-def test_a_log_says_how_much_has_arrived(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_reports_the_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = iter(range(0, 600, 6))
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     with console.transfer("nvcc.tar.xz", 2_000_000_000, 500_000_000) as arrived:
@@ -144,7 +144,7 @@ def test_a_log_says_how_much_has_arrived(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 class _Terminal:
-    """Standard error as a terminal; what is written to it is thrown away."""
+    """A terminal for standard error that discards its output."""
 
     def isatty(self) -> bool:
         return True
@@ -157,7 +157,7 @@ class _Terminal:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_command_draws_its_progress_on_our_terminal(
+def test_a_command_draws_its_progress_on_the_terminal(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", _Terminal())

@@ -1,4 +1,4 @@
-"""Advisories about what is locked, by the real pip-audit against a service of our own on loopback."""
+"""scripts.locks.advisories: the real pip-audit with a service on loopback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REASON = "only its parser is affected, which nothing here calls"
 
 
 class _Service(BaseHTTPRequestHandler):
-    """Answers OSV queries; knows one advisory about demo before 2.0, and is out of order for a package ``down``."""
+    """A service with one advisory, about demo before 2.0; it fails for the package ``down``."""
 
     asked: list[tuple[str, str]]
 
@@ -61,7 +61,7 @@ _ADVISORY: dict[str, Any] = {
 
 @pytest.fixture
 def service() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The address of a service, and what it has been asked."""
+    """Yield the URL of a service, and the list of queries that it has received."""
     asked: list[tuple[str, str]] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Service,), {"asked": asked}))
     thread = threading.Thread(target=server.serve_forever)
@@ -96,7 +96,7 @@ def _waiver(**changes: str) -> Waiver:
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: tuple[str, list[tuple[str, str]]]
 ) -> Callable[..., int]:
-    """The command line, for locks and waivers of our own."""
+    """Return a function that runs the command line with given locks and waivers."""
 
     def run(*chosen: RequirementsLock, waivers: tuple[Waiver, ...] = (), address: str = service[0]) -> int:
         monkeypatch.setattr(generate, "select", lambda _: chosen)
@@ -107,7 +107,7 @@ def run(
     return run
 
 
-def test_every_pin_is_asked_about_whatever_its_marker(
+def test_queries_every_pin_regardless_of_its_marker(
     tmp_path: Path, run: Any, service: tuple[str, list[tuple[str, str]]]
 ) -> None:
     one = _lock(tmp_path, "one", "demo==2.0", "fine==3 ; os_name == 'nt'", "torch==2.9.1+cu130")
@@ -116,17 +116,15 @@ def test_every_pin_is_asked_about_whatever_its_marker(
     assert sorted(service[1]) == [("demo", "2.0"), ("fine", "3"), ("fine", "4"), ("torch", "2.9.1")]
 
 
-def test_an_advisory_fails_and_says_where_it_is_locked(
-    tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(AdvisoryError, match="nothing waives: 1"):
+def test_an_advisory_fails_and_names_its_locks(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AdvisoryError, match="without a valid waiver: 1"):
         run(_lock(tmp_path, "pipeline", "demo==1.0"), _lock(tmp_path, "tests", "demo==1.0", "fine==1"))
-    told = " ".join(capsys.readouterr().out.split())
-    assert "demo 1.0: CVE-2026-1 GHSA-demo, fixed in 2.0; locked in pipeline, tests" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "demo 1.0: CVE-2026-1 GHSA-demo, fixed in 2.0; locked in pipeline, tests" in output
 
 
 @pytest.mark.parametrize("name", ["GHSA-demo", "CVE-2026-1"])
-def test_a_waiver_lets_it_pass_by_any_of_its_names(
+def test_a_waiver_accepts_an_advisory_by_any_of_its_names(
     tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert run(_lock(tmp_path, "one", "demo==1.0"), waivers=(_waiver(advisory=name),)) == 0
@@ -138,40 +136,40 @@ def test_a_waiver_lets_it_pass_by_any_of_its_names(
     [_waiver(expires="2020-01-01"), _waiver(package="fine"), _waiver(advisory="CVE-2026-2")],
     ids=["expired", "other package", "other advisory"],
 )
-def test_a_waiver_that_does_not_hold_lets_nothing_pass(tmp_path: Path, run: Any, waiver: Waiver) -> None:
+def test_a_waiver_that_does_not_apply_accepts_nothing(tmp_path: Path, run: Any, waiver: Waiver) -> None:
     with pytest.raises(AdvisoryError):
         run(_lock(tmp_path, "one", "demo==1.0"), waivers=(waiver,))
 
 
-def test_an_expired_waiver_is_told_of(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_an_expired_waiver(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AdvisoryError):
         run(_lock(tmp_path, "one", "demo==1.0"), waivers=(_waiver(expires="2020-01-01"),))
     assert "expired on 2020-01-01" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_waiver_ends_on_its_day() -> None:
+def test_a_waiver_expires_on_its_day() -> None:
     waiver = _waiver(expires="2027-01-31")
-    assert waiver.holds(date(2027, 1, 30))
-    assert not waiver.holds(date(2027, 1, 31))
+    assert waiver.is_valid(date(2027, 1, 30))
+    assert not waiver.is_valid(date(2027, 1, 31))
 
 
-def test_a_waiver_of_nothing_is_told_of(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_a_waiver_without_an_advisory(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(_lock(tmp_path, "one", "fine==1"), waivers=(_waiver(),)) == 0
-    assert "nothing that was asked has it" in " ".join(capsys.readouterr().out.split())
+    assert "no queried version has it" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("address", [None, "http://127.0.0.1:9/v1/query"], ids=["out of order", "not there"])
-def test_a_service_that_does_not_answer_is_no_pass(tmp_path: Path, run: Any, address: str | None) -> None:
+def test_a_service_that_does_not_answer_is_untested(tmp_path: Path, run: Any, address: str | None) -> None:
     more = {"address": address} if address else {}
-    with pytest.raises(UntestedError, match="could not be asked"):
+    with pytest.raises(UntestedError, match="could not be queried"):
         run(_lock(tmp_path, "one", "demo==2.0", "down==1"), **more)
 
 
 @pytest.mark.parametrize(
     "answer", [{"name": "a", "skip_reason": "not on the index"}, {"name": "a", "version": "2", "vulns": []}]
 )
-def test_a_pin_without_an_answer_is_no_pass(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip-audit may skip one, and say so in its answers."""
+def test_a_pin_without_an_answer_is_untested(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip-audit can skip a pin and report that in its answers."""
 
     def pretend(command: list[Any], **_: object) -> str:
         Path(command[command.index("--output") + 1]).write_text(json.dumps({"dependencies": [answer]}))
@@ -179,27 +177,27 @@ def test_a_pin_without_an_answer_is_no_pass(answer: dict[str, Any], monkeypatch:
 
     monkeypatch.setattr(advisories, "call", pretend)
     with pytest.raises(UntestedError, match="no answer about a 1"):
-        advisories.ask([("a", "1")], "http://127.0.0.1:9/")
+        advisories.query([("a", "1")], "http://127.0.0.1:9/")
 
 
-def test_two_versions_of_a_name_are_asked_about_apart() -> None:
+def test_queries_two_versions_of_a_name_separately() -> None:
     pins = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("b", "2")]
-    made = advisories.rounds(pins)
+    made = advisories.split_versions(pins)
     assert sorted(pin for some in made for pin in some) == sorted(pins)
     assert len(made) == 3
     assert all(len({name for name, _ in some}) == len(some) for some in made)
 
 
-def test_the_recorded_waivers_can_be_read() -> None:
+def test_reads_the_committed_waivers() -> None:
     advisories.read_waivers()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "waivers.yaml:1:1"),
-        ("waivers: {}", "must hold the list"),
-        ("waivers: []\nmore: 1", "must hold the list"),
+        ("waivers: {}", "must contain the list"),
+        ("waivers: []\nmore: 1", "must contain the list"),
         ("waivers:\n  - {package: a, advisory: b, reason: short, expires: '2027-01-01'}", "2:39: waivers[0].reason"),
         (f"waivers:\n  - {{package: a, advisory: b, reason: {REASON!r}}}", "waivers[0].expires: Field required"),
         (f"waivers:\n  - {{package: a, advisory: b, reason: {REASON!r}, expires: '2027-13-01'}}", "month must be"),
@@ -208,8 +206,8 @@ def test_the_recorded_waivers_can_be_read() -> None:
         ("waivers: [", "not YAML"),
     ],
 )
-def test_malformed_waivers_are_refused_at_their_place(tmp_path: Path, text: str, told: str) -> None:
+def test_reports_the_position_of_a_malformed_waiver(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(AdvisoryError) as caught:
         advisories.read_waivers(_waivers(tmp_path, text))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "waivers.yaml" in str(caught.value.hint)
