@@ -246,9 +246,8 @@ def test_does_not_install_torch_from_pypi_on_windows(site: Site) -> None:
     """PyPI's torch for Windows does not use CUDA, and without build_info.json the CUDA version is unknown."""
     site.source_wheel()
     code = "from nvdiffrast import _hints\n_hints.os.name = 'nt'\nprint(_hints.install_torch(None))"
-    assert site.run(code) == (
-        "Hint(command='', note='https://pytorch.org/get-started/locally/ shows the command that installs torch with CUDA.')\n"
-    )
+    note = "https://pytorch.org/get-started/locally/ shows the command that installs torch with CUDA."
+    assert site.run(code) == f"Hint(command='', note='{note}')\n"
 
 
 # --- the command that installs the same wheel again
