@@ -389,8 +389,15 @@ CASES = [
         "library-damaged",
         (f"nvdiffrast.libs/{RUNTIME}: it contains only zeros", "needed by"),
     ),
-    Case("end of the runtime zeroed", zeroed_end_of_runtime, "library-damaged", (RUNTIME, "its end contains only zeros")),
-    Case("names zeroed", zeroed_names, "library-damaged", (PLUGIN, "the names of the libraries that it needs were replaced by zeros")),
+    Case(
+        "end of the runtime zeroed", zeroed_end_of_runtime, "library-damaged", (RUNTIME, "its end contains only zeros")
+    ),
+    Case(
+        "names zeroed",
+        zeroed_names,
+        "library-damaged",
+        (PLUGIN, "the names of the libraries that it needs were replaced by zeros"),
+    ),
     Case(
         "plugin unreadable",
         unreadable_plugin,
@@ -420,11 +427,17 @@ CASES = [
         "torch of another version",
         other_torch,
         "torch-other-version",
-        ("built for torch 2.11.0, and torch 2.12.1+cu130 is installed", f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'),
+        (
+            "built for torch 2.11.0, and torch 2.12.1+cu130 is installed",
+            f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"',
+        ),
     ),
     Case("torch for the CPU", cpu_torch, "torch-cpu-only", ("2.11.0+cpu", "built for CUDA 13.0")),
     Case(
-        "torch of another CUDA", other_cuda, "cuda-other-major", ("built for CUDA 13.0, and the installed torch is for CUDA 12.6",)
+        "torch of another CUDA",
+        other_cuda,
+        "cuda-other-major",
+        ("built for CUDA 13.0, and the installed torch is for CUDA 12.6",),
     ),
     Case(
         "no torch", no_torch, "torch-absent", ("torch is not installed", f'pip install {TORCH_CHANNEL} "torch==2.11.*"')
@@ -446,7 +459,10 @@ CASES = [
     Case("build_info malformed", build_info('{"python": '), "build-info", ("build_info.json is not JSON",)),
     Case("build_info a list", build_info("[]"), "build-info", ("build_info.json contains a list",)),
     Case(
-        "build_info without CUDA", build_info('{"python": "x", "torch": "2"}'), "build-info", ("build_info.json has no cuda",)
+        "build_info without CUDA",
+        build_info('{"python": "x", "torch": "2"}'),
+        "build-info",
+        ("build_info.json has no cuda",),
     ),
     Case("two wheels", two_wheels, "mixed-wheels", ("nvdiffrast-0.3.5+cu126.torch2.9.dist-info", "pip uninstall")),
     Case(

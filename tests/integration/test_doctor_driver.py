@@ -63,7 +63,9 @@ def provide(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> Pa
     return library
 
 
-def test_reads_the_answer_of_a_driver(installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_the_answer_of_a_driver(
+    installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provide(tmp_path, monkeypatch)
     assert installation.driver_error() is None
     assert installation.driver()["cuda"] == "13.0"

@@ -122,7 +122,9 @@ def test_refuses_addresses_outside_of_the_file(binaries: Any, tmp_path: Path, pr
     whole=st.sampled_from([IMAGE, _elf()]),
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
 )
-def test_reads_or_refuses_any_changed_file(binaries: Any, tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]) -> None:
+def test_reads_or_refuses_any_changed_file(
+    binaries: Any, tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]
+) -> None:
     content = bytearray(whole)
     for place, new in changes:
         content[place % len(whole) : place % len(whole) + len(new)] = new
