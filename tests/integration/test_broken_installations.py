@@ -333,13 +333,13 @@ class Case:
     """A broken installation and its expected message.
 
     ``broken`` breaks the installation. The code ``run`` runs in a new interpreter, with the command prefix ``prefix``.
-    The message must contain the code ``code`` and the texts ``said``.
+    The message must contain the code ``code`` and the texts ``expected``.
     """
 
     name: str
     broken: Callable[[Site], object]
     code: str
-    said: tuple[str, ...]
+    expected: tuple[str, ...]
     run: str = LOAD
     prefix: Callable[[Site], list[str]] = lambda site: []
 
@@ -572,7 +572,7 @@ def test_message_names_the_cause_and_a_command(case: Case, tmp_path: Path) -> No
     case.broken(site)
     output = site.run(case.run.replace("{more!r}", repr(str(tmp_path / "more"))), prefix=case.prefix(site))
     assert f"[{case.code}]" in output, output
-    for part in case.said:
+    for part in case.expected:
         assert part.replace("{folder}", str(tmp_path)) in output, output
     if case.run.endswith(LOAD):
         assert case.code in codes(output)

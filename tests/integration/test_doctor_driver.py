@@ -89,7 +89,7 @@ def test_ignores_lines_that_the_driver_prints(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         pytest.param(
             {"cuInit": "int cuInit(unsigned flags) { sleep(600); return 0; }"},
@@ -124,12 +124,12 @@ def test_reports_the_failed_call_of_a_broken_driver(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, str],
-    said: str,
+    expected: str,
 ) -> None:
     library = provide(tmp_path, monkeypatch, **changes)
     error = installation.driver_error()
     assert error["code"] == "driver-broken"
-    assert said in error["summary"]
+    assert expected in error["summary"]
     assert any(str(library) in detail for detail in error["details"])
     assert installation.devices() == []
 

@@ -68,9 +68,10 @@ def explain_requirement(name: str, error: BaseException) -> str:
 
 
 def examine(file: Path, error: BaseException | None = None, *, device: bool = True) -> list[Problem]:
-    """Return every problem of a compiled module, likeliest cause first; empty if there is none. Never raise an error.
+    """Return every problem of a compiled module, likeliest cause first; empty if it has no problem.
 
-    error: the error of its import, or None if the import succeeded; device: also examine the driver and the GPUs.
+    The function never raises an error; a fault of the diagnosis is reported as a problem of unknown cause.
+    error: the error of the module's import, or None if the import succeeded; device: also examine driver and GPUs.
     """
     return _find(_collect_facts(file, error), (*_FINDERS, _find_driver_problems) if device else _FINDERS)
 

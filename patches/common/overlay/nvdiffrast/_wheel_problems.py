@@ -21,7 +21,7 @@ _WHEEL_FILES = ("nvdiffrast/", "nvdiffrast.libs/", "nvdiffrast_plugin", "_nvdiff
 def plugin_deleted(name: str, reasons: Iterable[str], hint: Hint) -> Problem:
     """Return the problem that the wheel contained the compiled module ``name`` and that its file is missing.
 
-    ``reasons`` say how that is known; ``hint`` installs the wheel again.
+    ``reasons`` are lines with the evidence; ``hint`` installs the wheel again.
     """
     summary = f"the wheel installed {name}, and its file was deleted later"
     advice = "Antivirus programs delete such files: if it happens again, allow the folder in the program first."
