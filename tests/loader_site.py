@@ -1,4 +1,4 @@
-"""A site-packages folder around the loader, with real extension modules that are compiled in a moment."""
+"""A site-packages folder for tests of the loader, with real extension modules."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ needs_gcc = pytest.mark.skipif(
 
 
 class Site:
-    """A site-packages folder with the package as a wheel installs it, and a process to import it in."""
+    """A site-packages folder with an installed nvdiffrast."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class Site:
         for name in [path.name for path in OVERLAY.glob("_*.py") if "_doctor" not in path.name]:
             shutil.copy(OVERLAY / name, self.package)
         (self.package / "__init__.py").touch()
-        # As upstream's file is patched: numpy and torch first, then the loader when a plugin is asked for.
+        # Upstream's patched file also imports numpy and torch through the loader.
         (self.package / "torch" / "__init__.py").write_text("from .. import _loader\n_loader.import_requirements()\n")
         (folder / "numpy.py").touch()
         self.info(INFO)
@@ -72,11 +72,11 @@ class Site:
         (self.folder / "torch" / "__init__.py").write_text(TORCH.format(version=version, cuda=cuda))
 
     def source_wheel(self) -> None:
-        """Make it an installation of upstream's source wheel, which has nothing compiled and no build_info.json."""
+        """Change the installation to a source wheel, which has no compiled module and no build_info.json."""
         (self.package / "build_info.json").unlink()
 
     def record(self, version: str = "0.3.3.1+cu130.torch2.11") -> Path:
-        """Write the .dist-info folder of an installed wheel, with a RECORD that lists every file which is there now."""
+        """Write a .dist-info folder with a RECORD that lists every existing file, and return the folder."""
         info = self.folder / f"nvdiffrast-{version}.dist-info"
         info.mkdir()
         rows = [
@@ -91,6 +91,7 @@ class Site:
     def compile(
         self, name: str, *flags: str, folder: str = "nvdiffrast/torch", suffix: str = SUFFIX, **parts: str
     ) -> Path:
+        """Compile an extension module from MODULE with ``parts``, and return its file."""
         source = self.folder / f"{name}.c"
         source.write_text(MODULE.format(**{"name": name, "declare": "", "value": "42", "init": "", **parts}))
         made = self.folder / folder / (name + suffix)
@@ -99,7 +100,7 @@ class Site:
         return made
 
     def library(self, name: str) -> list[str]:
-        """Compile a shared library that is gone at run time; the flags that link against it."""
+        """Compile a shared library whose file does not have its name; return the flags that link against it."""
         source = self.folder / "library.c"
         source.write_text("int from_library(void) { return 1; }\n")
         made = self.folder / "gone.so"
@@ -107,9 +108,9 @@ class Site:
         return [str(made)]
 
     def run(self, code: str, *options: str, prefix: Sequence[str] = (), **env: str) -> str:
-        """Return what ``code`` prints in a fresh interpreter, then its log and traceback.
+        """Run ``code`` in a new interpreter after importing nvdiffrast.torch; return its output and errors.
 
-        ``options`` are the interpreter's, ``prefix`` is a command that runs it.
+        options: options of the interpreter; prefix: a command that runs the interpreter; env: environment variables.
         """
         wrapped = f"import nvdiffrast.torch\nload = nvdiffrast.torch._loader.load_precompiled\n{code}"
         start = f"import sys; sys.path.insert(0, {str(self.folder)!r})\n{wrapped}"
@@ -129,7 +130,7 @@ def _digest(file: Path) -> str:
 
 
 def unprivileged() -> list[str]:
-    """Return a command that runs another so that file modes apply to it, as they do not to root; skip without one."""
+    """Return a command prefix that makes file modes apply to root; skip the test if the prefix is not available."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
@@ -138,11 +139,24 @@ def unprivileged() -> list[str]:
 
 
 def codes(message: str) -> list[str]:
-    """Return the codes of a message, in their order."""
+    """Return the codes in a message, in order."""
     return re.findall(r"^(?:also )?\[([a-z-]+)\] ", message, re.MULTILINE)
 
 
 def next_command(message: str) -> str:
-    """Return the command of the message's one ``next:`` line."""
+    """Return the command of the only ``next:`` line of a message."""
     (command,) = re.findall(r"^next: (.*)$", message, re.MULTILINE)
     return str(command)
+
+
+def problem_codes() -> set[str]:
+    """Return the codes of all problems that the overlay creates."""
+    pattern = re.compile(r'(?:Problem|with_hint|Refusal|_problem)\(\s*"([a-z-]+)"')
+    return {code for file in OVERLAY.rglob("*.py") for code in pattern.findall(file.read_text())}
+
+
+def code_headings() -> set[str]:
+    """Return the codes that have a heading in docs/troubleshooting.md, or in README.md if that does not exist."""
+    troubleshooting = ROOT / "docs" / "troubleshooting.md"
+    document = troubleshooting if troubleshooting.exists() else ROOT / "README.md"
+    return set(re.findall(r"^#+ `([a-z-]+)`$", document.read_text(), re.MULTILINE))

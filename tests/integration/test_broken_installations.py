@@ -1,6 +1,7 @@
-"""Broken installations, and what each is told: a code, the file or version at fault, and the next step.
+"""Tests of the message for each broken installation: the code, the affected file or version, and the next step.
 
-Modules for Linux are compiled here; those for Windows are made from nothing and followed as files, without Windows.
+Modules for Linux are compiled here. Modules for Windows are written by pe_factory and examined as files, without
+Windows.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def examine(*, error: str = "ImportError('DLL load failed')", device: bool = Fal
     return EXAMINE.format(error=error, device=device, before=before)
 
 
-def made(site: Site) -> Path:
-    """The plugin as a wheel has it: with a runtime that it needs and finds in nvdiffrast.libs."""
+def install(site: Site) -> Path:
+    """Install a plugin with the runtime library that it needs in nvdiffrast.libs, and return the plugin."""
     libraries = site.folder / "nvdiffrast.libs"
     libraries.mkdir()
     library(site, libraries / RUNTIME)
@@ -70,13 +71,14 @@ def made(site: Site) -> Path:
 
 
 def library(site: Site, path: Path, *flags: str, body: str = "return 1;", declare: str = "") -> None:
+    """Compile a shared library with the function from_library."""
     source = site.folder / "library.c"
     source.write_text(f"{declare}\nint from_library(void) {{ {body} }}\n")
     subprocess.run(["gcc", "-shared", "-fPIC", source, f"-Wl,-soname,{path.name}", "-o", path, *flags], check=True)
 
 
 def foreign(path: Path) -> None:
-    """As if compiled for aarch64."""
+    """Change the machine of a library to aarch64."""
     content = bytearray(path.read_bytes())
     content[18:20] = (183).to_bytes(2, "little")
     path.write_bytes(content)
@@ -88,7 +90,7 @@ def halved(path: Path) -> None:
 
 
 def zeroed(path: Path, start: int = 0) -> None:
-    """As after a power failure: the file has its length, and zeros in place of its content."""
+    """Replace the content from ``start`` by zeros, as a power failure can do."""
     content = path.read_bytes()
     path.write_bytes(content[:start] + bytes(len(content) - start))
 
@@ -98,19 +100,19 @@ def zeroed_plugin(site: Site) -> None:
 
 
 def zeroed_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     zeroed(site.folder / "nvdiffrast.libs" / RUNTIME)
 
 
 def zeroed_end_of_runtime(site: Site) -> None:
-    """Without a look at its end the process would die when it calls into the library."""
-    made(site)
+    """Replace the end of the runtime by zeros; without a check, the process would crash when it calls the library."""
+    install(site)
     zeroed(site.folder / "nvdiffrast.libs" / RUNTIME, 4096)
 
 
 def zeroed_names(site: Site) -> None:
-    """The names of the libraries that the plugin needs are lost, and nothing else."""
-    made(site)
+    """Replace only the names of the libraries that the plugin needs by zeros."""
+    install(site)
     plugin = site.package / "torch" / PLUGIN
     content = plugin.read_bytes()
     plugin.write_bytes(content.replace(RUNTIME.encode(), bytes(len(RUNTIME))))
@@ -121,17 +123,17 @@ def unreadable_plugin(site: Site) -> None:
 
 
 def unreadable_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     (site.folder / "nvdiffrast.libs" / RUNTIME).chmod(0)
 
 
 def closed_libraries(site: Site) -> None:
-    made(site)
+    install(site)
     (site.folder / "nvdiffrast.libs").chmod(0)
 
 
 def greedy_runtime(site: Site) -> None:
-    """It wants more of the storage that is laid out when a process starts than glibc keeps for later."""
+    """Install a runtime that needs more static thread-local storage than glibc reserves."""
     libraries = site.folder / "nvdiffrast.libs"
     libraries.mkdir()
     declare = "__thread char storage[1 << 16];"
@@ -145,11 +147,11 @@ def as_a_user(site: Site) -> list[str]:
 
 
 def on_noexec(site: Site) -> list[str]:
-    """Return a command that runs another where the installation's file system has the mount option noexec."""
+    """Return a command prefix that mounts the installation with the option noexec."""
     mount = f"mount --bind {site.folder} {site.folder} && mount -o remount,bind,noexec {site.folder}"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
     if shutil.which("unshare") is None or subprocess.run([*command, mount], check=False).returncode:
-        pytest.skip("needs a mount of its own: run the tests as root, in a container with --privileged")
+        pytest.skip("cannot mount a file system: run the tests as root, in a container with --privileged")
     return [*command, f'{mount} && exec "$@"', "sh"]
 
 
@@ -158,34 +160,34 @@ def with_a_gigabyte(site: Site) -> list[str]:
 
 
 def large_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     declare = "char storage[2147483648u];"
     library(site, site.folder / "nvdiffrast.libs" / RUNTIME, declare=declare, body="return storage[0];")
 
 
 def without_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     (site.folder / "nvdiffrast.libs" / RUNTIME).unlink()
 
 
 def truncated_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     halved(site.folder / "nvdiffrast.libs" / RUNTIME)
 
 
 def empty_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     (site.folder / "nvdiffrast.libs" / RUNTIME).write_bytes(b"")
 
 
 def foreign_runtime(site: Site) -> None:
-    made(site)
+    install(site)
     foreign(site.folder / "nvdiffrast.libs" / RUNTIME)
 
 
 def without_inner(site: Site) -> None:
-    made(site)
-    inner = site.folder / "libinner-of-none.so"
+    install(site)
+    inner = site.folder / "libinner-removed.so"
     library(site, inner)
     libraries = site.folder / "nvdiffrast.libs"
     outer = libraries / RUNTIME
@@ -256,7 +258,7 @@ def other_python(site: Site) -> None:
     site.compile("nvdiffrast_plugin", suffix=".cpython-27-x86_64-linux-gnu.so")
 
 
-def told_nothing(content: str | None) -> Callable[[Site], None]:
+def build_info(content: str | None) -> Callable[[Site], None]:
     def broken(site: Site) -> None:
         empty_plugin(site)
         if content is None:
@@ -288,7 +290,7 @@ def second_copy(site: Site) -> None:
 
 
 def windows(plugin: bytes | None = None, runtime: bytes | None = None, **torch: bytes) -> Callable[[Site], None]:
-    """Files of a Windows wheel and of torch; ``torch`` by the DLLs' names without .dll."""
+    """Install the files of a Windows wheel and of torch; ``torch`` has the DLLs by name without .dll."""
 
     def broken(site: Site) -> None:
         needs = {"cudart64_13-0a1b.dll": ["cudaGetDevice"], "c10.dll": ["allocate"]}
@@ -307,13 +309,13 @@ GOOD_RUNTIME = pe_factory.library(exports=["cudaGetDevice"], name="cudart64_13-0
 GOOD_C10 = pe_factory.library(exports=["allocate"], name="c10.dll")
 
 
-def drawn_on(driver: str, devices: str = "[]") -> str:
+def with_driver(driver: str, devices: str = "[]") -> str:
     before = f"_installation.driver = lambda: {driver}\n_installation.devices = lambda: {devices}"
     return examine(error="None", device=True, before=before)
 
 
 def gpu(capability: str) -> str:
-    return drawn_on(
+    return with_driver(
         '{"version": "580.1", "cuda": "13.0"}', f'[{{"name": "GPU X", "capability": "{capability}", "memory": 1}}]'
     )
 
@@ -328,12 +330,16 @@ def for_architectures(sass: list[str], ptx: list[str], nvcc: str = "13.0.88") ->
 
 @dataclass(frozen=True)
 class Case:
-    """What is broken, what must be said, and by which code in a fresh interpreter, which a command may start."""
+    """A broken installation and its expected message.
+
+    ``broken`` breaks the installation. The code ``run`` runs in a new interpreter, with the command prefix ``prefix``.
+    The message must contain the code ``code`` and the texts ``expected``.
+    """
 
     name: str
     broken: Callable[[Site], object]
     code: str
-    said: tuple[str, ...]
+    expected: tuple[str, ...]
     run: str = LOAD
     prefix: Callable[[Site], list[str]] = lambda site: []
 
@@ -357,7 +363,7 @@ CASES = [
         "library of the runtime removed",
         without_inner,
         "library-missing",
-        ("libinner-of-none.so", f"nvdiffrast.libs/{RUNTIME}"),
+        ("libinner-removed.so", f"nvdiffrast.libs/{RUNTIME}"),
     ),
     Case("c10 removed", needing("libc10.so.none"), "library-missing", ("libc10.so.none", "belongs to torch")),
     Case(
@@ -370,21 +376,28 @@ CASES = [
         "GL removed",
         needing("libGL.so.none"),
         "library-missing",
-        ("libGL.so.none", "belongs to the graphics driver and is in no wheel"),
+        ("libGL.so.none", "belongs to the graphics driver, and wheels do not contain it"),
     ),
     Case("plugin truncated", truncated_plugin, "library-damaged", (PLUGIN, "it is truncated")),
     Case("plugin empty", empty_plugin, "library-damaged", (PLUGIN, "it is empty")),
-    Case("plugin is a web page", text_plugin, "library-damaged", (PLUGIN, "it is no shared library")),
+    Case("plugin is a web page", text_plugin, "library-damaged", (PLUGIN, "it is not a shared library")),
     Case("plugin of another architecture", foreign_plugin, "library-damaged", (PLUGIN, "it is for aarch64")),
-    Case("plugin zeroed", zeroed_plugin, "library-damaged", (PLUGIN, "it holds only zeros", REINSTALL)),
+    Case("plugin zeroed", zeroed_plugin, "library-damaged", (PLUGIN, "it contains only zeros", REINSTALL)),
     Case(
         "runtime zeroed",
         zeroed_runtime,
         "library-damaged",
-        (f"nvdiffrast.libs/{RUNTIME}: it holds only zeros", "needed by"),
+        (f"nvdiffrast.libs/{RUNTIME}: it contains only zeros", "needed by"),
     ),
-    Case("end of the runtime zeroed", zeroed_end_of_runtime, "library-damaged", (RUNTIME, "its end holds only zeros")),
-    Case("names zeroed", zeroed_names, "library-damaged", (PLUGIN, "it holds zeros where the names")),
+    Case(
+        "end of the runtime zeroed", zeroed_end_of_runtime, "library-damaged", (RUNTIME, "its end contains only zeros")
+    ),
+    Case(
+        "names zeroed",
+        zeroed_names,
+        "library-damaged",
+        (PLUGIN, "the names of the libraries that it needs were replaced by zeros"),
+    ),
     Case(
         "plugin unreadable",
         unreadable_plugin,
@@ -406,7 +419,7 @@ CASES = [
         (f"nvdiffrast.libs: this user may not search it for {RUNTIME}",),
         prefix=as_a_user,
     ),
-    Case("noexec", made, "mount-noexec", ("next: mount -o remount,exec {folder}",), prefix=on_noexec),
+    Case("noexec", install, "mount-noexec", ("next: mount -o remount,exec {folder}",), prefix=on_noexec),
     Case("memory", large_runtime, "memory-short", (RUNTIME, "not enough memory"), prefix=with_a_gigabyte),
     Case("static TLS", greedy_runtime, "static-tls", (RUNTIME, "next: export GLIBC_TUNABLES=")),
     Case("plugin of another Python", other_python, "wrong-python", ("is for cp27", f"this Python is {THIS}")),
@@ -414,11 +427,17 @@ CASES = [
         "torch of another version",
         other_torch,
         "torch-other-version",
-        ("built for torch 2.11.0, here is 2.12.1", f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'),
+        (
+            "built for torch 2.11.0, and torch 2.12.1+cu130 is installed",
+            f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"',
+        ),
     ),
     Case("torch for the CPU", cpu_torch, "torch-cpu-only", ("2.11.0+cpu", "built for CUDA 13.0")),
     Case(
-        "torch of another CUDA", other_cuda, "cuda-other-major", ("built for CUDA 13.0, this torch is for CUDA 12.6",)
+        "torch of another CUDA",
+        other_cuda,
+        "cuda-other-major",
+        ("built for CUDA 13.0, and the installed torch is for CUDA 12.6",),
     ),
     Case(
         "no torch", no_torch, "torch-absent", ("torch is not installed", f'pip install {TORCH_CHANNEL} "torch==2.11.*"')
@@ -435,19 +454,22 @@ CASES = [
         "symbol-missing",
         ("of_torch", f"run this too: {REINSTALL}", f'pip install --force-reinstall {TORCH_CHANNEL} "torch==2.11.*"'),
     ),
-    Case("build_info removed", told_nothing(None), "build-info", ("build_info.json cannot be read",)),
-    Case("build_info empty", told_nothing(""), "build-info", ("build_info.json is not JSON",)),
-    Case("build_info malformed", told_nothing('{"python": '), "build-info", ("build_info.json is not JSON",)),
-    Case("build_info a list", told_nothing("[]"), "build-info", ("build_info.json holds a list",)),
+    Case("build_info removed", build_info(None), "build-info", ("build_info.json cannot be read",)),
+    Case("build_info empty", build_info(""), "build-info", ("build_info.json is not JSON",)),
+    Case("build_info malformed", build_info('{"python": '), "build-info", ("build_info.json is not JSON",)),
+    Case("build_info a list", build_info("[]"), "build-info", ("build_info.json contains a list",)),
     Case(
-        "build_info without CUDA", told_nothing('{"python": "x", "torch": "2"}'), "build-info", ("does not say cuda",)
+        "build_info without CUDA",
+        build_info('{"python": "x", "torch": "2"}'),
+        "build-info",
+        ("build_info.json has no cuda",),
     ),
     Case("two wheels", two_wheels, "mixed-wheels", ("nvdiffrast-0.3.5+cu126.torch2.9.dist-info", "pip uninstall")),
     Case(
         "file of another wheel",
         changed_file,
         "mixed-wheels",
-        (PLUGIN, "is not the file of nvdiffrast-0.3.3.1.dist-info"),
+        (PLUGIN, "differs from the file of nvdiffrast-0.3.3.1.dist-info"),
     ),
     Case(
         "two copies",
@@ -463,19 +485,19 @@ CASES = [
         ("GLIBC_2.99", "Use a newer system"),
         examine(error='ImportError("/lib/libc.so.6: version `GLIBC_2.99\' not found (required by /a/plugin.so)")'),
     ),
-    Case("no driver", for_architectures([], []), "driver-missing", ("no NVIDIA driver",), drawn_on("None")),
+    Case("no driver", for_architectures([], []), "driver-missing", ("no NVIDIA driver",), with_driver("None")),
     Case(
         "old driver",
         for_architectures(["9.0"], []),
         "driver-too-old",
-        ("550.1", "CUDA up to 12.4", "built for 13.0", "install a driver 580"),
-        drawn_on('{"version": "550.1", "cuda": "12.4"}'),
+        ("550.1", "CUDA up to 12.4", "built for CUDA 13.0", "Install driver 580 or newer"),
+        with_driver('{"version": "550.1", "cuda": "12.4"}'),
     ),
     Case(
         "driver too old for the PTX",
         for_architectures(["9.0"], ["9.0"], nvcc="13.2.51"),
         "driver-too-old",
-        ("GPU X needs the wheel's PTX, of CUDA 13.2.51", "up to 13.0"),
+        ("GPU X needs the wheel's PTX, which CUDA 13.2.51 wrote", "up to 13.0"),
         gpu("12.0"),
     ),
     Case("GPU too old", for_architectures(["8.0"], ["9.0"]), "no-kernel", ("GPU X", "7.5", "8.0", "9.0"), gpu("7.5")),
@@ -533,32 +555,32 @@ CASES = [
         "Windows: older c10",
         windows(runtime=GOOD_RUNTIME, c10=pe_factory.library(exports=["other"])),
         "symbol-missing",
-        ("torch/lib/c10.dll", "it has no allocate", PYD),
+        ("torch/lib/c10.dll", "it does not contain allocate", PYD),
         examine(),
     ),
 ]
 
 
-def test_enough() -> None:
+def test_case_names_are_unique() -> None:
     assert len(CASES) >= 25
     assert len({case.name for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_names_what_is_at_fault(case: Case, tmp_path: Path) -> None:
+def test_message_names_the_cause_and_a_command(case: Case, tmp_path: Path) -> None:
     site = Site(tmp_path)
     case.broken(site)
-    told = site.run(case.run.replace("{more!r}", repr(str(tmp_path / "more"))), prefix=case.prefix(site))
-    assert f"[{case.code}]" in told, told
-    for part in case.said:
-        assert part.replace("{folder}", str(tmp_path)) in told, told
+    output = site.run(case.run.replace("{more!r}", repr(str(tmp_path / "more"))), prefix=case.prefix(site))
+    assert f"[{case.code}]" in output, output
+    for part in case.expected:
+        assert part.replace("{folder}", str(tmp_path)) in output, output
     if case.run.endswith(LOAD):
-        assert case.code in codes(told)
-        assert is_command(next_command(told))
+        assert case.code in codes(output)
+        assert is_command(next_command(output))
 
 
 def is_command(text: str) -> bool:
-    """Return whether a line is a command of a program that the loader names, with nothing behind it but arguments."""
+    """Return whether a line consists of a program that the loader names and its arguments."""
     words = shlex.split(text)
     programs = {"pip", "chmod", "mount", "export", "free", "apt-get", sys.executable}
     return words[0] in programs and not any(word.endswith((",", ";", ":")) for word in words)
@@ -567,22 +589,22 @@ def is_command(text: str) -> bool:
 @pytest.mark.parametrize(
     ("sass", "ptx", "nvcc", "capability"),
     [
-        (["8.0"], [], "13.0.88", "8.6"),  # compiled for an older one of its generation
-        (["8.0"], ["9.0"], "13.0.88", "12.0"),  # translated
-        (["9.0"], ["9.0"], "13.2.51", "9.0"),  # compiled by a newer CUDA of the driver's major
+        (["8.0"], [], "13.0.88", "8.6"),  # compiled for an older GPU of the same generation
+        (["8.0"], ["9.0"], "13.0.88", "12.0"),  # the driver translates the PTX
+        (["9.0"], ["9.0"], "13.2.51", "9.0"),  # compiled by a newer CUDA of the driver's major version
     ],
 )
-def test_a_gpu_that_the_wheel_serves(
+def test_reports_no_problem_of_a_supported_gpu(
     sass: list[str], ptx: list[str], nvcc: str, capability: str, tmp_path: Path
 ) -> None:
     site = Site(tmp_path)
     for_architectures(sass, ptx, nvcc)(site)
-    told = site.run(gpu(capability).replace("ImportError('DLL load failed')", "None"))
-    assert told == ""
+    output = site.run(gpu(capability).replace("ImportError('DLL load failed')", "None"))
+    assert output == ""
 
 
-def test_most_telling_comes_first(tmp_path: Path) -> None:
-    """Not the library that another torch does not have, but that it is another torch."""
+def test_the_likeliest_cause_comes_first(tmp_path: Path) -> None:
+    """Another torch comes before the library that it does not contain."""
     site = Site(tmp_path)
     cpu_torch(site)
     codes = [line.split("]")[0] for line in site.run(LOAD).splitlines() if line.startswith(("[", "also ["))]
@@ -590,16 +612,16 @@ def test_most_telling_comes_first(tmp_path: Path) -> None:
     assert "also [library-missing" in codes
 
 
-def test_a_diagnosis_that_fails_hides_nothing(tmp_path: Path) -> None:
+def test_a_diagnosis_that_fails_does_not_hide_the_error(tmp_path: Path) -> None:
     site = Site(tmp_path)
     without_runtime(site)
-    told = site.run(f"from nvdiffrast import _binaries\n_binaries.faults = None\n{LOAD}")
-    assert f"{RUNTIME}: cannot open shared object file" in told
-    assert "[unknown]" in told and "'NoneType' object is not callable" in told
-    assert "ImportError: nvdiffrast: " in told and "next: " in told
+    output = site.run(f"from nvdiffrast import _binaries\n_binaries.find_faults = None\n{LOAD}")
+    assert f"{RUNTIME}: cannot open shared object file" in output
+    assert "[unknown]" in output and "'NoneType' object is not callable" in output
+    assert "ImportError: nvdiffrast: " in output and "next: " in output
 
 
-def test_in_a_zip_file_it_is_refused(tmp_path: Path) -> None:
+def test_refuses_an_installation_in_a_zip_file(tmp_path: Path) -> None:
     site = Site(tmp_path / "site")
     archive = tmp_path / "nvdiffrast.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -615,22 +637,22 @@ def test_in_a_zip_file_it_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Grüße 日本 é", "a b", "long"])
-def test_strange_places_work_and_are_named(tmp_path: Path, name: str) -> None:
+def test_works_in_folders_with_unusual_names(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     while name == "long" and len(str(folder)) < 600:
         folder /= "0123456789" * 10
     folder.mkdir(parents=True)
     site = Site(folder)
-    made(site)
+    install(site)
     assert site.run("print(load(False).answer())") == "1\n"
     (folder / "nvdiffrast.libs" / RUNTIME).unlink()
-    told = site.run(LOAD)
-    assert f"searched {folder / 'nvdiffrast.libs'}" in told
+    output = site.run(LOAD)
+    assert f"searched {folder / 'nvdiffrast.libs'}" in output
 
 
-def test_a_read_only_installation_works(tmp_path: Path) -> None:
+def test_works_in_a_read_only_installation(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    made(site)
+    install(site)
     paths = [tmp_path, *tmp_path.rglob("*")]
     for path in paths:
         path.chmod(path.stat().st_mode & ~0o222)

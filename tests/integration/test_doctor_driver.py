@@ -1,4 +1,4 @@
-"""The doctor against drivers that answer, hang, abort or are no drivers: small C libraries named libcuda.so.1."""
+"""Tests of the doctor with working and broken drivers, which are small C libraries named libcuda.so.1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-# A driver for CUDA 13.0 with one GPU; each test replaces one function.
+# A driver for CUDA 13.0 with one GPU; most tests replace one of its functions.
 FUNCTIONS = {
     "cuDriverGetVersion": "int cuDriverGetVersion(int *version) { *version = 13000; return 0; }",
     "cuInit": "int cuInit(unsigned flags) { return 0; }",
@@ -42,7 +42,7 @@ HEAD = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <
 
 @pytest.fixture
 def installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The overlay's _installation under another package name, with a time limit that a test can wait for."""
+    """Import the overlay's _installation under another package name, with a short time limit for the driver."""
     package = ModuleType("asked")
     package.__path__ = [str(OVERLAY)]
     monkeypatch.setitem(sys.modules, "asked", package)
@@ -53,7 +53,7 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def provide(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> Path:
-    """Compile libcuda.so.1 with ``changes`` of its functions into ``folder`` and put it first for the loader."""
+    """Compile libcuda.so.1 with ``changes`` of its functions and set LD_LIBRARY_PATH to its folder; return the file."""
     folder.mkdir(exist_ok=True)
     source = folder / "cuda.c"
     source.write_text(HEAD + "\n".join({**FUNCTIONS, **changes}.values()) + "\n")
@@ -63,14 +63,16 @@ def provide(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> Pa
     return library
 
 
-def test_a_driver_that_answers(installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_the_answer_of_a_driver(
+    installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provide(tmp_path, monkeypatch)
     assert installation.driver_error() is None
     assert installation.driver()["cuda"] == "13.0"
     assert installation.devices() == [{"name": "A GPU", "capability": "9.0", "memory": 1 << 33}]
 
 
-def test_the_driver_is_not_loaded_into_this_process(
+def test_does_not_load_the_driver_into_its_own_process(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = provide(tmp_path, monkeypatch)
@@ -78,7 +80,7 @@ def test_the_driver_is_not_loaded_into_this_process(
     assert str(library) not in Path("/proc/self/maps").read_text()
 
 
-def test_output_of_the_driver_is_not_taken_for_an_answer(
+def test_ignores_lines_that_the_driver_prints(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provide(tmp_path, monkeypatch, cuInit='int cuInit(unsigned flags) { puts("{}"); printf("hello"); return 0; }')
@@ -87,7 +89,7 @@ def test_output_of_the_driver_is_not_taken_for_an_answer(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         pytest.param(
             {"cuInit": "int cuInit(unsigned flags) { sleep(600); return 0; }"},
@@ -117,29 +119,29 @@ def test_output_of_the_driver_is_not_taken_for_an_answer(
         ),
     ],
 )
-def test_a_driver_that_does_not_work(
+def test_reports_the_failed_call_of_a_broken_driver(
     installation: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, str],
-    said: str,
+    expected: str,
 ) -> None:
     library = provide(tmp_path, monkeypatch, **changes)
     error = installation.driver_error()
     assert error["code"] == "driver-broken"
-    assert said in error["summary"]
+    assert expected in error["summary"]
     assert any(str(library) in detail for detail in error["details"])
     assert installation.devices() == []
 
 
-def test_what_was_learned_before_a_hang_is_kept(
+def test_keeps_the_answers_before_a_hang(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provide(tmp_path, monkeypatch, cuInit="int cuInit(unsigned flags) { sleep(600); return 0; }")
     assert installation.driver()["cuda"] == "13.0"
 
 
-def test_no_gpu_is_no_fault_of_the_driver(
+def test_a_driver_without_a_gpu_works(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provide(tmp_path, monkeypatch, cuInit="int cuInit(unsigned flags) { return 100; }")
@@ -148,7 +150,7 @@ def test_no_gpu_is_no_fault_of_the_driver(
     assert installation.devices() == []
 
 
-def test_the_stub_library_of_a_toolkit(
+def test_reports_the_stub_library_of_a_toolkit(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stubs = tmp_path / "stubs"
@@ -160,11 +162,11 @@ def test_the_stub_library_of_a_toolkit(
     assert error["hint"] == "unset LD_LIBRARY_PATH"
     assert installation.driver() is None
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/opt/other:{stubs}")
-    importlib.import_module("asked._doctor_driver").ask.cache_clear()
+    importlib.import_module("asked._doctor_driver").query.cache_clear()
     assert installation.driver_error()["hint"] == "export LD_LIBRARY_PATH=/opt/other"
 
 
-def test_a_file_that_is_not_a_library(
+def test_reports_a_file_that_is_not_a_library(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "libcuda.so.1").write_text("<html>404</html>" * 8)
@@ -174,7 +176,7 @@ def test_a_file_that_is_not_a_library(
     assert "libcuda.so.1" in error["summary"] and "invalid ELF header" in error["summary"]
 
 
-def test_the_doctor_goes_on_after_a_driver_that_aborts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_continues_after_a_driver_that_aborts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site" / "nvdiffrast"
     shutil.copytree(OVERLAY, package)
     (package / "__init__.py").touch()
@@ -195,6 +197,6 @@ def test_the_doctor_goes_on_after_a_driver_that_aborts(tmp_path: Path, monkeypat
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a driver")
-def test_no_driver(installation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_that_there_is_no_driver(installation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     assert (installation.driver(), installation.devices(), installation.driver_error()) == (None, [], None)

@@ -1,7 +1,7 @@
-"""A program that PyInstaller freezes: with the wheel's hook it imports the compiled plugin, without it it says why not.
+"""Tests that a program frozen by PyInstaller imports the plugin with the wheel's hook, and reports a missing hook.
 
-nvdiffrast is the source wheel of a real release, patched and built here; the plugin and its library are compiled in a
-moment, and torch and numpy are empty stand-ins.
+nvdiffrast is the source wheel of a real release, which is patched and built here. The plugin and its library are
+compiled here, and torch and numpy are empty stand-ins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TORCH = '__version__ = "2.11.0+cu130"\nclass version: cuda = "13.0"\nclass autog
 
 
 def _source_wheel(tools: Path, folder: Path) -> Path:
-    """Build the source wheel of a release, with the setuptools that is installed in ``tools``."""
+    """Build the source wheel of a release with the setuptools in ``tools``, and return it."""
     (release,) = (one for one in matrix.load().releases if isinstance(one.source, RegistryPin))
     if missing := upstream.availability(release):
         pytest.skip(missing)
@@ -83,7 +83,7 @@ class Workshop:
         self._compile()
 
     def _compile(self) -> None:
-        """Add what a compiled wheel has and the source wheel has not."""
+        """Add the files that a compiled wheel contains and the source wheel does not."""
         site = Site(self.folder / "site")
         (made,) = site.library(RUNTIME)
         libraries = self.packages / "nvdiffrast.libs"
@@ -96,11 +96,11 @@ class Workshop:
         (self.packages / "nvdiffrast" / "build_info.json").write_text(json.dumps(INFO))
 
     def freeze(self, *options: str) -> Path:
-        """Freeze a program and take the environment away; return the program."""
+        """Freeze a program, remove the packages of the environment, and return the program."""
         (self.folder / "program.py").write_text(PROGRAM)
         hooks = self.folder / "hooks"
         hooks.mkdir()
-        for name in ("numpy", "torch"):  # PyInstaller's own are for the real packages.
+        for name in ("numpy", "torch"):  # PyInstaller's own hooks need the real packages.
             (hooks / f"hook-{name}.py").touch()
         options = ("--log-level", "WARN", "--additional-hooks-dir", str(hooks), *options)
         command: list[str | Path] = [self.python, "-m", "PyInstaller", "--noconfirm", *options, "program.py"]
@@ -130,9 +130,9 @@ def test_a_frozen_program_imports_the_plugin(workshop: Workshop, options: tuple[
     assert not file.startswith(str(workshop.packages))
 
 
-def test_without_the_hook_the_program_says_what_it_lacks(workshop: Workshop) -> None:
+def test_reports_a_program_that_was_frozen_without_the_hook(workshop: Workshop) -> None:
     (entry_points,) = workshop.packages.glob("nvdiffrast-*.dist-info/entry_points.txt")
     entry_points.unlink()
-    told = run(workshop.freeze())
-    assert codes(told) == ["frozen-incomplete"]
-    assert next_command(told) == "pyinstaller --clean --collect-all nvdiffrast --collect-all torch program.py"
+    output = run(workshop.freeze())
+    assert codes(output) == ["frozen-incomplete"]
+    assert next_command(output) == "pyinstaller --clean --collect-all nvdiffrast --collect-all torch program.py"

@@ -1,7 +1,7 @@
-"""A Windows wheel from the linker to the import: built by mingw, repaired on Linux, installed and imported under Wine.
+"""Tests of a Windows wheel that is linked by mingw, repaired on Linux, and installed and imported under Wine.
 
-Its module imports from NVIDIA's runtime and torch's DLLs; what is Windows here is genuine, but for Windows itself. Then
-one thing after another is taken away, and the loader must say which.
+Its module imports functions from NVIDIA's runtime and torch's DLLs. Python, torch and the runtime are the real ones for
+Windows. Most tests remove or replace one file, and the loader's message must name the file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from tests.unit import wheel_factory as factory
 _MINGW = "x86_64-w64-mingw32"
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(which(f"{_MINGW}-gcc") is None, reason="no mingw: apt-get install gcc-mingw-w64-x86-64"),
+    pytest.mark.skipif(
+        which(f"{_MINGW}-gcc") is None, reason="mingw is not installed: apt-get install gcc-mingw-w64-x86-64"
+    ),
 ]
 
 CELL_ID = "0.3.3.1-cp312-cu128-torch2.11-win_amd64"
 PLUGIN = "nvdiffrast_plugin.cp312-win_amd64.pyd"
 _OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
-# The runtime's own version, what it answers where there is no driver (cudaErrorInsufficientDriver), torch's switches.
+# The version of the runtime, its error without a driver (cudaErrorInsufficientDriver), and a value of torch.
 GOOD = "runtime 12080 answers 35, torch 0"
 _PROBE = """
 try:
@@ -53,14 +55,14 @@ def cell() -> Cell:
 
 @pytest.fixture(scope="module")
 def toolkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NVIDIA's runtime for Windows, laid out as a toolkit."""
+    """Install NVIDIA's runtime for Windows with the layout of a toolkit."""
     pin = wine.PINS["runtime"]
     folder = tmp_path_factory.mktemp("toolkit") / "runtime"
     return registry.install(pin["requirement"], pin["sha256"], folder, *wine.WINDOWS) / str(pin["folder"])
 
 
 def _module(folder: Path) -> bytes:
-    """plugin.c as a .pyd; its import libraries are made from names alone."""
+    """Compile plugin.c and return the .pyd; its import libraries are made from names alone."""
     libraries = []
     for dll, names in wine.PINS["imports"].items():
         exports = "".join(f'{name} == "{exported}"\n' for name, exported in names.items())
@@ -77,7 +79,7 @@ def _module(folder: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def wheel(cell: Cell, toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as a release would have it: the real loader, a module for every DLL, repaired."""
+    """Build and repair a wheel with the real loader and a module that imports from every DLL."""
     folder = tmp_path_factory.mktemp("wheel")
     parts = factory.text_parts(cell)
     parts.edit_info(plugins=["nvdiffrast_plugin"])
@@ -102,7 +104,7 @@ def test_the_repaired_module_names_the_bundled_runtime(wheel: Path, tmp_path: Pa
 
 @dataclass(frozen=True)
 class Installation:
-    """The wheel in a Windows Python: ``bundled`` is the runtime's file."""
+    """A Windows Python with the wheel installed; ``bundled`` is the file of the bundled runtime."""
 
     python: wine.WindowsPython
     bundled: Path
@@ -112,12 +114,12 @@ class Installation:
         return self.python.site_packages / "torch" / "lib"
 
     def probe(self, *options: str, first: str = "import torch", **environment: str) -> str:
-        """What comes of importing the plugin after ``first``."""
+        """Run the code ``first``, import the plugin, and return the output."""
         return self.python.run(*options, "-c", _PROBE.replace("FIRST", first), env=environment)
 
 
 def _pip_install(python: wine.WindowsPython, wheel: Path, *options: str) -> None:
-    """As a user does; what it requires is there already."""
+    """Install the wheel with pip; its requirements are installed already."""
     command = ["-m", "pip", "--isolated", "install", "--no-index", "--no-deps", "--no-compile", *options]
     assert "Successfully installed nvdiffrast" in python.run(*command, wine.windows_path(wheel))
 
@@ -132,20 +134,20 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield Installation(python, bundled)
 
 
-def test_installed_by_pip_it_imports_and_calls_the_runtime(installed: Installation) -> None:
+def test_imports_the_plugin_and_calls_the_runtime(installed: Installation) -> None:
     assert installed.probe().splitlines()[-1].strip() == GOOD
 
 
 @pytest.mark.parametrize("options", [("-I",), ("-S", "-P")])
-def test_imports_with_less_of_python(installed: Installation, options: tuple[str, ...]) -> None:
-    """-S leaves site-packages out, so the path is put there by hand."""
+def test_imports_in_an_isolated_python(installed: Installation, options: tuple[str, ...]) -> None:
+    """The option -S leaves out site-packages, so the test adds it to sys.path."""
     first = f"import sys; sys.path.append({wine.windows_path(installed.python.site_packages)!r}); import torch"
     assert installed.probe(*options, first=first).splitlines()[-1].strip() == GOOD
 
 
 @contextmanager
 def without(path: Path) -> Iterator[None]:
-    """Take a file or folder away for a while."""
+    """Remove a file or folder temporarily."""
     aside = path.with_name(f"{path.name}.aside")
     path.rename(aside)
     try:
@@ -158,7 +160,7 @@ def without(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced(path: Path, content: bytes) -> Iterator[None]:
-    """Put other bytes in a file's place for a while; the file may be a link into a cache."""
+    """Replace the content of a file temporarily; the file may be a link into a cache."""
     with without(path):
         path.write_bytes(content)
         yield
@@ -166,7 +168,7 @@ def replaced(path: Path, content: bytes) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def diagnosed(installed: Installation) -> Iterator[Installation]:
-    """A package index has torch for Windows for the CPU alone; what is genuine about it says CUDA meanwhile."""
+    """Change torch's version file to CUDA temporarily, because package indexes have only CPU builds for Windows."""
     version = installed.python.site_packages / "torch" / "version.py"
     text = version.read_text(encoding="utf-8")
     changed = text.replace("cuda: Optional[str] = None", 'cuda: Optional[str] = "12.8"')
@@ -175,12 +177,12 @@ def diagnosed(installed: Installation) -> Iterator[Installation]:
         yield installed
 
 
-def test_torch_need_not_be_imported_first(diagnosed: Installation) -> None:
+def test_imports_the_plugin_before_torch(diagnosed: Installation) -> None:
     assert diagnosed.probe(first="pass").splitlines()[-1].strip() == GOOD
 
 
-def _names(message: str, *parts: str | Path) -> None:
-    """The message is the loader's, and says all of that."""
+def _check_message(message: str, *parts: str | Path) -> None:
+    """Check that the message is the loader's and contains all ``parts``."""
     assert "ImportError:" in message, message
     for part in parts:
         text = wine.windows_path(part) if isinstance(part, Path) else part
@@ -188,69 +190,69 @@ def _names(message: str, *parts: str | Path) -> None:
     assert "next:" in message, message
 
 
-def test_without_the_bundled_runtime_it_is_named(diagnosed: Installation) -> None:
+def test_names_the_missing_bundled_runtime(diagnosed: Installation) -> None:
     with without(diagnosed.bundled):
         message = diagnosed.probe()
-    _names(message, "[library-missing]", diagnosed.bundled.name, PLUGIN, diagnosed.bundled.parent, "12.8")
-    _names(message, diagnosed.torch_libraries)
+    _check_message(message, "[library-missing]", diagnosed.bundled.name, PLUGIN, diagnosed.bundled.parent, "12.8")
+    _check_message(message, diagnosed.torch_libraries)
 
 
 @pytest.mark.parametrize("dll", ["c10.dll", "torch_python.dll", "uv.dll"])
-def test_without_a_dll_of_torch_it_is_named(diagnosed: Installation, dll: str) -> None:
-    """uv.dll is needed by torch_cpu.dll, which torch_python.dll needs."""
+def test_names_a_missing_dll_of_torch(diagnosed: Installation, dll: str) -> None:
+    """torch_python.dll needs torch_cpu.dll, which needs uv.dll."""
     with without(diagnosed.torch_libraries / dll):
         message = diagnosed.probe(first="pass")
     needing = "torch_cpu.dll" if dll == "uv.dll" else PLUGIN
-    _names(message, dll, needing, diagnosed.torch_libraries)
+    _check_message(message, dll, needing, diagnosed.torch_libraries)
 
 
-def test_a_truncated_runtime_is_named(diagnosed: Installation) -> None:
+def test_names_a_truncated_runtime(diagnosed: Installation) -> None:
     content = diagnosed.bundled.read_bytes()
     with replaced(diagnosed.bundled, content[: len(content) // 2]):
         message = diagnosed.probe()
-    _names(message, "[library-damaged]", diagnosed.bundled)
+    _check_message(message, "[library-damaged]", diagnosed.bundled)
 
 
-def test_a_runtime_of_32_bits_is_named(diagnosed: Installation) -> None:
+def test_names_a_runtime_of_32_bits(diagnosed: Installation) -> None:
     content = (diagnosed.python.site_packages / "setuptools" / "cli-32.exe").read_bytes()
     with replaced(diagnosed.bundled, content):
         message = diagnosed.probe()
-    _names(message, "[library-damaged]", diagnosed.bundled)
+    _check_message(message, "[library-damaged]", diagnosed.bundled)
 
 
-def test_a_truncated_plugin_is_named(diagnosed: Installation) -> None:
+def test_names_a_truncated_plugin(diagnosed: Installation) -> None:
     plugin = diagnosed.python.site_packages / "nvdiffrast" / "torch" / PLUGIN
     content = plugin.read_bytes()
     with replaced(plugin, content[: len(content) // 2]):
         message = diagnosed.probe()
-    _names(message, "[library-damaged]", plugin)
+    _check_message(message, "[library-damaged]", plugin)
 
 
-def test_without_torch_it_says_so(diagnosed: Installation) -> None:
+def test_reports_a_missing_torch(diagnosed: Installation) -> None:
     with without(diagnosed.python.site_packages / "torch"):
         message = diagnosed.probe(first="pass")
-    _names(message, "[torch-absent]", "torch")
-    # PyPI's torch for Windows has no CUDA.
+    _check_message(message, "[torch-absent]", "torch")
+    # PyPI's torch for Windows does not use CUDA.
     assert 'next: pip install --index-url https://download.pytorch.org/whl/cu128 "torch==2.11.*"' in message
 
 
-def test_numpy_is_missing(diagnosed: Installation) -> None:
-    """There is no numpy for Wine; what upstream's patched code calls first says so."""
+def test_reports_a_missing_numpy(diagnosed: Installation) -> None:
+    """The Windows Python has no numpy; import_requirements is the first call of upstream's patched code."""
     message = diagnosed.probe(first="from nvdiffrast import _loader; _loader.import_requirements()")
-    _names(message, "[numpy-absent]", "next: pip install numpy")
+    _check_message(message, "[numpy-absent]", "next: pip install numpy")
 
 
-def test_a_deleted_plugin_is_an_error(diagnosed: Installation) -> None:
+def test_reports_a_deleted_plugin(diagnosed: Installation) -> None:
     plugin = diagnosed.python.site_packages / "nvdiffrast" / "torch" / PLUGIN
     with without(plugin):
         message = diagnosed.probe()
-    _names(
+    _check_message(
         message, "[plugin-deleted]", f"{wine.windows_path(plugin)} is missing", "next: pip install --force-reinstall"
     )
 
 
-def test_a_runtime_whose_initialization_fails(diagnosed: Installation, tmp_path: Path) -> None:
-    """Windows gives the error a number, which decides; its text depends on the language."""
+def test_reports_a_runtime_whose_initialization_fails(diagnosed: Installation, tmp_path: Path) -> None:
+    """The error number identifies the cause, because the text depends on the language of Windows."""
     source = tmp_path / "fails.c"
     source.write_text(
         "int DllMain(void *module, unsigned reason, void *reserved) { return 0; }\n"
@@ -260,15 +262,15 @@ def test_a_runtime_whose_initialization_fails(diagnosed: Installation, tmp_path:
     call([f"{_MINGW}-gcc", "-shared", "-s", "-o", "fails.dll", source], cwd=tmp_path, echo=False)
     with replaced(diagnosed.bundled, (tmp_path / "fails.dll").read_bytes()):
         message = diagnosed.probe()
-    _names(message, "[dll-initialization]", "next: winget install --id Microsoft.VCRedist.2015+.x64")
+    _check_message(message, "[dll-initialization]", "next: winget install --id Microsoft.VCRedist.2015+.x64")
 
 
-def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, toolkit: Path, tmp_path: Path) -> None:
-    """Under the name that the module asks for; the folder is found by the variable that names it."""
-    (genuine,) = toolkit.rglob("cudart64_12.dll")
+def test_finds_the_runtime_in_nvdiffrast_dll_dirs(diagnosed: Installation, toolkit: Path, tmp_path: Path) -> None:
+    """The runtime has the file name that the module imports."""
+    (runtime,) = toolkit.rglob("cudart64_12.dll")
     folder = tmp_path / "more DLLs"
     folder.mkdir()
-    shutil.copyfile(genuine, folder / diagnosed.bundled.name)
+    shutil.copyfile(runtime, folder / diagnosed.bundled.name)
     with without(diagnosed.bundled):
         assert "[library-missing]" in diagnosed.probe()
         for listed in (wine.windows_path(folder), f'C:\\;"{wine.windows_path(folder)}"'):
@@ -277,8 +279,8 @@ def test_the_runtime_of_an_installed_toolkit_serves(diagnosed: Installation, too
 
 
 @pytest.mark.parametrize("name", ["Grüße 日本 é", "long"])
-def test_a_strange_place_works_and_is_named(diagnosed: Installation, wheel: Path, tmp_path: Path, name: str) -> None:
-    """Not ASCII, or long enough that the paths have more characters than the 260 that Windows once stopped at."""
+def test_works_in_folders_with_unusual_names(diagnosed: Installation, wheel: Path, tmp_path: Path, name: str) -> None:
+    """One folder has a name that is not ASCII; the other makes paths longer than 260 characters, Windows' old limit."""
     folder = tmp_path / name
     while name == "long" and len(str(folder)) < 280:
         folder /= "0123456789" * 4
@@ -288,4 +290,4 @@ def test_a_strange_place_works_and_is_named(diagnosed: Installation, wheel: Path
     assert diagnosed.probe(first=first).splitlines()[-1].strip() == GOOD
     with without(folder / "nvdiffrast.libs" / diagnosed.bundled.name):
         message = diagnosed.probe(first=first)
-    _names(message, "[library-missing]", diagnosed.bundled.name, folder / "nvdiffrast.libs")
+    _check_message(message, "[library-missing]", diagnosed.bundled.name, folder / "nvdiffrast.libs")

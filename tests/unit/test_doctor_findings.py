@@ -1,4 +1,4 @@
-"""What the doctor reports of one cause: one failure and one command, and nothing that contradicts another line."""
+"""Tests that the doctor reports one cause by one failure and one command, and does not contradict itself."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from scripts.matrix import doctor_table, torch_builds
 from scripts.model import ROOT
+from tests.loader_site import code_headings, problem_codes
 from tests.unit.test_doctor import INFO, OVERLAY, PYTHON, SYSTEM, TORCH, Site, entry, parts, site
 
 __all__ = ["parts", "site"]
@@ -31,7 +32,7 @@ linux = pytest.mark.skipif(PLATFORM != "linux_x86_64", reason="the table's row i
 
 
 def without_torch(site: Site) -> None:
-    """Take torch away as the real diagnosis sees it: every library of torch is missing, too."""
+    """Remove torch; as in the real diagnosis, every library of torch is missing too."""
     (site.folder / "torch.py").unlink()
     site.plugin("nvdiffrast_plugin", "import torch_of_no_site")
     site.facts(torch=None)
@@ -39,7 +40,7 @@ def without_torch(site: Site) -> None:
 
 
 def record(site: Site, *names: str) -> None:
-    """Write RECORD as an installer leaves it."""
+    """Write a RECORD that lists the files ``names``."""
     folder = site.folder / "nvdiffrast-0.3.3.1.dist-info"
     folder.mkdir(exist_ok=True)
     digest = base64.urlsafe_b64encode(hashlib.sha256(b"").digest()).rstrip(b"=").decode()
@@ -47,13 +48,13 @@ def record(site: Site, *names: str) -> None:
 
 
 class TestWithoutTorch:
-    def test_one_failure(self, site: Site) -> None:
+    def test_reports_one_failure(self, site: Site) -> None:
         without_torch(site)
         assert site.failed() == ["torch-absent"]
 
     @linux
     @pytest.mark.skipif(not (3, 10) <= sys.version_info[:2] <= (3, 14), reason="torch 2.14 is for CPython 3.10 to 3.14")
-    def test_one_command(self, site: Site) -> None:
+    def test_gives_one_command(self, site: Site) -> None:
         without_torch(site)
         out = site.run().stdout
         commands = re.findall(r".*pip install.*", out)
@@ -61,7 +62,7 @@ class TestWithoutTorch:
         assert commands[0].endswith('install "torch==2.14.*"')
 
     @linux
-    def test_numpy_comes_with_the_same_command(self, site: Site) -> None:
+    def test_the_same_command_installs_numpy(self, site: Site) -> None:
         without_torch(site)
         (site.folder / "numpy.py").unlink()
         out = site.run(isolated=True).stdout
@@ -69,7 +70,7 @@ class TestWithoutTorch:
         assert 'install "torch==2.14.*" numpy\n' in out
         assert "  FAILED   numpy" not in out
 
-    def test_a_library_of_the_wheel_is_reported_all_the_same(self, site: Site) -> None:
+    def test_reports_a_missing_library_of_the_wheel_too(self, site: Site) -> None:
         without_torch(site)
         lost = ("library-missing", "libcudart-0a1b.so.13 is missing", ["needed by the plugin"], "reinstall")
         site.problems({"nvdiffrast_plugin": [NO_TORCH, *LIBRARIES, lost]})
@@ -77,14 +78,14 @@ class TestWithoutTorch:
 
 
 class TestOtherTorch:
-    def test_what_follows_from_another_torch_is_no_failure_of_its_own(self, site: Site) -> None:
+    def test_omits_failures_caused_by_another_torch(self, site: Site) -> None:
         site.plugin("nvdiffrast_plugin", "raise ImportError('libc10_cuda.so: cannot open shared object file')")
         site.facts(torch={**TORCH, "version": "2.13.0+cpu", "cuda": None})
         other = ("torch-other-version", "it was built for torch 2.14.1, here is 2.13.0+cpu", list[str](), "prose")
         site.problems({"nvdiffrast_plugin": [other, LIBRARIES[-1]]})
         assert site.failed() == ["torch-other-version"]
 
-    def test_a_torch_that_cannot_be_imported(self, site: Site) -> None:
+    def test_reports_a_torch_that_cannot_be_imported(self, site: Site) -> None:
         site.facts(torch={**TORCH, "version": None, "cuda": None, "error": "libtorch_cpu.so: bad"})
         site.problems(
             {"nvdiffrast_plugin": [("torch-broken", "torch cannot be imported (bad)", [], "reinstall torch")]}
@@ -96,8 +97,8 @@ class TestOtherTorch:
             assert re.search(r'next: .*install --(force-)?reinstall "torch==2\.14\.\*"', out)
 
     @linux
-    def test_another_build_of_the_same_torch_is_replaced(self, site: Site) -> None:
-        """pip and uv regard 2.14.1+cpu as a 2.14.* and would leave it."""
+    def test_replaces_another_build_of_the_same_torch(self, site: Site) -> None:
+        """pip and uv accept 2.14.1+cpu for 2.14.* and would keep it."""
         site.facts(torch={**TORCH, "version": "2.14.1+cpu", "cuda": None})
         site.problems({"nvdiffrast_plugin": [("torch-cpu-only", "this torch is for no CUDA", [], "prose")]})
         (line,) = [line for line in site.lines() if line["code"] == "torch-cpu-only"]
@@ -112,18 +113,18 @@ class TestOtherTorch:
             ("", ""),
         ],
     )
-    def test_the_torch_that_is_installed_again(self, parts: ModuleType, version: str, command: str) -> None:
-        found = parts.install.torch_again(version)
+    def test_command_that_installs_the_same_torch_again(self, parts: ModuleType, version: str, command: str) -> None:
+        found = parts.install.torch_again(version).command
         assert found.endswith(command) and bool(found) == bool(command)
 
 
 class TestKnownBuilds:
-    """No command names a build of torch that the doctor's table does not have."""
+    """Tests that commands name only builds of torch that the doctor's table contains."""
 
     @pytest.mark.parametrize(
         ("torch", "cuda"), [("2.16", "12.6"), ("2.14", "12.6"), ("2.15", "13.0"), ("3.0", "13.0"), ("2.14", "13.1")]
     )
-    def test_of_the_wheel_that_is_here(self, site: Site, torch: str, cuda: str) -> None:
+    def test_names_no_unknown_build_for_the_installed_wheel(self, site: Site, torch: str, cuda: str) -> None:
         site.facts(torch={**TORCH, "version": "2.11.0"}, build_info={**INFO, "torch": f"{torch}.0", "cuda": cuda})
         other = (
             "torch-other-version",
@@ -134,13 +135,14 @@ class TestKnownBuilds:
         site.problems({"nvdiffrast_plugin": [other]})
         out = site.run().stdout
         assert f"torch=={torch}" not in out
-        assert "https://pytorch.org/get-started/locally/" in out
+        assert "\n        https://pytorch.org/get-started/locally/ shows the command" in out
+        assert "next: https:" not in out
 
     @pytest.mark.parametrize(("torch", "cuda"), [("2.16", "cu126"), ("2.14", "cu126")])
-    def test_of_an_index(self, parts: ModuleType, torch: str, cuda: str) -> None:
+    def test_names_no_unknown_build_for_an_index(self, parts: ModuleType, torch: str, cuda: str) -> None:
         content = json.dumps({"schema": 1, "entries": [entry(torch=torch, cuda=cuda)]}).encode()
         here = parts.install.Machine(PYTHON, PLATFORM, "2.11", "12.6", None, ())
-        found = parts.install.advice(here, parts.install._parsed(content), "https://i.example")
+        found = parts.install.advice(here, parts.index.parse(content), "https://i.example")
         assert not [line for line in (*found.pip, *found.uv) if "torch==" in line]
         assert "https://pytorch.org/get-started/locally/" in found.note
 
@@ -165,12 +167,12 @@ class TestKnownBuilds:
             (("3.13t", "linux_x86_64"), "2.14", "cu130", None),
         ],
     )
-    def test_each_from_where_it_is_published(
+    def test_installs_each_build_from_its_origin(
         self, parts: ModuleType, machine: tuple[str, str], torch: str, cuda: str, command: str | None
     ) -> None:
         assert parts.install.torch_command("pip install", machine[0], machine[1], torch, cuda) == command
 
-    def test_the_table_holds_no_build_that_was_not_observed(self) -> None:
+    def test_the_table_contains_only_observed_builds(self) -> None:
         observed = torch_builds.load()
         for platform, tag, line, origin, pythons in json.loads(doctor_table.PATH.read_text())["builds"]:
             cuda = f"{tag[2:-1]}.{tag[-1]}"
@@ -183,18 +185,18 @@ class TestKnownBuilds:
 
 
 class TestDeletedPlugin:
-    def test_one_that_build_info_lists(self, site: Site) -> None:
+    def test_reports_a_plugin_that_build_info_lists(self, site: Site) -> None:
         (site.package / "torch" / "nvdiffrast_plugin.py").unlink()
         site.facts(build_info={**INFO, "plugins": ["nvdiffrast_plugin", "nvdiffrast_plugin_gl"]})
         lines = [line for line in site.lines() if line["code"] == "plugin-deleted"]
-        assert [(line["state"], line["text"].split()[0]) for line in lines] == [
-            ("failed", "nvdiffrast_plugin"),
-            ("warning", "nvdiffrast_plugin_gl"),
+        assert [(line["state"], line["text"]) for line in lines] == [
+            ("failed", "the wheel installed nvdiffrast_plugin, and its file was deleted later"),
+            ("warning", "the wheel installed nvdiffrast_plugin_gl, and its file was deleted later"),
         ]
         assert site.run().returncode == 1
         assert "not-compiled" not in {line["code"] for line in site.lines()}
 
-    def test_one_that_record_lists(self, site: Site) -> None:
+    def test_reports_a_plugin_that_record_lists(self, site: Site) -> None:
         name = "nvdiffrast/torch/nvdiffrast_plugin.cpython-311-x86_64-linux-gnu.so"
         for file in OVERLAY.glob("*.py"):
             shutil.copy(file, site.package)
@@ -204,7 +206,7 @@ class TestDeletedPlugin:
         assert line["state"] == "failed"
         assert any(Path(name).name in detail for detail in line["details"])
 
-    def test_none_is_deleted(self, site: Site) -> None:
+    def test_reports_nothing_if_every_plugin_exists(self, site: Site) -> None:
         site.facts(build_info={**INFO, "plugins": ["nvdiffrast_plugin"]})
         assert site.failed() == []
 
@@ -215,24 +217,24 @@ class TestTriangleReasons:
         assert line["state"] == "untested"
         return str(line["text"])
 
-    def test_a_gpu_that_was_not_to_be_used(self, site: Site) -> None:
+    def test_names_the_option_that_forbids_drawing(self, site: Site) -> None:
         reason = self.reason(site)
         assert "--no-gpu" in reason
         assert "no GPU" not in reason
 
-    def test_a_gpu_and_a_plugin_that_cannot_be_imported(self, site: Site) -> None:
+    def test_names_a_plugin_that_cannot_be_imported(self, site: Site) -> None:
         site.plugin("nvdiffrast_plugin", "raise ImportError('broken')")
         reason = self.reason(site, draw=True)
         assert "the CUDA plugin cannot be imported" in reason
         assert "no GPU" not in reason
 
-    def test_no_gpu(self, site: Site) -> None:
+    def test_names_a_missing_gpu(self, site: Site) -> None:
         site.facts(driver=None, devices=[])
-        assert "there is no GPU to draw with" in self.reason(site, draw=True)
+        assert "no triangle was drawn: there is no GPU" in self.reason(site, draw=True)
 
 
 class TestDriver:
-    def test_a_driver_that_does_not_work(self, site: Site) -> None:
+    def test_reports_a_driver_that_does_not_work_once(self, site: Site) -> None:
         error = {
             "code": "driver-broken",
             "summary": "cuInit gave no answer",
@@ -245,37 +247,50 @@ class TestDriver:
         assert "\n        asked was x\n      next: nvidia-smi\n" in site.run().stdout
 
 
-class TestWords:
-    def test_codes_are_explained_somewhere(self, site: Site) -> None:
+class TestCodes:
+    def test_refers_to_the_headings_of_the_codes(self, site: Site) -> None:
         without_torch(site)
-        assert "each [code] has a heading of its name in the README of nvdiffrast-wheels" in site.run().stdout
+        text = (
+            "each [code] is explained under the heading with its name in docs/troubleshooting.md of nvdiffrast-wheels"
+        )
+        assert text in site.run().stdout
 
-    def test_every_code_has_a_heading_in_the_readme(self, parts: ModuleType) -> None:
+    def test_every_code_has_a_heading(self, parts: ModuleType) -> None:
         source = "".join(file.read_text() for file in OVERLAY.glob("_doctor_*.py"))
         codes = set(re.findall(r'"((?:driver|gpus|not|plugin|stale|torch)-[a-z-]+)"', source)) | set(
-            parts.checks._SECTIONS
+            parts.checks.SECTIONS
         )
         assert {"driver-broken", "driver-stub", "plugin-deleted", "stale-lock", "torch-absent"} <= codes
-        headings = set(re.findall(r"^#### `(.*)`$", (ROOT / "README.md").read_text(), re.MULTILINE))
-        assert {*codes, "index", "triangle"} <= headings
+        assert {*codes, "index", "triangle"} <= code_headings()
 
-    def test_nothing_is_to_be_explained_where_all_is_well(self, site: Site) -> None:
+    def test_every_problem_has_a_section(self, parts: ModuleType) -> None:
+        assert set(parts.checks.SECTIONS) == problem_codes()
+        python = {"wrong-python", "numpy-absent", "numpy-broken", "system-musl", "system-too-old", "path-refused"}
+        assert {code for code, section in parts.checks.SECTIONS.items() if section == parts.checks.PYTHON} == python
+
+    @pytest.mark.parametrize("code", ["numpy-broken", "system-musl"])
+    def test_reports_problems_of_python_and_the_system_in_their_section(self, site: Site, code: str) -> None:
+        site.problems({"nvdiffrast_plugin": [(code, "a summary", list[str](), "")]})
+        assert [line["section"] for line in site.lines() if line["code"] == code] == ["Python and system"]
+
+    def test_does_not_mention_codes_if_there_are_no_problems(self, site: Site) -> None:
         out = site.run().stdout
         assert "[code]" not in out
         assert "to install" not in out
 
-    def test_no_command_of_this_repository_s_modules(self) -> None:
+    def test_gives_no_command_for_modules_of_this_repository(self) -> None:
         for file in (*OVERLAY.glob("*doctor*.py"), *(ROOT / "scripts").glob("doctor*.py")):
             assert "python -m scripts" not in file.read_text(), file
 
-    def test_a_python_that_belongs_to_the_system(self, parts: ModuleType, tmp_path: Path) -> None:
+    def test_finds_a_python_that_belongs_to_the_system(self, parts: ModuleType, tmp_path: Path) -> None:
         assert not parts.install.is_managed(str(tmp_path))
         (tmp_path / "EXTERNALLY-MANAGED").touch()
         assert parts.install.is_managed(str(tmp_path)) == (sys.prefix == sys.base_prefix)
 
 
-class TestLinksOutOfTheExtensionsFolder:
+class TestLinksToOtherFolders:
     def outside(self, tmp_path: Path) -> Path:
+        """Create a stale lock outside of the folder of extensions, and return it."""
         lock = tmp_path / "elsewhere" / "nvdiffrast_plugin" / "lock"
         lock.parent.mkdir(parents=True)
         lock.touch()
@@ -284,7 +299,7 @@ class TestLinksOutOfTheExtensionsFolder:
         return lock
 
     @pytest.mark.parametrize("link", ["py311_cu130", "nvdiffrast_plugin"])
-    def test_a_folder(self, site: Site, tmp_path: Path, link: str) -> None:
+    def test_keeps_a_lock_behind_a_link_to_a_folder(self, site: Site, tmp_path: Path, link: str) -> None:
         lock = self.outside(tmp_path)
         root = tmp_path / "extensions"
         root.mkdir()
@@ -295,13 +310,13 @@ class TestLinksOutOfTheExtensionsFolder:
         assert "outside" in line["details"][0]
         assert "--fix" not in line["hint"]
 
-    def test_the_folder_itself_may_be_a_link(self, site: Site, tmp_path: Path) -> None:
+    def test_removes_a_lock_if_the_extensions_folder_is_a_link(self, site: Site, tmp_path: Path) -> None:
         lock = self.outside(tmp_path)
         (tmp_path / "extensions").symlink_to(lock.parents[1], target_is_directory=True)
         site.run("--fix", TORCH_EXTENSIONS_DIR=str(tmp_path / "extensions"))
         assert not lock.exists()
 
-    def test_a_lock_that_is_a_link(self, site: Site, tmp_path: Path) -> None:
+    def test_keeps_the_target_of_a_lock_that_is_a_link(self, site: Site, tmp_path: Path) -> None:
         target = self.outside(tmp_path)
         lock = tmp_path / "extensions" / "nvdiffrast_plugin" / "lock"
         lock.parent.mkdir(parents=True)
@@ -336,10 +351,10 @@ class TestShare:
             ("https://user@github.com/ann/x", "https://<index>/ann/x"),
         ],
     )
-    def test_paths_with_blanks(self, redact: Any, text: str, shared: str) -> None:
+    def test_redacts_paths_with_blanks(self, redact: Any, text: str, shared: str) -> None:
         assert redact("nobody", "nowhere")(text) == shared
 
-    def test_a_path_that_exists_ends_where_the_system_says(self, redact: Any, tmp_path: Path) -> None:
+    def test_finds_the_end_of_a_path_that_exists(self, redact: Any, tmp_path: Path) -> None:
         folder = tmp_path / "a folder of more words than a sentence"
         folder.mkdir()
         (folder / "lib x.so").touch()
@@ -357,20 +372,20 @@ class TestShare:
             ("n/a", "n/a"),
         ],
     )
-    def test_short_names(self, redact: Any, text: str, shared: str) -> None:
+    def test_redacts_short_names_only_where_names_stand(self, redact: Any, text: str, shared: str) -> None:
         assert redact("a", "py")(text) == shared
 
-    def test_long_names_are_masked_in_any_place(self, redact: Any) -> None:
+    def test_redacts_long_names_everywhere(self, redact: Any) -> None:
         shared = redact("annemarie", "annes-laptop.example.org")
         assert shared("annemarie on annes-laptop: ANNES-LAPTOP.example.org") == "<user> on <host>: <host>"
 
     @pytest.mark.parametrize("name", ["torch", "root", "nvidia", "python", "cuda"])
-    def test_names_that_are_words_of_the_report(self, redact: Any, name: str) -> None:
+    def test_keeps_names_that_are_words_of_the_report(self, redact: Any, name: str) -> None:
         text = f"{name} is installed; the root of torch; an NVIDIA GPU; CUDA 13.0 for python"
         assert redact(name, name)(text) == text
         assert redact(name, name)(f"/home/{name}") == "<path>/<user>"
 
-    def test_a_home_with_a_short_name(self, redact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_redacts_a_home_with_a_short_name(self, redact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/a")
         monkeypatch.setenv("USERPROFILE", "/a")
         shared = redact("a", "py")

@@ -1,7 +1,7 @@
-"""What the loader makes of the words and numbers with which systems refuse to load a library.
+"""Tests of the codes for the messages and error numbers with which systems refuse to load a library.
 
-Those that can be provoked on Linux are provoked in tests/integration/test_broken_installations.py; the others are
-quoted here as their systems word them.
+tests/integration/test_broken_installations.py causes the errors that Linux can cause. The other messages are copied
+here as their systems print them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.loader_site import SUFFIX, Site, codes, needs_gcc, next_command
 
 pytestmark = needs_gcc
 
-# The finders get the system's words as the import's error; Windows' errors hold a number, where torch reports them.
+# The import's error has the system's message. torch's errors on Windows also contain the error number.
 EXPLAIN = """
 from pathlib import Path
 from nvdiffrast import _diagnosis
@@ -82,46 +82,46 @@ def explained(site: Site, text: str) -> str:
 
 
 @pytest.mark.parametrize(("text", "code", "command"), LINUX)
-def test_words_of_linux(site: Site, text: str, code: str, command: str) -> None:
-    told = explained(site, text)
-    assert codes(told) == [code]
-    assert text in told
-    assert next_command(told).startswith(command)
+def test_messages_of_linux(site: Site, text: str, code: str, command: str) -> None:
+    output = explained(site, text)
+    assert codes(output) == [code]
+    assert text in output
+    assert next_command(output).startswith(command)
 
 
 @pytest.mark.parametrize(("text", "code", "command"), WINDOWS)
-def test_words_and_numbers_of_windows(site: Site, text: str, code: str, command: str) -> None:
-    told = explained(
+def test_messages_and_error_numbers_of_windows(site: Site, text: str, code: str, command: str) -> None:
+    output = explained(
         site, text if text.startswith("[") else f"DLL load failed while importing nvdiffrast_plugin: {text}"
     )
-    assert codes(told) == [code]
-    assert next_command(told).startswith(command)
+    assert codes(output) == [code]
+    assert next_command(output).startswith(command)
 
 
 @pytest.mark.parametrize(("enforced", "code"), [(True, "policy-blocked"), (False, "memory-short")])
-def test_a_library_that_is_not_mapped(site: Site, enforced: bool, code: str) -> None:
-    """glibc does not say why: SELinux where it is enforced, else memory; the mount option is tested with a mount."""
-    told = site.run(
+def test_code_of_a_library_that_is_not_mapped(site: Site, enforced: bool, code: str) -> None:
+    """glibc gives no reason: it is SELinux if that is enforced, else memory. Another test covers mount options."""
+    output = site.run(
         "from pathlib import Path\nfrom nvdiffrast import _refusals\n"
         f"_refusals._selinux_enforces = lambda: {enforced}\n"
-        "said = '/opt/libx.so: failed to map segment from shared object'\n"
-        "print(_refusals.refusal(said, None, Path('/opt'))[0].code)"
+        "text = '/opt/libx.so: failed to map segment from shared object'\n"
+        "print(_refusals.find(text, None, Path('/opt'))[0].code)"
     )
-    assert told == f"{code}\n"
+    assert output == f"{code}\n"
 
 
-def test_a_python_for_musl(site: Site) -> None:
-    """Its modules have names of their own, so that it takes none of a wheel for glibc."""
+def test_reports_a_python_for_musl(site: Site) -> None:
+    """This Python imports only modules with musl in their names, so it imports no module of a wheel for glibc."""
     code = "import importlib.machinery\n"
     code += "importlib.machinery.EXTENSION_SUFFIXES[:] = ['.cpython-311-x86_64-linux-musl.so']\nload(False)"
-    told = site.run(code)
-    assert codes(told) == ["system-musl"]
-    assert "Use a system with glibc" in told
+    output = site.run(code)
+    assert codes(output) == ["system-musl"]
+    assert "Use a system with glibc" in output
 
 
 @pytest.mark.parametrize("suffix", [".pypy311-pp73-x86_64-linux-gnu.so", ".cpython-311d-x86_64-linux-gnu.so"])
-def test_a_python_of_the_same_version_that_takes_other_modules(site: Site, suffix: str) -> None:
+def test_reports_a_python_of_the_same_version_that_imports_other_modules(site: Site, suffix: str) -> None:
     code = f"import importlib.machinery\nimportlib.machinery.EXTENSION_SUFFIXES[:] = [{suffix!r}]\nload(False)"
-    told = site.run(code)
-    assert codes(told) == ["wrong-python"]
-    assert f"this Python imports compiled modules that end in {suffix}" in told
+    output = site.run(code)
+    assert codes(output) == ["wrong-python"]
+    assert f"This Python imports compiled modules with names that end in {suffix}." in output

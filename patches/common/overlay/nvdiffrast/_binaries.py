@@ -1,4 +1,4 @@
-"""Reads what PE and ELF libraries need, and follows it through the folders of the system; read only after a failure."""
+"""Reads PE and ELF libraries and searches the system for the libraries they need; used only after a failure."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from . import _paths
+
 _PE_MACHINES = {0x8664: "x86_64", 0x14C: "i386", 0xAA64: "aarch64"}
 _ELF_MACHINES = {62: "x86_64", 3: "i386", 183: "aarch64"}
-# Sets of functions that Windows provides under such names, with no file behind them.
+# Windows provides libraries with these names without a file (API sets).
 _VIRTUAL = ("api-ms-win-", "ext-ms-")
-# Bytes that are looked at in a file of no known format.
+# The number of bytes that are examined in a file of unknown format.
 _START = 4096
 _SYSTEM_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 
 
 class DamagedError(ValueError):
-    """A file is no library, or not all of it is there."""
+    """A file is not a library, or is incomplete."""
 
 
 class Binary(NamedTuple):
-    """What a library says of itself.
+    """The content of a library that matters for loading it.
 
-    ``format`` is "pe" or "elf", ``machine`` e.g. "x86_64"; ``needed`` the libraries that it needs; ``imports`` what it
-    takes from each by name, and ``exports`` what it has (PE only); ``paths`` where an ELF file wants them looked for.
+    ``format`` is "pe" or "elf", and ``machine`` is, for example, "x86_64". ``needed`` has the names of the libraries
+    that it needs. ``imports`` has the functions that it imports from each library, and ``exports`` the functions that
+    it contains (PE only). ``paths`` has the folders in which an ELF file searches for libraries (RPATH, RUNPATH).
     """
 
     format: str
@@ -40,9 +43,11 @@ class Binary(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Why a library cannot be loaded: ``kind`` is "missing", "damaged", "unreadable", "foreign" or "symbol".
+    """The reason why a library cannot be loaded.
 
-    ``library`` is its name or its file, ``needed_by`` the file that asks for it, ``detail`` what is wrong.
+    ``kind`` is "missing", "damaged", "unreadable", "foreign" (built for another machine) or "symbol" (a function is
+    missing). ``library`` is the name or the file of the library, ``needed_by`` the file that needs it, and ``detail``
+    a description of the fault.
     """
 
     kind: str
@@ -55,12 +60,12 @@ def read(path: Path) -> Binary:
     """Read a library.
 
     Raises:
-        DamagedError: it is none, or truncated.
-        OSError: it cannot be read.
+        DamagedError: if the file is not a library, or is truncated.
+        OSError: if the file cannot be read.
     """
     if not path.stat().st_size:
         raise DamagedError("it is empty")
-    # Libraries of torch are gigabytes, of which little is looked at.
+    # torch's libraries have gigabytes, and only small parts of them are read.
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             if data[:2] == b"MZ":
@@ -70,15 +75,15 @@ def read(path: Path) -> Binary:
         except (struct.error, IndexError, OverflowError, ValueError) as error:
             raise error if isinstance(error, DamagedError) else DamagedError("it is truncated or altered") from error
         if not any(data[:_START]):
-            raise DamagedError("it holds only zeros where its content should be")
-    raise DamagedError("it is no shared library")
+            raise DamagedError("it contains only zeros")
+    raise DamagedError("it is not a shared library")
 
 
-def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machine: str) -> list[Fault]:
-    """Return what keeps ``module`` from being loaded, as far as files tell; nearest to it first.
+def find_faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machine: str) -> list[Fault]:
+    """Return the faults of ``module`` and of the libraries that it needs, directly needed libraries first.
 
-    ``folders`` are searched in their order before the system's own; ``loaded`` are libraries of this process already,
-    which is for ``machine``.
+    folders: searched in this order, before the system's own folders; loaded: the libraries that this process has
+    loaded already; machine: the machine of this process, for example "x86_64".
     """
     try:
         first = read(module)
@@ -86,19 +91,19 @@ def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machin
         return [_unusable(module, module, error)]
     if first.machine != machine:
         return [Fault("foreign", str(module), module, f"it is for {first.machine}, not for {machine}")]
-    here = {file.name.lower() if first.format == "pe" else file.name: file for file in loaded}
-    search = _Search(first.format, tuple(folders), here)
+    names = {file.name.lower() if first.format == "pe" else file.name: file for file in loaded}
+    search = _Search(first.format, tuple(folders), names)
     found: dict[tuple[str, str], Fault] = {}
     seen: set[Path] = set()
     queue = [(module, first, first.paths)]
     while queue:
         file, binary, paths = queue.pop(0)
         for name in binary.needed:
-            place, closed = search(name, file, paths)
+            place, closed = search.find(name, file, paths)
             if place is None:
-                inner, fault = None, _absent(name, closed, file, first.format)
+                inner, fault = None, _fault_of_absent(name, closed, file, first.format)
             else:
-                fault, inner = _examined(name, place, file, binary, machine)
+                fault, inner = _examine(name, place, file, binary, machine)
             if fault is not None:
                 found.setdefault((fault.library, fault.detail), fault)
             if inner is not None and place is not None and place not in seen and not search.is_system(place):
@@ -107,9 +112,9 @@ def faults(module: Path, folders: Iterable[Path], loaded: Iterable[Path], machin
     return list(found.values())
 
 
-def _absent(name: str, closed: Path | None, file: Path, format_: str) -> Fault | None:
-    """Return the fault of a library that was not found; ``closed`` is a folder that could not be searched for it."""
-    if _provided(name, format_):
+def _fault_of_absent(name: str, closed: Path | None, file: Path, format_: str) -> Fault | None:
+    """Return the fault of a library that was not found; ``closed`` is a folder that this user may not search."""
+    if _is_provided(name, format_):
         return None
     if closed is not None:
         return Fault("unreadable", str(closed), file, f"this user may not search it for {name}")
@@ -123,8 +128,8 @@ def _unusable(library: Path, needed_by: Path, error: DamagedError | OSError) -> 
     return Fault("damaged", str(library), needed_by, str(error))
 
 
-def _examined(name: str, place: Path, file: Path, binary: Binary, machine: str) -> tuple[Fault | None, Binary | None]:
-    """Return what is wrong with a library that was found, and its content if it can be read."""
+def _examine(name: str, place: Path, file: Path, binary: Binary, machine: str) -> tuple[Fault | None, Binary | None]:
+    """Return the fault of a library that was found, or None, and its content if it can be read."""
     try:
         inner = read(place)
     except (DamagedError, OSError) as error:
@@ -132,49 +137,53 @@ def _examined(name: str, place: Path, file: Path, binary: Binary, machine: str) 
     if inner.machine != machine:
         return Fault("foreign", str(place), file, f"it is for {inner.machine}, not for {machine}"), None
     absent = sorted(set(binary.imports.get(name, ())) - inner.exports)
-    if binary.format == "pe" and absent and not _provided(name, "pe"):
-        return Fault("symbol", str(place), file, f"it has no {absent[0]}"), inner
+    if binary.format == "pe" and absent and not _is_provided(name, "pe"):
+        return Fault("symbol", str(place), file, f"it does not contain {absent[0]}"), inner
     return None, inner
 
 
 class _Search:
-    """Where a system's loader finds a library."""
+    """The search of a system's loader for libraries."""
 
     def __init__(self, format_: str, folders: tuple[Path, ...], loaded: Mapping[str, Path]) -> None:
         self._format, self._folders, self._loaded = format_, folders, loaded
-        self._own = _windows_folders() if format_ == "pe" else _linux_folders()
+        self._system = _windows_folders() if format_ == "pe" else _linux_folders()
 
-    def __call__(self, name: str, needed_by: Path, paths: tuple[str, ...]) -> tuple[Path | None, Path | None]:
-        """Return the file of a name, or None and the first folder of the wheel or torch that may not be searched."""
-        asked = name.lower() if self._format == "pe" else name
-        if asked in self._loaded:
-            return self._loaded[asked], None
-        expected = (needed_by.parent,) if self._format == "pe" else tuple(_expanded(paths, needed_by))
-        others = () if self._format == "pe" else tuple(_listed("LD_LIBRARY_PATH"))
-        for folder in (*expected, *others, *self._folders, *self._own):
-            if _is_file(folder / name):
+    def find(self, name: str, needed_by: Path, paths: tuple[str, ...]) -> tuple[Path | None, Path | None]:
+        """Return the file of a library; or None and the first folder, if any, that this user may not search.
+
+        ``paths`` are the search paths of the file ``needed_by``.
+        """
+        key = name.lower() if self._format == "pe" else name
+        if key in self._loaded:
+            return self._loaded[key], None
+        expected = (needed_by.parent,) if self._format == "pe" else tuple(_expand(paths, needed_by))
+        others = () if self._format == "pe" else tuple(_folders_in("LD_LIBRARY_PATH"))
+        for folder in (*expected, *others, *self._folders, *self._system):
+            if _paths.is_file(folder / name):
                 return folder / name, None
         return None, next((folder for folder in (*expected, *self._folders) if _is_closed(folder / name)), None)
 
     def is_system(self, place: Path) -> bool:
-        """Return whether the file came from the system itself, which keeps its own libraries complete."""
-        return place.parent in self._own
+        """Return whether the file is a library of the system, whose own needs are not examined."""
+        return place.parent in self._system
 
 
-def _provided(name: str, format_: str) -> bool:
-    """Whether the system has the library under no file of that name."""
+def _is_provided(name: str, format_: str) -> bool:
+    """Return whether the system provides the library without a file with that name."""
     if format_ == "pe":
         return name.lower().startswith(_VIRTUAL)
     return name.startswith(("ld-linux", "linux-vdso"))
 
 
-def _expanded(paths: Iterable[str], origin: Path) -> Iterator[Path]:
+def _expand(paths: Iterable[str], origin: Path) -> Iterator[Path]:
+    """Yield the folders of an ELF file's search paths; ``origin`` is the file."""
     for path in paths:
         for part in filter(None, path.split(":")):
             yield Path(part.replace("${ORIGIN}", str(origin.parent)).replace("$ORIGIN", str(origin.parent)))
 
 
-def _listed(variable: str) -> list[Path]:
+def _folders_in(variable: str) -> list[Path]:
     return [Path(part) for part in os.environ.get(variable, "").split(os.pathsep) if part]
 
 
@@ -184,13 +193,13 @@ def _windows_folders() -> tuple[Path, ...]:
 
 
 def _linux_folders() -> tuple[Path, ...]:
-    found: list[str | Path] = [*_configured(Path("/etc/ld.so.conf")), *_SYSTEM_FOLDERS]
+    found: list[str | Path] = [*_folders_in_config(Path("/etc/ld.so.conf")), *_SYSTEM_FOLDERS]
     found += [folder for root in ("/lib", "/usr/lib") for folder in sorted(Path(root).glob("*-linux-*"))]
     return tuple(dict.fromkeys(map(Path, found)))
 
 
-def _configured(file: Path, depth: int = 4) -> Iterator[str]:
-    """The folders that ld.so.conf names."""
+def _folders_in_config(file: Path, depth: int = 4) -> Iterator[str]:
+    """Yield the folders that ld.so.conf and the files included by it list."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -201,20 +210,13 @@ def _configured(file: Path, depth: int = 4) -> Iterator[str]:
             pattern = included[1].strip()
             root, inner = (Path("/"), pattern[1:]) if pattern.startswith("/") else (file.parent, pattern)
             for name in sorted(root.glob(inner)):
-                yield from _configured(name, depth - 1)
+                yield from _folders_in_config(name, depth - 1)
         elif line.startswith("/"):
             yield line
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def _is_closed(path: Path) -> bool:
-    """Return whether this user may not even ask if there is such a file."""
+    """Return whether this user may not look up the file."""
     try:
         path.stat()
     except PermissionError:
@@ -225,13 +227,13 @@ def _is_closed(path: Path) -> bool:
 
 
 class _Pe:
-    """A PE image's sections, and values at addresses in memory."""
+    """A PE file with access to its content by memory address."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         (start,) = struct.unpack_from("<I", data, 0x3C)
         if data[start : start + 4] != b"PE\0\0":
-            raise DamagedError("it is no PE file")
+            raise DamagedError("it is not a PE file")
         machine, count, _, _, _, size, _ = struct.unpack_from("<HHIIIHH", data, start + 4)
         self.machine = _PE_MACHINES.get(machine, f"machine {machine:#x}")
         optional = start + 24
@@ -246,27 +248,29 @@ class _Pe:
             self._sections.append((memory, length, place))
 
     def directory(self, number: int) -> int:
-        """Where a table is, 0 if there is none."""
+        """Return the memory address of a table, or 0 if the file has no such table."""
         return int(struct.unpack_from("<I", self.data, self._directories + 8 * number)[0])
 
     def at(self, address: int) -> int:
-        """The place in the file of an address in memory."""
+        """Return the offset in the file of a memory address."""
         for memory, length, place in self._sections:
             if memory <= address < memory + length:
                 return place + address - memory
-        raise DamagedError("it refers to what it does not hold")
+        raise DamagedError("it refers to an address outside of the file")
 
     def text(self, address: int) -> str:
+        """Return the text at a memory address."""
         place = self.at(address)
         return self.data[place : self._end(place)].decode("ascii")
 
     def _end(self, place: int) -> int:
         end = self.data.find(b"\0", place)
         if end < 0:
-            raise DamagedError("a name in it does not end")
+            raise DamagedError("a name in it has no end")
         return end
 
     def numbers(self, address: int, count: int) -> tuple[int, ...]:
+        """Return ``count`` 32-bit numbers at a memory address."""
         found: tuple[int, ...] = struct.unpack_from(f"<{count}I", self.data, self.at(address))
         return found
 
@@ -279,7 +283,7 @@ def _read_pe(data: mmap.mmap) -> Binary:
         names, _, _, name, first = image.numbers(table, 5)
         if not name:
             break
-        imports[image.text(name)] = tuple(_thunks(image, names or first))
+        imports[image.text(name)] = tuple(_imported_names(image, names or first))
         table += 20
     exports: frozenset[str] = frozenset()
     if image.directory(0):
@@ -289,8 +293,8 @@ def _read_pe(data: mmap.mmap) -> Binary:
     return Binary("pe", image.machine, tuple(imports), imports, exports, ())
 
 
-def _thunks(image: _Pe, table: int) -> Iterator[str]:
-    """The names of what is imported from one DLL; what is imported by number has none."""
+def _imported_names(image: _Pe, table: int) -> Iterator[str]:
+    """Yield the names of the functions that are imported from one DLL; imports by ordinal number are skipped."""
     size, flag = (8, 1 << 63) if image.wide else (4, 1 << 31)
     place = image.at(table)
     while True:
@@ -304,7 +308,7 @@ def _thunks(image: _Pe, table: int) -> Iterator[str]:
 
 def _read_elf(data: mmap.mmap) -> Binary:
     if data[4] != 2 or data[5] != 1:
-        raise DamagedError("it is no 64-bit little-endian ELF file")
+        raise DamagedError("it is not a 64-bit little-endian ELF file")
     machine = _ELF_MACHINES.get(struct.unpack_from("<H", data, 18)[0], "another machine")
     program, sections = struct.unpack_from("<QQ", data, 32)
     size, count, section_size, section_count = struct.unpack_from("<HHHH", data, 54)
@@ -324,7 +328,7 @@ def _read_elf(data: mmap.mmap) -> Binary:
 
 
 def _dynamic(data: mmap.mmap, table: tuple[int, int], loads: list[tuple[int, int, int]]) -> tuple[list[str], list[str]]:
-    """The needed libraries, and where they are to be looked for."""
+    """Return the needed libraries and the search paths."""
     entries = list(struct.iter_unpack("<QQ", data[table[0] : table[0] + table[1] // 16 * 16]))
     strings = next((value for tag, value in entries if tag == 5), None)
     if strings is None:
@@ -339,5 +343,5 @@ def _dynamic(data: mmap.mmap, table: tuple[int, int], loads: list[tuple[int, int
 
     needed = [text(value) for tag, value in entries if tag == 1]
     if not all(needed):
-        raise DamagedError("it holds zeros where the names of its libraries should be")
+        raise DamagedError("the names of the libraries that it needs were replaced by zeros")
     return needed, [text(value) for tag, value in entries if tag in (15, 29)]

@@ -1,4 +1,4 @@
-"""What just-in-time compiling needs on this machine, and what an interrupted compilation left in torch's folder."""
+"""Examines just-in-time compilation: the tools that it needs, and the locks that interrupted compilations left."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from typing import NamedTuple
 from ._doctor_lines import Line
 
 COMPILING, FIXED = "just-in-time compiling", "fixed"
-# torch waits for this file as long as it exists, also when the process that made it was killed.
+# torch waits while this file exists, even if the process that created it was killed.
 _LOCK = "lock"
 _STALE_SECONDS = 3600
 
 
 class Lock(NamedTuple):
-    """A lock that an interrupted compilation left; ``inside``: no symbolic link leads out of torch's folder to it."""
+    """A lock file that an interrupted compilation left; ``inside``: it is in torch's folder after resolving links."""
 
     path: Path
     inside: bool
 
 
 def not_compiled(environ: Mapping[str, str]) -> Line:
-    """Report that the installation has no compiled plugin, and what is missing to compile it."""
-    missing = [name for name, there in _tools(environ).items() if not there]
+    """Report that the installation has no compiled plugin, and the missing tools for compiling it."""
+    missing = [name for name, is_found in _tools(environ).items() if not is_found]
     text = "this installation has no compiled plugin: it is a source wheel"
-    details = (f"to compile it just in time, {', '.join(missing)} is missing",) if missing else ()
+    details = (f"Missing for compiling it just in time: {', '.join(missing)}.",) if missing else ()
     return Line(COMPILING, "failed" if missing else "warning", text, details, code="not-compiled")
 
 
 def leftovers(environ: Mapping[str, str]) -> Iterator[Line]:
-    """Report stale locks, and a folder that TORCH_EXTENSIONS_DIR names and nobody can write to."""
+    """Report stale locks, and a folder in TORCH_EXTENSIONS_DIR that this user may not write to."""
     for lock in stale_locks(environ):
-        text = f"an interrupted compilation left {lock.path}: torch would wait for it without end"
+        text = f"an interrupted compilation left the lock {lock.path}, and torch would wait forever"
         if lock.inside:
             yield Line(COMPILING, "failed", text, hint="python -m nvdiffrast.doctor --fix", code="stale-lock")
         else:
-            details = (f"it lies outside of {extensions_folder(environ)}, so --fix leaves it alone",)
+            details = (f"The lock is outside of {extensions_folder(environ)}, so --fix does not remove it.",)
             yield Line(COMPILING, "failed", text, details, _deletion(lock.path), "stale-lock")
     folder = extensions_folder(environ)
-    if "TORCH_EXTENSIONS_DIR" in environ and not _writable(folder):
+    if "TORCH_EXTENSIONS_DIR" in environ and not _is_writable(folder):
         text = f"TORCH_EXTENSIONS_DIR={folder} cannot be written to"
-        yield Line(COMPILING, "warning", text, ("set it to a folder of yours",))
+        yield Line(COMPILING, "warning", text, ("Set it to a folder that you may write to.",))
 
 
 def fix(environ: Mapping[str, str]) -> Iterator[Line]:
-    """Remove stale locks inside torch's folder and make the folder that TORCH_EXTENSIONS_DIR names; report each."""
+    """Remove stale locks in torch's folder and create the folder in TORCH_EXTENSIONS_DIR; report each action."""
     for lock in stale_locks(environ):
         if lock.inside:
-            yield _tried(f"removed {lock.path}", lock.path.unlink)
+            yield _attempt(f"remove {lock.path}", lock.path.unlink)
     folder = extensions_folder(environ)
     if environ.get("TORCH_EXTENSIONS_DIR") and not folder.exists():
-        yield _tried(f"made {folder}", lambda: folder.mkdir(parents=True))
+        yield _attempt(f"create {folder}", lambda: folder.mkdir(parents=True))
 
 
 def extensions_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder where torch keeps what it compiles."""
+    """Return the folder in which torch stores compiled modules."""
     if environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(environ["TORCH_EXTENSIONS_DIR"])
     if os.name == "nt":
@@ -68,22 +68,22 @@ def extensions_folder(environ: Mapping[str, str]) -> Path:
 
 
 def stale_locks(environ: Mapping[str, str]) -> list[Lock]:
-    """Return the locks of nvdiffrast's own compilations that are older than any compilation takes."""
+    """Return the locks of nvdiffrast's compilations that are older than the longest compilation."""
     root = extensions_folder(environ)
     name = f"nvdiffrast_plugin*/{_LOCK}"
-    found = [lock for pattern in (name, f"*/{name}") for lock in _globbed(root, pattern)]
+    found = [lock for pattern in (name, f"*/{name}") for lock in _glob(root, pattern)]
     return [Lock(lock, _is_inside(lock, root)) for lock in found if _age(lock) > _STALE_SECONDS]
 
 
 def _is_inside(lock: Path, root: Path) -> bool:
-    """Whether the folder of ``lock`` lies in ``root`` when every symbolic link below ``root`` is followed."""
+    """Return whether the folder of ``lock`` is in ``root`` after resolving symbolic links."""
     try:
         return root.resolve() in lock.parent.resolve().parents
     except (OSError, RuntimeError):
         return False
 
 
-def _globbed(root: Path, pattern: str) -> Iterable[Path]:
+def _glob(root: Path, pattern: str) -> Iterable[Path]:
     try:
         return sorted(root.glob(pattern))
     except OSError:
@@ -91,7 +91,7 @@ def _globbed(root: Path, pattern: str) -> Iterable[Path]:
 
 
 def _age(path: Path) -> float:
-    """Return the age of the file itself, not of a link's target, in seconds; 0 if it is gone."""
+    """Return the age in seconds of a file, or of a link itself; 0 if it does not exist."""
     try:
         return time.time() - path.lstat().st_mtime
     except OSError:
@@ -102,23 +102,24 @@ def _deletion(path: Path) -> str:
     return f'del "{path}"' if os.name == "nt" else f"rm '{path}'"
 
 
-def _tried(text: str, act: Callable[[], object]) -> Line:
+def _attempt(task: str, act: Callable[[], object]) -> Line:
+    """Run ``act`` and report whether it succeeded; ``task`` describes it: "remove X"."""
     try:
         act()
     except OSError as error:
-        return Line(FIXED, "failed", f"not {text}: {error}")
-    return Line(FIXED, "passed", text)
+        return Line(FIXED, "failed", f"{task}: {error}")
+    return Line(FIXED, "passed", task)
 
 
-def _writable(folder: Path) -> bool:
-    """Whether the folder can be written to, or could be made."""
+def _is_writable(folder: Path) -> bool:
+    """Return whether this user may write to the folder, or may create it."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 def _tools(environ: Mapping[str, str]) -> dict[str, bool]:
-    """Return which of the tools that torch compiles with are here."""
+    """Return the tools that torch compiles with, and whether each is installed."""
     homes = (Path(environ[name], "bin") for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name))
     nvcc = any(shutil.which("nvcc", path=str(folder)) for folder in (*homes, Path("/usr/local/cuda/bin")))
     compiler = "cl" if os.name == "nt" else environ.get("CXX") or "c++"

@@ -1,7 +1,7 @@
-"""Ask NVIDIA's driver for its version and the GPUs in a process of its own, with a time limit.
+"""Queries NVIDIA's driver for its version and the GPUs in a child process, with a time limit.
 
-A driver can hang, end the process, or be the stub library that CUDA toolkits contain. Each of these becomes a finding.
-The parent calls :func:`ask`; the child runs this file as a program, which is why it imports nothing of its package.
+A driver can hang, crash the process, or be the stub library of a CUDA toolkit. Each of these is reported as a problem.
+The parent calls :func:`query`. The child runs this file as a program, so this file must not import its package.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Machines with many GPUs and no persistence mode need several seconds for cuInit.
+# cuInit takes several seconds on machines with many GPUs and without persistence mode.
 SECONDS = 60.0
-# A process that hangs inside the kernel cannot be killed: it is abandoned after this time.
-_SECONDS_TO_END = 5.0
+# A process that hangs in the kernel cannot be killed; the parent stops waiting for it after this time.
+_KILL_SECONDS = 5.0
 _LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-# What a driver library prints to the same stream does not begin like this.
+# This marks the child's lines; a driver library can print other lines to the same stream.
 _MARK = "nvdiffrast-driver: "
-# CUresult and CUdevice_attribute.
+# Values of CUresult.
 _NO_DEVICE, _STUB_LIBRARY = 100, 34
+# Values of CUdevice_attribute: the parts of the compute capability.
 _MAJOR, _MINOR = 75, 76
 
 
 class Answer(NamedTuple):
-    """What the driver said.
+    """The driver's answer.
 
-    ``driver`` has its ``version`` and the newest ``cuda`` that it runs, None without a driver; ``devices`` have
-    ``name``, ``capability`` and ``memory`` (bytes); ``error`` has ``code``, ``summary``, ``details`` and ``hint``.
+    ``driver`` has its "version" and the newest "cuda" that it supports; it is None if no driver is installed. Each of
+    ``devices`` has "name", "capability" and "memory" (bytes). ``error`` has "code", "summary", "details" and "hint"; it
+    is None if the driver works.
     """
 
     driver: dict[str, str | None] | None
@@ -53,29 +55,29 @@ class _DriverError(Exception):
 
 
 @functools.cache
-def ask() -> Answer:
-    """Return the driver's answer; the process asks once."""
+def query() -> Answer:
+    """Return the driver's answer; the driver is queried once per process."""
     with tempfile.TemporaryFile() as output:
         ended = _run(output)
         output.seek(0)
         lines = output.read().decode("utf-8", "replace").splitlines()
-    return _answer(lines, ended)
+    return _parse(lines, ended)
 
 
 def _run(output: Any) -> str:
-    """Run the child with ``output`` as its standard output and error; return how it ended, empty if it succeeded."""
-    # -I: neither the current folder nor this file's folder, which holds a package named torch, is on the child's path.
+    """Run the child with ``output`` as its standard output and error; return how it failed, or "" if it succeeded."""
+    # -I keeps this file's folder out of sys.path, because it contains a package named torch.
     command = [sys.executable, "-I", str(Path(__file__).absolute())]
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     except OSError as error:
-        return f"could not be called: {sys.executable} does not start: {error}"
+        return f"could not be called, because {sys.executable} does not start: {error}"
     try:
         status = child.wait(SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_SECONDS_TO_END)
+            child.wait(_KILL_SECONDS)
         return f"gave no answer within {SECONDS:g} s"
     if status < 0:
         return f"ended the process: signal {_signal(-status)}"
@@ -89,68 +91,67 @@ def _signal(number: int) -> str:
         return str(number)
 
 
-def _answer(lines: list[str], ended: str) -> Answer:
-    """Make the answer from the child's ``lines`` and how it ended; what was said before a failure counts."""
-    told = [json.loads(line[len(_MARK) :]) for line in lines if line.startswith(_MARK)]
-    known: dict[str, Any] = {key: value for one in told for key, value in one.items()}
-    devices = [one["device"] for one in told if "device" in one]
+def _parse(lines: list[str], ended: str) -> Answer:
+    """Return the answer from the child's ``lines`` and how it failed; lines before the failure are used too."""
+    messages = [json.loads(line[len(_MARK) :]) for line in lines if line.startswith(_MARK)]
+    known: dict[str, Any] = {key: value for message in messages for key, value in message.items()}
+    devices = [message["device"] for message in messages if "device" in message]
     driver = known.get("driver")
     if not ended and "done" not in known:
         ended = "ended the process: exit status 0"
     if known.get("stub"):
-        return Answer(None, [], _stub(str(known.get("library"))))
+        return Answer(None, [], _stub_problem(str(known.get("library"))))
     summary = f"{known.get('call', 'the driver')} {ended}" if ended else known.get("error")
     if summary is None:
         return Answer(driver, devices, None)
-    details = [f"the library is {known.get('library') or _LIBRARY}"]
-    details += [f"it printed: {line}" for line in [line for line in lines if line and not line.startswith(_MARK)][-1:]]
-    details.append("restart the machine; if that does not help, reinstall NVIDIA's driver")
+    details = [f"The library is {known.get('library') or _LIBRARY}."]
+    details += [f"It printed: {line}" for line in [line for line in lines if line and not line.startswith(_MARK)][-1:]]
+    details.append("Restart the machine. If that does not help, reinstall NVIDIA's driver.")
     return Answer(
-        driver, [], _error("driver-broken", f"NVIDIA's driver does not work: {summary}", details, _NVIDIA_SMI)
+        driver, [], _problem("driver-broken", f"NVIDIA's driver does not work: {summary}", details, "nvidia-smi")
     )
 
 
-_NVIDIA_SMI = "nvidia-smi"
+def _stub_problem(library: str) -> dict[str, Any]:
+    """Return the problem that a toolkit's stub library, which is only for linking, is loaded instead of the driver."""
+    details = ["CUDA toolkits contain it for linking. It answers every call with an error."]
+    summary = f"{library} is CUDA's stub library, not NVIDIA's driver"
+    return _problem("driver-stub", summary, details, _command_without(library))
 
 
-def _stub(library: str) -> dict[str, Any]:
-    """Describe a toolkit's stub library, which exists for linking alone, in the place of the driver's."""
-    details = ["a CUDA toolkit contains it for linking; it answers every call with an error"]
-    return _error("driver-stub", f"{library} is CUDA's stub library, not NVIDIA's driver", details, _without(library))
-
-
-def _without(library: str) -> str:
-    """Return the command that takes the folder of ``library`` from the loader's path, empty if it is not in it."""
-    named = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+def _command_without(library: str) -> str:
+    """Return the command that removes the folder of ``library`` from LD_LIBRARY_PATH, or "" if it is not listed."""
+    listed = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path]
     folder = Path(library).parent.resolve()
-    kept = [one for one in named if one and Path(one).resolve() != folder]
-    if len(kept) == len([one for one in named if one]):
+    kept = [path for path in listed if Path(path).resolve() != folder]
+    if len(kept) == len(listed):
         return ""
     path = ":".join(kept)
     quoted = path if re.fullmatch(r"[\w./:+-]*", path) else "'" + path.replace("'", "'\\''") + "'"
     return f"export LD_LIBRARY_PATH={quoted}" if kept else "unset LD_LIBRARY_PATH"
 
 
-def _error(code: str, summary: str, details: list[str], hint: str) -> dict[str, Any]:
+def _problem(code: str, summary: str, details: list[str], hint: str) -> dict[str, Any]:
     return {"code": code, "summary": summary, "details": details, "hint": hint}
 
 
 def main() -> None:
-    """Ask the driver in this process; print each step before it is made, so that a hang or a crash has a name."""
+    """Query the driver in this process; print each step before it runs, so that the parent can name a failed step."""
     try:
-        for told in _steps():
-            _say(told)
+        for message in _query_steps():
+            _send(message)
     except _DriverError as failure:
-        _say({"stub": True} if failure.code == _STUB_LIBRARY else {"error": str(failure)})
-    _say({"done": True})
+        _send({"stub": True} if failure.code == _STUB_LIBRARY else {"error": str(failure)})
+    _send({"done": True})
 
 
-def _say(told: dict[str, Any]) -> None:
-    # The new line ends what the library may have printed without one.
-    os.write(1, f"\n{_MARK}{json.dumps(told)}\n".encode())
+def _send(message: dict[str, Any]) -> None:
+    # The first line break ends a line that the library may have left open.
+    os.write(1, f"\n{_MARK}{json.dumps(message)}\n".encode())
 
 
-def _steps() -> Iterator[dict[str, Any]]:
+def _query_steps() -> Iterator[dict[str, Any]]:
+    """Yield a message before each call, and one with each result."""
     yield {"call": f"loading {_LIBRARY}"}
     try:
         cuda = ctypes.CDLL(_LIBRARY)
@@ -158,12 +159,12 @@ def _steps() -> Iterator[dict[str, Any]]:
         if not _is_absent(error):
             yield {"error": f"{_LIBRARY} cannot be loaded: {error}"}
         return
-    yield {"library": _mapped() or _LIBRARY}
+    yield {"library": _loaded_file() or _LIBRARY}
     value = ctypes.c_int(0)
     yield {"call": "cuDriverGetVersion"}
     _call(cuda, "cuDriverGetVersion", ctypes.byref(value))
-    runs = f"{value.value // 1000}.{value.value % 1000 // 10}" if value.value else None
-    yield {"driver": {"version": _version_of_linux(), "cuda": runs}}
+    supported = f"{value.value // 1000}.{value.value % 1000 // 10}" if value.value else None
+    yield {"driver": {"version": _version_of_linux(), "cuda": supported}}
     yield {"call": "cuInit"}
     try:
         _call(cuda, "cuInit", 0)
@@ -171,13 +172,13 @@ def _steps() -> Iterator[dict[str, Any]]:
         if failure.code == _NO_DEVICE:
             return
         raise
-    yield from _devices(cuda)
+    yield from _query_devices(cuda)
     if _version_of_linux() is None:
         yield {"call": "NVML"}
-        yield {"driver": {"version": _version_by_nvml(), "cuda": runs}}
+        yield {"driver": {"version": _version_by_nvml(), "cuda": supported}}
 
 
-def _devices(cuda: Any) -> Iterator[dict[str, Any]]:
+def _query_devices(cuda: Any) -> Iterator[dict[str, Any]]:
     yield {"call": "cuDeviceGetCount"}
     count = ctypes.c_int(0)
     _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
@@ -199,7 +200,7 @@ def _call(cuda: Any, function: str, *arguments: Any) -> None:
     """Call a function of the driver's interface.
 
     Raises:
-        _DriverError: the library does not have it, or it returned an error.
+        _DriverError: if the library does not contain the function, or the function returns an error.
     """
     try:
         called = getattr(cuda, function)
@@ -211,7 +212,7 @@ def _call(cuda: Any, function: str, *arguments: Any) -> None:
 
 
 def _name(cuda: Any, code: int) -> str:
-    """Return the name of a CUresult in brackets, empty if the driver does not know it."""
+    """Return the name of a CUresult in brackets, or "" if the driver does not know it."""
     text = ctypes.c_char_p()
     try:
         known = cuda.cuGetErrorName(code, ctypes.byref(text)) == 0
@@ -221,15 +222,15 @@ def _name(cuda: Any, code: int) -> str:
 
 
 def _is_absent(error: OSError) -> bool:
-    """Whether the system has no such library, as opposed to one that it cannot load."""
-    said = str(error)
+    """Return whether the library does not exist; False if it exists but cannot be loaded."""
+    text = str(error)
     if os.name == "nt":
         return isinstance(error, FileNotFoundError)
-    return _LIBRARY in said.partition(":")[0] and "No such file" in said
+    return _LIBRARY in text.partition(":")[0] and "No such file" in text
 
 
-def _mapped() -> str | None:
-    """Return the file of the driver's library that this process has loaded, as far as the system tells."""
+def _loaded_file() -> str | None:
+    """Return the file of the driver's library that this process has loaded; None if the system does not list it."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -238,16 +239,17 @@ def _mapped() -> str | None:
 
 
 def _version_of_linux() -> str | None:
+    """Return the driver's version from Linux's /proc; None on other systems."""
     try:
-        said = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", said)
+    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)
     return found[1] if found else None
 
 
 def _version_by_nvml() -> str | None:
-    """Return the driver's version as nvidia-smi shows it."""
+    """Return the driver's version from NVML, as nvidia-smi does; None if NVML does not answer."""
     try:
         nvml = ctypes.CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
         text = ctypes.create_string_buffer(80)

@@ -1,7 +1,7 @@
-"""Tries a plugin, or draws a triangle, in a process of its own: what crashes or hangs there leaves the doctor alive.
+"""Imports a plugin or draws a triangle in a child process, so that a crash or a hang does not end the doctor.
 
-The last line of its output is JSON: {"ok": bool, "text": str, "error": str}; ``error`` is what went wrong first,
-before anybody explained it.
+The last line of the child's output is JSON: {"ok": bool, "text": str, "error": str}. ``text`` is the result or the
+message of the error, and ``error`` is the original error, without the loader's diagnosis.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-_SECONDS = {"import": 120, "triangle": 300}
-# It gets the doctor's own path, so that both see the same installation, also under -I or -S.
-_START = (
+_TIMEOUT_SECONDS = {"import": 120, "triangle": 300}
+# The child gets the doctor's sys.path, so that both use the same installation, even with the options -I or -S.
+_PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from nvdiffrast import _doctor_probe as probe; probe.main(sys.argv[2:])"
 )
 _SIZE = 64
-# Corners of the triangle, in clip space; its third edge is where x + y = 0.
+# The corners of the triangle in clip space; its third edge is x + y = 0.
 _CORNERS = ((-0.8, -0.8, 0.0, 1.0), (0.8, -0.8, 0.0, 1.0), (-0.8, 0.8, 0.0, 1.0))
 
 
 def run(task: str, argument: str) -> dict[str, Any]:
-    """The outcome of ``task``: "import" of a plugin's file, or "triangle" with "cuda" or "gl"."""
-    command = [sys.executable, "-c", _START, json.dumps(sys.path), task, argument]
-    # What is compiled here is looked at, also where somebody asked for another.
+    """Run ``task`` in a child process and return its result.
+
+    task: "import" with a plugin's file as ``argument``, or "triangle" with "cuda" or "gl".
+    """
+    command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), task, argument]
+    # The installed plugin is examined even if the user forces just-in-time compilation.
     environ = {name: value for name, value in os.environ.items() if name != "NVDIFFRAST_FORCE_JIT"}
     try:
         done = subprocess.run(
@@ -37,46 +40,49 @@ def run(task: str, argument: str) -> dict[str, Any]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_SECONDS[task],
+            timeout=_TIMEOUT_SECONDS[task],
             check=False,
             env=environ,
         )
     except subprocess.TimeoutExpired:
-        return _failed(f"gave no answer for {_SECONDS[task]} s")
+        return _failed(f"there was no answer within {_TIMEOUT_SECONDS[task]} s")
     except OSError as error:
         return _failed(f"{sys.executable} cannot be started: {error}")
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        result = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed no error"])[-1]
         ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
         return _failed(f"the process {ended}: {last}")
-    return found if isinstance(found, dict) else _failed(f"it said {found!r}")
+    return result if isinstance(result, dict) else _failed(f"the process printed {result!r}")
 
 
 def main(arguments: list[str]) -> None:
-    """Do the task in this process and print its outcome."""
+    """Run the task in this process and print its result."""
     task, argument = arguments
     try:
         text = {"import": _import, "triangle": _triangle}[task](argument)
-        found = {"ok": True, "text": text, "error": ""}
+        result = {"ok": True, "text": text, "error": ""}
     except Exception as error:
         cause = error
         while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        found = {"ok": False, "text": str(error), "error": f"{type(cause).__name__}: {cause}"}
-    print("\n" + json.dumps(found))
+        result = {"ok": False, "text": str(error), "error": f"{type(cause).__name__}: {cause}"}
+    print("\n" + json.dumps(result))
 
 
 def covered(size: int, column: int, row: int) -> bool | None:
-    """Whether the triangle holds the centre of a pixel, rows from below; None on an edge, where rounding decides."""
-    x, y = ((2 * at + 1) / size - 1 for at in (column, row))
+    """Return whether the triangle covers the centre of a pixel; None on an edge, where rounding decides.
+
+    Row 0 is the lowest row of the image, which has ``size`` rows and columns.
+    """
+    x, y = ((2 * index + 1) / size - 1 for index in (column, row))
     distances = (x + 0.8, y + 0.8, -(x + y))
-    return None if any(abs(one) < 1e-6 for one in distances) else all(one > 0 for one in distances)
+    return None if any(abs(distance) < 1e-6 for distance in distances) else all(distance > 0 for distance in distances)
 
 
 def _import(file: str) -> str:
-    """Import the plugin as upstream's code does, torch first; says how long it took."""
+    """Import the plugin as upstream's code does, after torch; return a text with the time it took."""
     importlib.import_module("torch")
     loader = importlib.import_module("nvdiffrast._loader")
     start = time.perf_counter()
@@ -89,12 +95,12 @@ def _import(file: str) -> str:
     taken = f"{(time.perf_counter() - start) * 1000:.0f} ms"
     found = getattr(module, "__file__", None)
     if module is None or found is None or not path.samefile(found):
-        raise ImportError(f"another module came instead: {found}")
+        raise ImportError(f"another module was imported instead: {found}")
     return f"imported in {taken}"
 
 
 def _triangle(context: str) -> str:
-    """Draw one triangle and look at every pixel."""
+    """Draw one triangle, check every pixel, and return a text with the number of covered pixels."""
     torch = importlib.import_module("torch")
     dr = importlib.import_module("nvdiffrast.torch")
     make = dr.RasterizeGLContext if context == "gl" else dr.RasterizeCudaContext
@@ -106,12 +112,12 @@ def _triangle(context: str) -> str:
     wrong = 0
     for row in range(_SIZE):
         for column in range(_SIZE):
-            meant = covered(_SIZE, column, row)
-            wrong += meant is not None and meant != (pixels[row][column][3] == 1)
+            expected = covered(_SIZE, column, row)
+            wrong += expected is not None and expected != (pixels[row][column][3] == 1)
     if wrong:
         raise RuntimeError(f"{wrong} of {_SIZE * _SIZE} pixels are wrong")
     inside = sum(pixel[3] == 1 for row in pixels for pixel in row)
-    return f"{inside} of {_SIZE * _SIZE} pixels, each where it belongs"
+    return f"{inside} of {_SIZE * _SIZE} pixels are covered, as expected"
 
 
 def _failed(text: str) -> dict[str, Any]:

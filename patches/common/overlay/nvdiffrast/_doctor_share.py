@@ -1,4 +1,4 @@
-"""Takes out of a report what says whose machine it is about: folders, the user, the host, an index's address."""
+"""Removes private data from a report: folders, the user, the host and the URL of the index."""
 
 from __future__ import annotations
 
@@ -12,49 +12,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# PyTorch's pages and upstream's repository are the same for everybody.
+# The URLs of PyTorch and of upstream's repository are not private.
 _PUBLIC = r"(?:[\w-]+\.)?pytorch\.org(?:[/\s]|$)|github\.com/NVlabs/"
-_ADDRESS = re.compile(rf"(?P<scheme>(?:https?|file)://)(?!{_PUBLIC})[^/\s\"']*")
+_URL = re.compile(rf"(?P<scheme>(?:https?|file)://)(?!{_PUBLIC})[^/\s\"']*")
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+://)[^/@\s\"']+@")
-# Where an absolute path begins, or goes on behind a folder that is replaced; a slash before or after it is of https://.
+# The start of an absolute path, or of the rest of a path after a replaced folder. The slashes of https:// do not match.
 _DRIVE = r"[A-Za-z]:[\\/]" if os.name == "nt" else r"[A-Za-z]:\\"
 _START = re.compile(rf"<(?:home|path)>[\\/]|(?<![\w.<>/\\~-])(?:{_DRIVE}|\\\\|/(?!/))")
-# A part of a path, up to its separator; and what ends a path in a text. A blank ends one only in the last part.
+# A part of a path, without separators and characters that end a path. A blank ends a path only in its last part.
 _PART = r"[^\s\\/'\",:;()]+"
 _PARTS = re.compile(rf"(?:{_PART}[\\/])+")
 _LAST = re.compile(r"[^\s\\/'\",:;()]*")
-# Words after a blank that go on with the path: at most two without a separator before one that has it.
+# Words after a blank that continue the path: at most two words without a separator, then one with a separator.
 _MORE = re.compile(rf"(?:{_PART})?(?: {_PART}){{0,2}} {_PART}[\\/]")
 _QUOTED = re.compile(r"[^'\"\n]*")
 _FILE = re.compile(r"\.[A-Za-z]\w*$|\.so(?:\.\d+)*$")
-# A user or a host of such a name is not told from the words of a report, and says nothing about its owner.
+# Names of users and hosts that are also words of a report. They do not identify anybody.
 _COMMON = re.compile(
     "admin|build|cuda|debian|default|docker|driver|fedora|gpu|guest|home|host|index|linux|localhost|nvdiffrast|nvidia|"
     "pip|plugin|python|root|runner|server|system|tests?|torch|ubuntu|user|vagrant|wheel|windows",
     re.IGNORECASE,
 )
 _SHORTEST_NAME = 3
-# Of a path, in characters.
+# The longest path, in characters.
 _LONGEST = 4096
 
 
 def without_credentials(text: str) -> str:
-    """Return an address without the user and password that it may hold."""
+    """Return a URL without its user name and password."""
     return _CREDENTIALS.sub(r"\g<scheme>", text)
 
 
 class Redaction:
-    """Replaces what is private in texts; it knows this process's Python, home, environment, user and host.
+    """A replacement of private data in texts by placeholders such as <home>, <user> and <host>.
 
-    The absolute paths that ``facts`` and the environment hold are known, too: blanks in them do not end them.
+    It replaces the folders of this Python, the home folder, the user, the host, and the absolute paths in ``facts`` and
+    in the environment variables; these paths may contain blanks.
     """
 
     def __init__(self, facts: Any = None) -> None:
         packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(__file__).parents[1])}
-        known = {*_paths(facts), *_paths([value.split(os.pathsep) for value in os.environ.values()])}
+        known = {*_absolute_paths(facts), *_absolute_paths([value.split(os.pathsep) for value in os.environ.values()])}
         folders = {**dict.fromkeys(known), **dict.fromkeys(packages, "<site-packages>")}
         folders.update({sys.prefix: "<python>", sys.base_prefix: "<base-python>", str(Path.home()): "<home>"})
-        # Whatever lies in a folder of packages keeps its place there.
+        # Paths in a folder of packages are shown relative to that folder.
         kept = (*packages, *(f"{folder}{os.sep}" for folder in packages))
         named = {
             old: new or f"<path>/{Path(old).name}" for old, new in folders.items() if new or not old.startswith(kept)
@@ -64,20 +65,20 @@ class Redaction:
             (re.compile(rf"(?<![\w.<>]){re.escape(old.rstrip(os.sep))}(?![\w.-])"), new)
             for old, new in sorted(named.items(), key=lambda item: -len(item[0]))
         ]
-        self._names = [*_hosts(_called(socket.gethostname)), *_users(_called(getpass.getuser))]
+        self._names = [*_host_patterns(_call(socket.gethostname)), *_user_patterns(_call(getpass.getuser))]
 
-    def __call__(self, found: Any) -> Any:
-        """Return ``found`` with every string in it redacted, as deep as lists, tuples and dicts go."""
-        if isinstance(found, str):
-            return self._text(found)
-        if isinstance(found, dict):
-            return {self(key): self(value) for key, value in found.items()}
-        if isinstance(found, (list, tuple)):
-            return [self(one) for one in found]
-        return found
+    def __call__(self, data: Any) -> Any:
+        """Return ``data`` with every string in it redacted, including strings in nested lists, tuples and dicts."""
+        if isinstance(data, str):
+            return self._redact(data)
+        if isinstance(data, dict):
+            return {self(key): self(value) for key, value in data.items()}
+        if isinstance(data, (list, tuple)):
+            return [self(item) for item in data]
+        return data
 
-    def _text(self, text: str) -> str:
-        text = _ADDRESS.sub(r"\g<scheme><index>", text)
+    def _redact(self, text: str) -> str:
+        text = _URL.sub(r"\g<scheme><index>", text)
         for folder, name in self._folders:
             text = folder.sub(lambda _, name=name: name, text)  # type: ignore[misc]
         text = "".join(_without_folders(text))
@@ -87,7 +88,7 @@ class Redaction:
 
 
 def _without_folders(text: str) -> Iterator[str]:
-    """Yield the pieces of ``text`` with every absolute path shortened to its last part, which a finding is about."""
+    """Yield the pieces of ``text``, with every absolute path shortened to its last part."""
     done = 0
     for start in _START.finditer(text):
         if start.start() < done:
@@ -101,7 +102,7 @@ def _without_folders(text: str) -> Iterator[str]:
 
 
 def _existing_end(text: str, start: re.Match[str]) -> int:
-    """Return the end of the longest folder of this machine that begins at ``start``; 0 if there is no such folder."""
+    """Return the end of the longest path at ``start`` that is a folder of this machine, or 0."""
     root = start[0].replace("<home>", str(Path.home()))
     if root.startswith("<"):
         return 0
@@ -111,6 +112,7 @@ def _existing_end(text: str, start: re.Match[str]) -> int:
 
 
 def _is_folder(path: str) -> bool:
+    """Return whether ``path`` is a folder; False for a text that cannot be a path."""
     try:
         return Path(path).is_dir()
     except (OSError, ValueError):
@@ -118,7 +120,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _folders_end(text: str, start: int, *, quoted: bool) -> int:
-    """Return where the last part of the path begins whose first part begins at ``start``."""
+    """Return the start of the last part of the path whose first part begins at ``start``."""
     if quoted:
         whole = _QUOTED.match(text, start)
         assert whole is not None
@@ -130,43 +132,47 @@ def _folders_end(text: str, start: int, *, quoted: bool) -> int:
             end = parts.end()
         last = _LAST.match(text, end)
         more = _MORE.match(text, end)
-        # A blank behind a file's name ends the path.
+        # A blank after a file name ends the path.
         if more is None or last is None or _FILE.search(last[0]):
             return end
         end = more.end()
 
 
-def _hosts(name: str) -> Iterator[tuple[re.Pattern[str], str]]:
-    """Yield patterns for a host: its whole name, then its first label."""
-    for one in dict.fromkeys((name, name.partition(".")[0])):
-        yield from _patterns(one, "<host>", rf"(?<=@){re.escape(one)}(?![\w-])", re.IGNORECASE)
+def _host_patterns(name: str) -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield patterns that find a host by its whole name and by its first label."""
+    for label in dict.fromkeys((name, name.partition(".")[0])):
+        yield from _patterns(label, "<host>", rf"(?<=@){re.escape(label)}(?![\w-])", re.IGNORECASE)
 
 
-def _users(name: str) -> Iterator[tuple[re.Pattern[str], str]]:
-    own = rf"(?<![\w.-]){re.escape(name)}(?=@)|(?<=<path>/){re.escape(name)}(?![\w.-])"
-    yield from _patterns(name, "<user>", own)
+def _user_patterns(name: str) -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield patterns that find a user by name."""
+    certain = rf"(?<![\w.-]){re.escape(name)}(?=@)|(?<=<path>/){re.escape(name)}(?![\w.-])"
+    yield from _patterns(name, "<user>", certain)
 
 
-def _patterns(name: str, shown: str, own: str, flags: int = 0) -> Iterator[tuple[re.Pattern[str], str]]:
-    """Yield what finds ``name``: ``own`` is where only a name can be; a long and uncommon one is found anywhere."""
+def _patterns(name: str, shown: str, certain: str, flags: int = 0) -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield the patterns for ``name``, each with its placeholder ``shown``.
+
+    The pattern ``certain`` finds only names. A long and uncommon name is also found anywhere else.
+    """
     if not name:
         return
-    yield re.compile(own, flags), shown
+    yield re.compile(certain, flags), shown
     if len(name) >= _SHORTEST_NAME and not _COMMON.fullmatch(name):
         yield re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", flags), shown
 
 
-def _paths(found: Any) -> set[str]:
-    """Return every absolute path in ``found`` that is a string of its own."""
-    if isinstance(found, str):
-        return {found} if Path(found).is_absolute() and len(Path(found).parts) > 2 else set()
-    inner = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
-    return {path for one in inner for path in _paths(one)}
+def _absolute_paths(data: Any) -> set[str]:
+    """Return the strings in ``data`` that are absolute paths, including those in nested lists, tuples and dicts."""
+    if isinstance(data, str):
+        return {data} if Path(data).is_absolute() and len(Path(data).parts) > 2 else set()
+    items = data.values() if isinstance(data, dict) else data if isinstance(data, (list, tuple)) else ()
+    return {path for item in items for path in _absolute_paths(item)}
 
 
-def _called(ask: Any) -> str:
-    """Return what a system call says; empty where it fails (a container without users)."""
+def _call(function: Any) -> str:
+    """Return the result of a system call; empty if it fails, for example in a container without users."""
     try:
-        return str(ask())
+        return str(function())
     except Exception:
         return ""

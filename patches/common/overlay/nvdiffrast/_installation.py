@@ -1,4 +1,4 @@
-"""Facts of this installation: Python, torch, what the wheel was built for, driver, GPUs, copies; read when asked."""
+"""Collects facts about this installation: Python, torch, the wheel, the driver, the GPUs and other copies."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import _hints, _loader, _record
+from . import _dll_folders, _hints, _paths, _record
 
-_PACKAGE = _loader.PACKAGE
-BUILD_INFO = _PACKAGE / "build_info.json"
-_STEMS = ("nvdiffrast_plugin", "nvdiffrast_plugin_gl", "_nvdiffrast_c")
+_MODULES = ("nvdiffrast_plugin", "nvdiffrast_plugin_gl", "_nvdiffrast_c")
 _SUFFIXES = (".so", ".pyd")
 
 
 def describe(*, torch: bool = False) -> dict[str, Any]:
-    """Everything, as JSON can hold it; ``torch``: import it if it is not yet."""
+    """Return all facts in a form that JSON supports; ``torch``: import torch if it is not imported yet."""
     info, error = build_info()
     return {
         "python": python_tag(),
@@ -39,39 +37,42 @@ def describe(*, torch: bool = False) -> dict[str, Any]:
         "missing_plugins": [str(file) for file in missing_plugins()],
         "reinstall": _hints.reinstall(info)._asdict(),
         "copies": [str(folder) for folder in copies()],
-        "dll_folders": [str(folder) for folder in _loader.dll_folders()],
+        "dll_folders": [str(folder) for folder in _dll_folders.find()],
     }
 
 
 def python_tag() -> str:
-    """Return this Python's tag in the names of wheels: cp312, cp313t without the GIL, pp311 for PyPy."""
+    """Return this Python's tag in file names of wheels: cp312; cp313t without the GIL; pp311 for PyPy."""
     kind = {"cpython": "cp", "pypy": "pp"}.get(sys.implementation.name, sys.implementation.name)
     free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
     return f"{kind}{sys.version_info[0]}{sys.version_info[1]}{free}"
 
 
 def machine() -> str:
-    """As in the names of wheels for Linux: x86_64, aarch64."""
+    """Return the machine's name as in file names of Linux wheels: x86_64, aarch64."""
     name = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
 def build_info() -> tuple[dict[str, Any] | None, str | None]:
-    """What build_info.json says, or None and why it says nothing."""
+    """Return the content of build_info.json and None, or None and the reason why it cannot be read."""
     try:
-        info = json.loads(BUILD_INFO.read_text(encoding="utf-8"))
+        info = json.loads(_paths.BUILD_INFO.read_text(encoding="utf-8"))
     except OSError as error:
-        return None, f"{BUILD_INFO} cannot be read: {error.strerror or error}"
+        return None, f"{_paths.BUILD_INFO} cannot be read: {error.strerror or error}"
     except ValueError as error:
-        return None, f"{BUILD_INFO} is not JSON: {error}"
+        return None, f"{_paths.BUILD_INFO} is not JSON: {error}"
     if not isinstance(info, dict):
-        return None, f"{BUILD_INFO} holds a {type(info).__name__} in place of an object"
+        return None, f"{_paths.BUILD_INFO} contains a {type(info).__name__} instead of an object"
     absent = [key for key in ("python", "torch", "cuda") if not isinstance(info.get(key), str)]
-    return (None, f"{BUILD_INFO} does not say {', '.join(absent)}") if absent else (info, None)
+    return (None, f"{_paths.BUILD_INFO} has no {', '.join(absent)}") if absent else (info, None)
 
 
 def torch_facts(*, imported: bool) -> dict[str, Any] | None:
-    """torch's version, CUDA, ROCm and path; None if it is absent. ``error`` is there if it cannot be imported."""
+    """Return torch's "version", "cuda", "hip" (ROCm) and "path"; None if torch is not installed.
+
+    If torch cannot be imported, "error" has the reason. ``imported``: import torch if it is not imported yet.
+    """
     module = sys.modules.get("torch")
     if module is None:
         spec = _spec("torch")
@@ -82,7 +83,7 @@ def torch_facts(*, imported: bool) -> dict[str, Any] | None:
             return {"version": None, "cuda": None, "hip": None, "path": path}
         try:
             module = importlib.import_module("torch")
-        except Exception as error:  # a broken torch is a finding, not a reason to fail here
+        except Exception as error:  # a broken torch is reported as a fact
             return {"version": None, "cuda": None, "hip": None, "path": path, "error": f"{error}"}
     version = getattr(module, "version", None)
     file = getattr(module, "__file__", None)
@@ -95,40 +96,42 @@ def torch_facts(*, imported: bool) -> dict[str, Any] | None:
 
 
 def plugins() -> list[Path]:
-    """Return the compiled modules of this installation that are there, for whatever Python.
+    """Return the existing files of this installation's compiled modules, for any Python.
 
-    Where RECORD lists compiled modules, other files of their names, such as copies, are left out.
+    If RECORD lists compiled modules, other files with their names, such as copies, are left out.
     """
-    folders = (_PACKAGE / "torch", _PACKAGE.parent)
-    found = [file for folder in folders for stem in _STEMS for file in sorted(folder.glob(f"{stem}.*"))]
-    there = [file for file in found if file.suffix in _SUFFIXES]
-    own = {file for stem in _STEMS for file in _record.modules(stem)}
-    return [file for file in there if file in own] if own else there
+    folders = (_paths.PACKAGE / "torch", _paths.SITE_PACKAGES)
+    found = [file for folder in folders for name in _MODULES for file in sorted(folder.glob(f"{name}.*"))]
+    existing = [file for file in found if file.suffix in _SUFFIXES]
+    listed = {file for name in _MODULES for file in _record.module_files(name)}
+    return [file for file in existing if file in listed] if listed else existing
 
 
 def plugin_modules() -> list[str]:
-    """Return the names by which the compiled modules are imported that this Python imports."""
-    own = [file for file in plugins() if _loader.takes(file)]
-    return [".".join((*file.relative_to(_PACKAGE.parent).parent.parts, file.name.partition(".")[0])) for file in own]
+    """Return the import names of the compiled modules that this Python can import."""
+    files = [file for file in plugins() if _paths.is_importable(file)]
+    return [
+        ".".join((*file.relative_to(_paths.SITE_PACKAGES).parent.parts, file.name.partition(".")[0])) for file in files
+    ]
 
 
 def missing_plugins() -> list[Path]:
-    """Return the compiled modules that RECORD lists and that are not there."""
-    return [file for stem in _STEMS for file in _record.modules(stem) if not _is_file(file)]
+    """Return the files of compiled modules that RECORD lists and that do not exist."""
+    return [file for name in _MODULES for file in _record.module_files(name) if not _paths.is_file(file)]
 
 
 def copies() -> list[Path]:
-    """Every nvdiffrast on the path, this one first."""
-    found = [_PACKAGE]
+    """Return the folder of every nvdiffrast on sys.path, this one first."""
+    found = [_paths.PACKAGE]
     for entry in sys.path:
         folder = Path(entry or ".", "nvdiffrast")
-        if _is_file(folder / "__init__.py") and not any(_same(folder, other) for other in found):
+        if _paths.is_file(folder / "__init__.py") and not any(_same(folder, other) for other in found):
             found.append(folder.absolute())
     return found
 
 
 def loaded_libraries() -> list[Path]:
-    """Shared libraries that this process has already, as far as the system tells."""
+    """Return the shared libraries that this process has loaded, as far as the system lists them."""
     if sys.platform == "linux":
         try:
             lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -142,28 +145,28 @@ def loaded_libraries() -> list[Path]:
 
 
 def driver() -> dict[str, str | None] | None:
-    """Return the driver's version and the newest CUDA that it runs, None without a driver that works."""
-    return _driver_answer().driver
+    """Return the driver's "version" and the newest "cuda" that it supports; None if no driver answers."""
+    return _query_driver().driver
 
 
 def devices() -> list[dict[str, Any]]:
-    """Return name, capability and memory (bytes) of every GPU that CUDA sees."""
-    return _driver_answer().devices
+    """Return the "name", compute "capability" and "memory" (bytes) of every GPU that CUDA finds."""
+    return _query_driver().devices
 
 
 def driver_error() -> dict[str, Any] | None:
-    """Return why the driver does not work (code, summary, details, hint), None if it works or is absent."""
-    return _driver_answer().error
+    """Return the driver's problem ("code", "summary", "details", "hint"); None if it works or is not installed."""
+    return _query_driver().error
 
 
-def _driver_answer() -> Any:
-    from . import _doctor_driver  # noqa: PLC0415 - only a question about the driver pays for it
+def _query_driver() -> Any:
+    from . import _doctor_driver  # noqa: PLC0415 - imported only to query the driver
 
-    return _doctor_driver.ask()
+    return _doctor_driver.query()
 
 
 def _modules_of_windows() -> Iterator[Path]:
-    """By EnumProcessModules."""
+    """Yield the modules of this process that EnumProcessModules lists."""
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined, unused-ignore]
     psapi = ctypes.WinDLL("psapi", use_last_error=True)  # type: ignore[attr-defined, unused-ignore]
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
@@ -182,13 +185,6 @@ def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
         return importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _same(one: Path, other: Path) -> bool:

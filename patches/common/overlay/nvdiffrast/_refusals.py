@@ -1,7 +1,7 @@
-"""Explains why the operating system itself refuses to load an intact library; imported only after a failure.
+"""Explains why the operating system refuses to load an intact library; imported only after a failure.
 
-The system's message is searched for its English text. On Windows, where messages are translated, the error's number
-decides if it is known.
+On Linux the English text of the system's message identifies the reason. Windows translates its messages, so the number
+of the error identifies the reason where it is known.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import _hints, _loader
+from . import _hints, _paths
 
 UPDATE_VISUAL_CPP = "winget install --id Microsoft.VCRedist.2015+.x64"
-# How Python searches for the libraries of a compiled module: LOAD_LIBRARY_SEARCH_DEFAULT_DIRS and _DLL_LOAD_DIR.
-_SEARCH = 0x1000 | 0x100
+# Python loads compiled modules with these flags: LOAD_LIBRARY_SEARCH_DEFAULT_DIRS and LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR.
+_LOAD_FLAGS = 0x1000 | 0x100
 _LIBRARY = re.compile(r"(?:^|: )(?P<library>(?:[A-Za-z]:)?[^:]+): (?:cannot|failed)")
 
 
 class Refusal(NamedTuple):
-    """One reason for which a system refuses a library.
+    """A reason for which a system refuses to load a library.
 
-    It applies if ``text`` is in the system's message or Windows' error is one of ``numbers``. ``command`` may hold
-    {library}, {site} and {mount} in place of the file at fault, the folder of installed packages and its file system.
+    It applies if the pattern ``text`` matches the system's message, or if the Windows error number is in ``numbers``.
+    ``command`` may contain {library}, {site} and {mount}, which are replaced by the affected file, the folder of the
+    installed packages, and the mount point of its file system.
     """
 
     code: str
@@ -35,14 +36,14 @@ class Refusal(NamedTuple):
     command: str
 
 
-# What glibc says, without a reason, whether memory is short or the system forbids to run code from the file.
+# glibc prints this message both if memory is short and if the system forbids to execute code from the file.
 _NOT_MAPPED = "failed to map segment from shared object"
 _LINUX = (
     Refusal(
         "static-tls",
         r"cannot allocate memory in static TLS block",
         (),
-        "a library needs static thread-local storage, and this process has none left",
+        "a library needs static thread-local storage, and this process has used all of it",
         "Import nvdiffrast.torch before other compiled packages, or reserve more storage before Python starts.",
         "export GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536",
     ),
@@ -50,16 +51,16 @@ _LINUX = (
         "executable-stack",
         r"cannot enable executable stack",
         (),
-        "a library asks for an executable stack, which this system does not allow",
-        "No file of nvdiffrast needs one: clear the mark from the library that the message names.",
+        "a library requests an executable stack, which this system does not allow",
+        "No file of nvdiffrast needs an executable stack. The command removes the request from the library.",
         "patchelf --clear-execstack {library}",
     ),
     Refusal(
         "policy-blocked",
         r"cannot restore segment prot|cannot change memory protections|shared object file: Operation not permitted",
         (),
-        "a security policy of this system, such as SELinux, forbids to run code from the library",
-        "`ausearch -m avc -ts recent` shows the denial; the command sets the labels that SELinux expects.",
+        "a security policy of this system, such as SELinux, forbids to execute code from the library",
+        "`ausearch -m avc -ts recent` shows the denial. The command sets the labels that SELinux expects.",
         "restorecon -R -v {site}",
     ),
     Refusal(
@@ -67,15 +68,15 @@ _LINUX = (
         r"Cannot allocate memory|cannot map zero-fill pages|cannot create shared object descriptor",
         (),
         "there is not enough memory to load a library",
-        "End other programs, or raise the memory limit of the container or of the session (ulimit -v).",
+        "Close other programs, or raise the memory limit of the container or of the session (ulimit -v).",
         "free -h",
     ),
     Refusal(
         "mount-noexec",
         r"failed to map segment from shared object: Operation not permitted",
         (),
-        "the file system of the installation does not allow to run code from it (mount option noexec)",
-        "Install nvdiffrast into an environment on another file system, or allow it as root.",
+        "the file system of the installation does not allow to execute code (mount option noexec)",
+        "Install nvdiffrast on another file system, or run the command as root to allow execution.",
         "mount -o remount,exec {mount}",
     ),
 )
@@ -84,8 +85,8 @@ _WINDOWS = (
         "policy-blocked",
         r"(?i:application control policy|blocked by group policy|contains a virus)",
         (4551, 1260, 225),
-        "a security policy or antivirus program of this system has blocked a file",
-        "An administrator of the system can allow it; the command shows what was blocked last.",
+        "a security policy or an antivirus program has blocked a file",
+        "An administrator can allow the file. The command shows the files that were blocked last.",
         'powershell -Command "Get-WinEvent -LogName Microsoft-Windows-CodeIntegrity/Operational -MaxEvents 5 | fl"',
     ),
     Refusal(
@@ -93,59 +94,59 @@ _WINDOWS = (
         r"paging file is too small",
         (1455, 8, 14),
         "there is not enough memory to load a library: the paging file is too small",
-        "The command opens the settings; under Advanced, Virtual memory, let Windows manage the size, then restart it.",
+        "The command opens the settings: under Advanced, Virtual memory, let Windows manage the size, then restart.",
         "SystemPropertiesPerformance.exe",
     ),
     Refusal(
         "dll-initialization",
         r"dynamic link library \(DLL\) initialization routine failed",
         (1114,),
-        "a library was found and its own initialization failed",
-        "An outdated Visual C++ runtime is the usual cause; the command updates it.",
+        "the initialization of a library failed",
+        "The usual cause is an outdated Visual C++ runtime. The command updates it.",
         UPDATE_VISUAL_CPP,
     ),
 )
 
 
-def refusal(text: str, number: int | None, file: Path) -> tuple[Refusal, str] | None:
-    """Return the reason behind the system's message or error ``number``, and its command; None if it is unknown.
+def find(text: str, number: int | None, file: Path) -> tuple[Refusal, str] | None:
+    """Return the reason of the system's message or error ``number`` and its command, or None if the reason is unknown.
 
     ``file`` is the module that could not be loaded.
     """
-    named = _LIBRARY.search(text)
-    library = Path(named["library"]) if named else file
-    found = next((one for one in (*_LINUX, *_WINDOWS) if _applies(one, text, number)), None)
+    match = _LIBRARY.search(text)
+    library = Path(match["library"]) if match else file
+    found = next((reason for reason in (*_LINUX, *_WINDOWS) if _applies(reason, text, number)), None)
     if found is None and _NOT_MAPPED in text:
-        code = _why_not_mapped(library if library.is_absolute() else file)
-        found = next(one for one in _LINUX if one.code == code)
+        code = _code_of_unmapped(library if library.is_absolute() else file)
+        found = next(reason for reason in _LINUX if reason.code == code)
     if found is None:
         return None
     command = found.command.format(
         library=_hints.quoted(library),
-        site=_hints.quoted(_loader.PACKAGE.parent),
+        site=_hints.quoted(_paths.SITE_PACKAGES),
         mount=_hints.quoted(_mount_point(file)),
     )
     return found, command
 
 
 def windows_error(file: Path) -> int | None:
-    """Return the number of Windows' error when a DLL is loaded as Python does it; None if it loads, or elsewhere."""
+    """Return the Windows error number of loading a DLL as Python does; None if it loads, and None on other systems."""
     if os.name != "nt":
         return None
     try:
-        ctypes.WinDLL(str(file), winmode=_SEARCH)  # type: ignore[attr-defined, unused-ignore]
+        ctypes.WinDLL(str(file), winmode=_LOAD_FLAGS)  # type: ignore[attr-defined, unused-ignore]
     except OSError as error:
         number: Any = getattr(error, "winerror", None)
         return number if isinstance(number, int) else None
     return None
 
 
-def _applies(one: Refusal, text: str, number: int | None) -> bool:
-    return number in one.numbers or re.search(one.text, text) is not None
+def _applies(reason: Refusal, text: str, number: int | None) -> bool:
+    return number in reason.numbers or re.search(reason.text, text) is not None
 
 
-def _why_not_mapped(file: Path) -> str:
-    """Return the code for a library that the system opened and then did not map."""
+def _code_of_unmapped(file: Path) -> str:
+    """Return the code for a library that the system opened but did not map into memory."""
     if _has_noexec(file):
         return "mount-noexec"
     return "policy-blocked" if _selinux_enforces() else "memory-short"
@@ -166,7 +167,7 @@ def _selinux_enforces() -> bool:
 
 
 def _mount_point(file: Path) -> Path:
-    """Return where the file's file system is mounted; a bind mount is known to the kernel's list alone."""
+    """Return the mount point of a file; only the kernel's list contains bind mounts."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

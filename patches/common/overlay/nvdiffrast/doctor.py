@@ -1,6 +1,6 @@
-"""Report what of this installation works, what does not, and the next step: `python -m nvdiffrast.doctor`.
+"""Examine this installation of nvdiffrast and report every problem with the next step: `python -m nvdiffrast.doctor`.
 
-Exit codes: 0 nothing failed, 1 something did, 2 the question was wrong or could not be answered.
+Exit codes: 0 no check failed, 1 a check failed, 2 wrong options or an error of the doctor itself.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from . import _diagnosis, _doctor_compiling, _doctor_probe, _installation
+from . import _diagnosis, _doctor_compiling, _doctor_index, _doctor_probe, _installation
 from . import _doctor_checks as checks
 from . import _doctor_install as install
-from ._doctor_checks import Examined, Plugin
+from ._doctor_checks import Findings, Plugin
 from ._doctor_install import Advice, Machine
-from ._doctor_lines import Line, Printer, counted, exit_code
+from ._doctor_lines import Line, Printer, count_states, exit_code
 from ._doctor_share import Redaction, without_credentials
+from ._hints import INDEX_VARIABLE
+from ._problem import TROUBLESHOOTING
 
 SCHEMA = 2
-INDEX_VARIABLE = "NVDIFFRAST_INDEX_URL"
 _PACKAGE = Path(__file__).resolve().parent
 _INDEX = "index"
-_CODES = 'each [code] has a heading of its name in the README of nvdiffrast-wheels, under "When it does not load"'
+_CODES = f"each [code] is explained under the heading with its name in {TROUBLESHOOTING} of nvdiffrast-wheels"
 
 
 class Report(NamedTuple):
-    """Everything that the doctor says: ``lines``, how to ``install``, and the ``facts`` behind them."""
+    """The doctor's report: its ``lines``, the commands that ``install`` nvdiffrast, and the collected ``facts``."""
 
     lines: tuple[Line, ...]
     install: Advice
@@ -37,7 +38,7 @@ class Report(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question that a report answers, "can this machine <text>?", by the lines that belong to it."""
+    """A question, "can this machine <text>?"; the answer is no if one of ``lines`` has the state failed."""
 
     text: str
     lines: tuple[Line, ...]
@@ -51,50 +52,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.share:
             report = redacted(report)
         show(report, sys.stdout, as_json=options.json)
-    except Exception as error:  # a fault of the doctor is not one of the installation, and is reported in one line
+    except Exception as error:  # a fault of the doctor is not a fault of the installation
         print(f"error: the doctor cannot examine this installation: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return exit_code(report.lines)
 
 
 def examine(*, index: str | None, fix: bool = False, draw: bool = True) -> Report:
-    """Examine everything; ``fix`` first does what --fix may do, ``draw`` lets a GPU be used."""
+    """Examine the installation and return the report.
+
+    index: the URL of an index for the installation commands; fix: first apply the repairs of --fix; draw: draw a
+    triangle with a GPU.
+    """
     fixed = list(_doctor_compiling.fix(os.environ)) if fix else []
-    examined = _examined(draw)
-    machine = install.this_machine(dict(examined.facts))
-    advice, of_index = _advice(machine, examined, index)
+    findings = _diagnose(draw)
+    machine = install.this_machine(dict(findings.facts))
+    advice, index_lines = _advice(machine, findings, index)
     python = {"executable": sys.executable, "managed": install.is_managed()}
-    facts = {**examined.facts, **python, "machine": machine._asdict()}
-    return Report((*fixed, *checks.lines(examined), *of_index), advice, facts)
+    facts = {**findings.facts, **python, "machine": machine._asdict()}
+    return Report((*fixed, *checks.report(findings), *index_lines), advice, facts)
 
 
 def redacted(report: Report) -> Report:
-    """Return the report without folders, user, host and the index's address."""
+    """Return the report without folders, the user, the host and the URL of the index."""
     redact = Redaction(report.facts)
-    found = [
+    lines = [
         line._replace(text=redact(line.text), details=tuple(redact(line.details)), hint=redact(line.hint))
         for line in report.lines
     ]
     note, pip, uv = redact(list(report.install))
-    return Report(tuple(found), Advice(note, tuple(pip), tuple(uv)), redact(dict(report.facts)))
+    return Report(tuple(lines), Advice(note, tuple(pip), tuple(uv)), redact(dict(report.facts)))
 
 
 def show(report: Report, stream: TextIO, *, as_json: bool, questions: Sequence[Question] = ()) -> None:
-    """Write the report and the answers to ``questions``, for a person or as one JSON object."""
+    """Write the report and the answers to ``questions`` as text or as one JSON object."""
     if as_json:
-        # ASCII, so that any console can show it.
+        # json.dump writes only ASCII, which every console can show.
         json.dump(as_data(report, questions), stream, indent=2, sort_keys=True, default=str)
         stream.write("\n")
         return
     printer = Printer(stream)
-    printer.write(report.lines)
-    printer.say(", ".join(f"{count} {state}" for state, count in counted(report.lines).items() if count))
+    printer.report(report.lines)
+    printer.line(", ".join(f"{count} {state}" for state, count in count_states(report.lines).items() if count))
     if any(line.code for line in report.lines):
-        printer.say(_CODES)
+        printer.line(_CODES)
     if questions:
-        printer.say()
+        printer.line()
     for question in questions:
-        printer.say(f"can this machine {question.text}? {_answer(question)}")
+        printer.line(f"can this machine {question.text}? {_answer(question)}")
     _show_install(report.install, printer)
 
 
@@ -104,58 +109,59 @@ def _answer(question: Question) -> str:
 
 
 def _show_install(advice: Advice, printer: Printer) -> None:
-    """Write the commands that install, for each tool; nothing where nothing is to be installed."""
+    """Write the installation commands for each tool; write nothing if the advice is empty."""
     if not advice.note:
         return
-    printer.say()
-    printer.say(f"to install: {advice.note}")
+    printer.line()
+    printer.line(f"to install: {advice.note}")
     for tool, commands in (("pip", advice.pip), ("uv", advice.uv)):
         if commands:
-            printer.say(f"  with {tool}:")
+            printer.line(f"  with {tool}:")
         for command in commands:
-            printer.say(f"    {command}")
+            printer.line(f"    {command}")
 
 
 def as_data(report: Report, questions: Sequence[Question] = ()) -> dict[str, Any]:
-    """Return the report as JSON can hold it.
+    """Return the report in a form that JSON supports.
 
-    With ``questions``, "answers" has an object for each, and "exit" is the answer to the last one.
+    With ``questions``, "answers" has the answer to each question, and "exit" is 0 if the last answer is yes.
     """
     lines = questions[-1].lines if questions else report.lines
     data = {
         "schema": SCHEMA,
         "exit": exit_code(lines),
-        "counts": counted(report.lines),
+        "counts": count_states(report.lines),
         "lines": [line._asdict() for line in report.lines],
         "install": report.install._asdict(),
         "facts": dict(report.facts),
     }
     if questions:
-        data["answers"] = {one.text: not exit_code(one.lines) for one in questions}
+        data["answers"] = {question.text: not exit_code(question.lines) for question in questions}
     return data
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     description, codes = (__doc__ or "\n\n").split("\n\n")
     parser = argparse.ArgumentParser("python -m nvdiffrast.doctor", description=description, epilog=codes)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
-    parser.add_argument("--share", action="store_true", help="leave out folders, user, host and the index's address")
+    parser.add_argument("--json", action="store_true", help="write one JSON object instead of text")
+    parser.add_argument("--share", action="store_true", help="leave out folders, the user, the host and the index URL")
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="remove what an interrupted compilation left, and make the folder that TORCH_EXTENSIONS_DIR names",
+        help="remove the locks of interrupted compilations, and create the folder in TORCH_EXTENSIONS_DIR",
     )
-    parser.add_argument("--no-gpu", action="store_true", help="do not draw with the GPU")
+    parser.add_argument("--no-gpu", action="store_true", help="do not draw a triangle with the GPU")
     parser.add_argument(
         "--index-url",
         metavar="URL",
         default=os.environ.get(INDEX_VARIABLE) or None,
-        help=f"the root of an index of wheels, for the commands at the end (default: {INDEX_VARIABLE})",
+        help=f"the root URL of an index of wheels, for the installation commands (default: {INDEX_VARIABLE})",
     )
     return parser.parse_args(arguments)
 
 
-def _examined(draw: bool) -> Examined:
+def _diagnose(draw: bool) -> Findings:
+    """Collect the facts, import every plugin, and draw a triangle with each kind of context that works."""
     facts = _installation.describe(torch=True)
     package = _PACKAGE if (_PACKAGE / "__init__.py").is_file() else None
     plugins = tuple(_plugin(Path(file)) for file in facts.get("plugins") or ())
@@ -167,7 +173,7 @@ def _examined(draw: bool) -> Examined:
         triangles["cuda"] = _doctor_probe.run("triangle", "cuda")
     if usable == {False, True}:
         triangles["gl"] = _doctor_probe.run("triangle", "gl")
-    return Examined(facts, plugins, triangles, package, draw)
+    return Findings(facts, plugins, triangles, package, draw)
 
 
 def _plugin(file: Path) -> Plugin:
@@ -177,20 +183,23 @@ def _plugin(file: Path) -> Plugin:
     return Plugin(file, imported, tuple(_diagnosis.examine(file, error, device=not optional)))
 
 
-def _advice(machine: Machine, examined: Examined, index: str | None) -> tuple[Advice, list[Line]]:
-    """Return how to install from the index, and a line about the index; empty advice if nothing needs installing."""
+def _advice(machine: Machine, findings: Findings, index: str | None) -> tuple[Advice, list[Line]]:
+    """Return the installation commands and a line about the index; without an index the line is missing.
+
+    The advice is empty if the index cannot be read, or if there is no index and a compiled wheel is installed.
+    """
     if index:
         shown = without_credentials(index)
         try:
-            wheels = install.read_index(index)
-        except install.IndexRefusedError as error:
-            details = ("the address is what stands before /whl/ in a pip command",)
+            wheels = _doctor_index.read(index)
+        except _doctor_index.IndexRefusedError as error:
+            details = ("The URL of an index is the part before /whl/ in a pip command.",)
             return Advice(""), [Line(_INDEX, "failed", f"{shown}: {error}", details, code="index")]
-        found = Line(_INDEX, "passed", f"{shown}: {len(wheels)} wheels")
-        return install.advice(machine, wheels, shown), [found]
-    if examined.package is not None and examined.plugins:
+        line = Line(_INDEX, "passed", f"{shown}: {len(wheels)} wheels")
+        return install.advice(machine, wheels, shown), [line]
+    if findings.package is not None and findings.plugins:
         return Advice(""), []
-    return Advice("name an index of wheels with --index-url, and the commands for this machine are shown"), []
+    return Advice("--index-url with the URL of an index of wheels shows the commands for this machine"), []
 
 
 if __name__ == "__main__":

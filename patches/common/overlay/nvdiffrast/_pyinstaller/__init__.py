@@ -1,4 +1,4 @@
-"""Gives PyInstaller the hook that puts nvdiffrast's compiled modules into a frozen program."""
+"""Registers the PyInstaller hook that adds nvdiffrast's compiled modules to a frozen program."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def get_hook_dirs() -> list[str]:
-    """Return the folder of the hook; PyInstaller calls this by the wheel's entry point."""
+    """Return the folder of the hook. PyInstaller calls this function through the wheel's entry point."""
     return [str(Path(__file__).parent)]

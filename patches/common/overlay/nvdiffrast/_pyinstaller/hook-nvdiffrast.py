@@ -1,7 +1,7 @@
-"""PyInstaller's hook for nvdiffrast: adds the files that PyInstaller does not find by reading the program's imports.
+"""Adds to a frozen program the files of nvdiffrast that PyInstaller does not find in the program's imports.
 
-These are the compiled modules, which the loader imports by name, and the data that the loader's messages are made from.
-PyInstaller itself follows the modules to the libraries in nvdiffrast.libs.
+These are the compiled modules, which the loader imports by name, and the data for the loader's messages. PyInstaller
+itself finds the libraries in nvdiffrast.libs that the modules need.
 """
 
 from nvdiffrast import _installation
