@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Replace the environment of this process, which its children inherit."""
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-tests-"))
     (folder / "home").mkdir()
-    config.stash[_GIVEN], config.stash[_FOLDER] = dict(os.environ), folder
+    # A worker process of pytest-xdist inherits a replaced environment; it gets the original from the main process.
+    given = getattr(config, "workerinput", {}).get("given", dict(os.environ))
+    config.stash[_GIVEN], config.stash[_FOLDER] = given, folder
     _set(surroundings.of_unit_tests(os.environ, folder))
 
 
@@ -30,6 +33,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _GIVEN in config.stash:
         _set(config.stash[_GIVEN])
         shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Pass the environment that pytest was started with to a worker process of pytest-xdist."""
+    node.workerinput["given"] = node.config.stash[_GIVEN]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run all integration tests, one after the other, and another run unit tests file by file."""
+    for item in items:
+        name = "integration" if item.get_closest_marker("integration") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ WORKFLOWS = sorted(str(path) for path in Path(".github").glob("workflows/*.yml")
 ACTIONS = sorted(str(path) for path in Path(".github").glob("actions/*/action.yml"))
 # With more than one, torch stalls where others compute as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# As many processes as there are cores. conftest.py keeps integration tests in one process, in their order.
+PARALLEL = ["-n", "auto", "--dist", "loadgroup"]
 # What is measured: with the pipeline's environment, and with the one that holds torch.
 BENCHMARKS = ("build", "import", "index")
 PACKAGE_BENCHMARKS = ("raster", "hierarchy", "blocks")
@@ -303,7 +305,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests; `-- -m "not integration"` leaves out those that need minutes."""
     # Integration tests share the builds' cache: torch is downloaded once. Unit tests do not see it.
     cache = run_shared(session, "tests", "-m", "scripts.support.files", silent=True).strip()
-    run_shared(session, "tests", "-m", "pytest", *session.posargs, env={"NVDIFFRAST_WHEELS_CACHE": cache})
+    run_shared(session, "tests", "-m", "pytest", *PARALLEL, *session.posargs, env={"NVDIFFRAST_WHEELS_CACHE": cache})
     if not any(Path(argument).exists() for argument in session.posargs):
         # Nox does not add what a notified session requires.
         session.notify("env-packages")
@@ -313,7 +315,7 @@ def tests(session: nox.Session) -> None:
 @packages_session
 def test_packages(session: nox.Session) -> None:
     """Run the tests that need torch: of packages/ and of the gate's checks; `tests` runs them as well."""
-    run_shared(session, "packages", "-m", "pytest", *session.posargs, *TORCH_TESTS, env=ONE_THREAD)
+    run_shared(session, "packages", "-m", "pytest", *PARALLEL, *session.posargs, *TORCH_TESTS, env=ONE_THREAD)
 
 
 if __name__ == "__main__":

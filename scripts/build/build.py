@@ -22,22 +22,22 @@ from packaging.version import Version
 
 from scripts import console
 from scripts.audit import audit
+from scripts.audit.checks import BUILD_INFO
 from scripts.build import cibuildwheel, repair
+from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError
 from scripts.index import install_commands
 from scripts.matrix import matrix
+from scripts.matrix.matrix import Matrix
+from scripts.model import ROOT, Cell
 from scripts.source import patching, upstream
 from scripts.support import download_sizes, environments, interpreters, process
+from scripts.support.command_line import run_main
+from scripts.support.files import cache_root, complete_folder, file_sha256
+from scripts.support.host import host_platform
 from scripts.toolchain import compilers, providers
 from scripts.wheel import audit_record, materials, provenance, sbom, wheel_file, wheel_policy
 from scripts.wheel.build_info import BuildInfo
-from scripts.support.files import cache_root, complete_folder, file_sha256
-from scripts.audit.checks import BUILD_INFO
-from scripts.errors import BuildError, CommandError, PipelineError, ToolchainError, UsageError
-from scripts.support.command_line import run_main
 from scripts.wheel.materials import Ingredients
-from scripts.matrix.matrix import Matrix
-from scripts.model import ROOT, Cell
-from scripts.support.host import host_platform
 from scripts.wheel.wheel_file import Wheel
 
 # Every timestamp inside a wheel: 2020-01-01 UTC. Nothing that varies, or rebuilds would differ.

@@ -23,13 +23,13 @@ from pathlib import Path, PurePath, PurePosixPath
 import uv
 
 from scripts.audit import audit
+from scripts.errors import AuditError, BuildError, CommandError, ToolchainError
 from scripts.matrix import matrix
+from scripts.model import ROOT, Cell
 from scripts.support import process
+from scripts.support.command_line import run_main
 from scripts.toolchain import compilers
 from scripts.wheel import wheel_policy
-from scripts.errors import AuditError, BuildError, CommandError, ToolchainError
-from scripts.support.command_line import run_main
-from scripts.model import ROOT, Cell
 
 _INSIDE = PurePosixPath("/opt/cell")
 _PIPELINE = _INSIDE / "pipeline"

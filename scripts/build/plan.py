@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from scripts import console
-from scripts.matrix import matrix
-from scripts.source import upstream
-from scripts.support import interpreters
-from scripts.support.host import host_platform
-from scripts.toolchain import providers
-from scripts.support.environments import torch_lock_name
 from scripts.errors import UsageError
-from scripts.support.command_line import run_main
+from scripts.matrix import matrix
 from scripts.matrix.matrix import Matrix
 from scripts.model import ROOT, Cell, GitPin, Release, Toolkit
+from scripts.source import upstream
+from scripts.support import interpreters
+from scripts.support.command_line import run_main
+from scripts.support.environments import torch_lock_name
+from scripts.support.host import host_platform
+from scripts.toolchain import providers
 
 # GitHub refuses a matrix of more than 256 jobs.
 _MOST_JOBS = 255

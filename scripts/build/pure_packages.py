@@ -21,12 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts import console
-from scripts.index import package_record
 from scripts.build.build import SOURCE_DATE_EPOCH
-from scripts.support.files import file_sha256
 from scripts.errors import BuildError, CommandError, UsageError
-from scripts.support.command_line import run_main
+from scripts.index import package_record
 from scripts.model import ROOT
+from scripts.support.command_line import run_main
+from scripts.support.files import file_sha256
 from scripts.support.process import call
 
 FOLDER = ROOT / "packages"

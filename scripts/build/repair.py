@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.matrix import matrix
-from scripts.wheel import wheel_file, wheel_policy
 from scripts.audit.checks import Subject, binaries
 from scripts.console import log
 from scripts.errors import CommandError, PipelineError, RepairError, UsageError
-from scripts.support.command_line import run_main
+from scripts.matrix import matrix
 from scripts.model import Cell
+from scripts.support.command_line import run_main
 from scripts.support.process import call
+from scripts.wheel import wheel_file, wheel_policy
 
 _POLICY_HINT = "a library that must not be bundled belongs under `exclude` in scripts/wheel/wheel_policy.toml"
 # A manylinux container has the C and C++ libraries of its tag.

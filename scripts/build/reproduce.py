@@ -16,11 +16,11 @@ from elftools.elf.elffile import ELFFile
 
 from scripts import console
 from scripts.build import build
-from scripts.support import process
-from scripts.support.files import file_sha256
 from scripts.errors import CommandError, ReproduceError
-from scripts.support.command_line import run_main
 from scripts.model import ROOT, Cell
+from scripts.support import process
+from scripts.support.command_line import run_main
+from scripts.support.files import file_sha256
 
 
 @dataclasses.dataclass(frozen=True)

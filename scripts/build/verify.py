@@ -21,17 +21,17 @@ from typing import Literal
 
 from scripts import console
 from scripts.audit import audit
-from scripts.build import build, reproduce
-from scripts.matrix import matrix
-from scripts.wheel import audit_record, provenance, sbom, wheel_file
-from scripts.wheel.build_info import BuildInfo
-from scripts.support.files import file_sha256
 from scripts.audit.checks import BUILD_INFO
+from scripts.build import build, reproduce
 from scripts.errors import AuditError, PipelineError, UsageError, VerifyError
-from scripts.support.command_line import run_main
+from scripts.matrix import matrix
 from scripts.model import Cell
-from scripts.wheel.provenance import Statement
+from scripts.support.command_line import run_main
+from scripts.support.files import file_sha256
+from scripts.wheel import audit_record, provenance, sbom, wheel_file
 from scripts.wheel.audit_record import Record
+from scripts.wheel.build_info import BuildInfo
+from scripts.wheel.provenance import Statement
 from scripts.wheel.wheel_file import Wheel
 
 Part = Literal["wheel", "record", "sbom", "provenance", "rebuild"]

@@ -212,7 +212,8 @@ def _git_archive(release: Release, pin: GitPin, source: Path | None, temporary: 
     if which("git") is None:
         raise _unavailable(release, "git is not installed")
     repository = temporary / "git"
-    call(["git", "init", "--quiet", "--bare", "--template=", repository], echo=False, quiet=True)
+    # Since git 2.46 even `init` runs the hook "reference-transaction".
+    _git_quiet([*_GIT, "init", "--quiet", "--bare", "--template=", str(repository)])
     git = [*_GIT, f"--git-dir={repository}"]
     (repository / "info").mkdir(exist_ok=True)
     (repository / "info" / "attributes").write_text(_PLAIN_ATTRIBUTES, encoding="utf-8")
