@@ -26,7 +26,8 @@ OVERLAY = ROOT / "patches" / "common" / "overlay" / "nvdiffrast"
 
 def named_paths(text: str) -> set[str]:
     """Return the paths and globs of the repository that a document names in backticks."""
-    words = re.findall(r"`([^`\s]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL))
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    words = [word for code in re.findall(r"`([^`]+)`", prose) for word in code.split()]
     return {word for word in words if word.startswith(tuple(f"{folder}/" for folder in FOLDERS)) and "<" not in word}
 
 
@@ -72,7 +73,7 @@ def test_paths_exist(name: str) -> None:
 
 
 def test_a_missing_path_is_found() -> None:
-    text = "`scripts/model.py`, `scripts/gone.py`, `scripts/gpu_gate/checks_*.py`\n```\n`docs/example.md`\n```\n"
+    text = "`scripts/model.py`, `nox -s tests -- scripts/gone.py`, `scripts/gpu_gate/checks_*.py`\n```\n`docs/example.md`\n```\n"
     assert named_paths(text) == {"scripts/model.py", "scripts/gone.py", "scripts/gpu_gate/checks_*.py"}
     assert not any(ROOT.glob("scripts/gone.py"))
 
