@@ -1,6 +1,6 @@
 """Measure the block renderer on one CPU thread: mesh, training step, cold frame, and a plain loop for comparison.
 
-It needs torch and the packages on the path: `nox -s benchmark -- blocks`.
+It needs torch and the packages on the path: `nox -s benchmark_packages -- blocks`.
 """
 
 from __future__ import annotations

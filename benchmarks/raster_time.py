@@ -2,7 +2,7 @@
 
 The C++ loop, raster_reference.cpp, is compiled with -O3; its pictures must be equal bit for bit.
 
-    nox -s benchmark -- raster [--rounds 9] [--profile]
+    nox -s benchmark_packages -- raster [--rounds 9] [--profile]
 
 It needs torch, numpy and a C++ compiler (CXX, or c++ by default).
 """
