@@ -99,8 +99,13 @@ def run_shared(
 
 def stage(session: nox.Session, name: str, *arguments: str) -> None:
     """Run one stage of the pipeline with the session's arguments; nox ends with the stage's exit status."""
+    run_program(session, "pipeline", "-m", f"scripts.{name}", *arguments, *session.posargs)
+
+
+def run_program(session: nox.Session, purpose: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    """Run Python in a shared environment; if it fails, nox ends with its exit status."""
     try:
-        run_shared(session, "pipeline", "-m", f"scripts.{name}", *arguments, *session.posargs)
+        run_shared(session, purpose, *arguments, env=env)
     except CommandFailed as failed:
         end_with_status(failed)
 
@@ -250,7 +255,7 @@ def rehearse(session: nox.Session) -> None:
 @tests_session(default=False)
 def image(session: nox.Session) -> None:
     """Create a container image from Debian packages, for machines without a registry, and print its name (as root)."""
-    run_shared(session, "tests", "-m", "tests.integration.container", *session.posargs)
+    run_program(session, "tests", "-m", "tests.integration.container", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -281,7 +286,9 @@ def measure(session: nox.Session, purpose: str, known: tuple[str, ...]) -> None:
     if name not in known:
         session.error(f"{name}: expected one of {', '.join(known)}")
     sources = os.pathsep.join(str(folder.resolve()) for folder in sorted(Path("packages").glob("*/src")))
-    run_shared(session, purpose, "-m", f"benchmarks.{name}_time", *arguments, env={**ONE_THREAD, "PYTHONPATH": sources})
+    run_program(
+        session, purpose, "-m", f"benchmarks.{name}_time", *arguments, env={**ONE_THREAD, "PYTHONPATH": sources}
+    )
 
 
 @nox.session

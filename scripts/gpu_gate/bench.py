@@ -32,6 +32,12 @@ class Bench:
     known_faults: frozenset[str] = frozenset()
 
 
+def describe_error(error: Exception) -> str:
+    """Return the line of an error that says most: the diagnosis of nvdiffrast's loader ("[code] ..."), else the last."""
+    lines = f"{type(error).__name__}: {error}".strip().splitlines()
+    return next((line for line in lines if line.startswith("[")), lines[-1])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a check returns.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import scenes
-from .bench import Bench, Check, Outcome
+from .bench import Bench, Check, Outcome, describe_error
 from .comparison import UNIT_ROUNDOFF, Draw, Findings, array, compare_raster, tensor
 from .faults import AT_MOST_2048, MULTIPLES_OF_8, STRIDE_ABOVE_2048, SUM_ABOVE_1
 from .reference.arrays import Array
@@ -76,7 +76,7 @@ def one_pixel(bench: Bench) -> Outcome:
         findings.require(inside[0, 0, 0, 3] > 0, "a covered pixel is not drawn")
         findings.require(outside[0, 0, 0, 3] == 0, "a pixel that no triangle covers is drawn")
     except Exception as error:
-        findings.problems.append(_last_line(error))
+        findings.problems.append(describe_error(error))
     findings.accept_known_fault(bench, MULTIPLES_OF_8)
     return findings.outcome()
 
@@ -108,7 +108,7 @@ def higher_than_2048(bench: Bench) -> Outcome:
         _draw(findings, bench, Draw(*scenes.random_triangles(3, 8), (2600, 24)))
         _draw(findings, bench, Draw(*scenes.small_triangles(6, 100), (2104, 2088)))
     except Exception as error:
-        findings.problems.append(_last_line(error))
+        findings.problems.append(describe_error(error))
         findings.accept_known_fault(bench, AT_MOST_2048)
         return findings.outcome()
     findings.accept_known_fault(bench, STRIDE_ABOVE_2048)
@@ -135,7 +135,7 @@ def _draw_sizes(bench: Bench, resolutions: list[tuple[int, int]], fault: str = M
         try:
             _draw(findings, bench, Draw(*scenes.random_triangles(3, 8), resolution))
         except Exception as error:
-            findings.problems.append(f"{resolution[0]}x{resolution[1]}: {_last_line(error)}")
+            findings.problems.append(f"{resolution[0]}x{resolution[1]}: {describe_error(error)}")
     findings.accept_known_fault(bench, fault)
     return findings.outcome()
 
@@ -155,10 +155,6 @@ def _require_sum_at_most_1(findings: Findings, bench: Bench, rast: Array) -> Non
     sum_findings.accept_known_fault(bench, SUM_ABOVE_1)
     findings.problems += sum_findings.problems
     findings.known_problems += sum_findings.known_problems
-
-
-def _last_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[-1]
 
 
 CHECKS = (

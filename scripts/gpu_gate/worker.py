@@ -29,7 +29,7 @@ from . import (
     faults,
     machine,
 )
-from .bench import Bench, Check, Outcome
+from .bench import Bench, Check, Outcome, describe_error
 from .record import Result
 
 # Every check of the gate, in the order in which they run.
@@ -127,7 +127,7 @@ def run_check(check: Check, setup: Setup) -> tuple[Result, dict[str, Any]]:
         try:
             outcome = check.run(setup.bench)
         except Exception as error:
-            outcome = Outcome("failed", f"{type(error).__name__}: {error}".strip().splitlines()[-1])
+            outcome = Outcome("failed", describe_error(error))
         faulthandler.cancel_dump_traceback_later()
     figures = {name: float(value) for name, value in outcome.figures.items()}
     seconds = round(time.monotonic() - begin, 3)

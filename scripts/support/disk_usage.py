@@ -151,7 +151,10 @@ def _sizes(entries: Sequence[Path], seen: set[tuple[int, int]]) -> Iterator[int]
         if entry.is_dir() and not entry.is_symlink():
             files = [Path(folder, name) for folder, _, names in os.walk(entry) for name in names]
         for file in files:
-            state = file.lstat()
+            try:
+                state = file.lstat()
+            except FileNotFoundError:  # a build that runs at the same time removed it
+                continue
             if stat.S_ISREG(state.st_mode) and (state.st_dev, state.st_ino) not in seen:
                 seen.add((state.st_dev, state.st_ino))
                 yield state.st_blocks * 512 if hasattr(state, "st_blocks") else state.st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,22 @@ def test_a_file_with_two_hard_links_counts_once(places: disk_usage.Places) -> No
     (places.cache / "uv" / "archive" / "again").hardlink_to(first)
     sizes = {category.name: category.size for category in disk_usage.measure(places)}
     assert 100_000 <= sizes["uv"] < 200_000
+
+
+def test_skips_a_file_that_disappears_while_sizes_are_measured(
+    places: disk_usage.Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = places.cache / "uv" / "archive" / "file"
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path == gone:
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    sizes = {category.name: category.size for category in disk_usage.measure(places)}
+    assert sizes["uv"] == 0
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_page_warns_about_what_installers_do_not_check(matrix: Matrix, published
     for made in (published, Catalog()):
         text = " ".join(Parsed(page.render(made, matrix)).text.split())
         assert "a wheel for CUDA 13.0 requires torch==2.14.*, and 2.14.1+cpu and 2.14.1+cu126 match as well" in text
-        assert "import nvdiffrast.torch fails and names the torch that it needs" in text
+        assert "python -m nvdiffrast.doctor names the torch that it needs" in text
         assert "with --extra-index-url. Do not add this index with that option" in text
 
 
