@@ -33,7 +33,7 @@ class Bench:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the line of an error that says most: the diagnosis of nvdiffrast's loader ("[code] ..."), else the last."""
+    """Return the line of an error with the diagnosis of nvdiffrast's loader ("[code] ..."), else its last line."""
     lines = f"{type(error).__name__}: {error}".strip().splitlines()
     return next((line for line in lines if line.startswith("[")), lines[-1])
 
