@@ -1,4 +1,4 @@
-"""What several integration tests start from."""
+"""Fixtures that several integration tests use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests import surroundings
 
 @pytest.fixture(scope="package", autouse=True)
 def machine(given_environment: Mapping[str, str], pytestconfig: pytest.Config) -> Iterator[None]:
-    """Let these tests use the machine's package index and toolchains, and one folder for all downloads.
+    """Give the tests access to the machine's package index and toolchains, and one folder for all downloads.
 
-    The folder is the one that NVDIFFRAST_WHEELS_CACHE names when pytest starts, else one in pytest's own cache.
+    NVDIFFRAST_WHEELS_CACHE sets the folder before pytest starts. By default, it is a folder in pytest's cache.
     """
     named = given_environment.get(surroundings.CACHE_VARIABLE)
     assert pytestconfig.cache is not None
@@ -38,11 +38,11 @@ def machine(given_environment: Mapping[str, str], pytestconfig: pytest.Config) -
 
 @pytest.fixture(scope="package")
 def host_cell(machine: None) -> Cell:
-    """The cell of this host that can be built from the package index alone; skips where it cannot."""
+    """Return the cell that this host can build with only a package index; skip the test if the host cannot."""
     cell = default_cell.host_cell(matrix.load(), "0.3.3.1")
     reason = upstream.availability(cell.release)
     if reason:
-        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
+        pytest.skip(f"0.3.3.1 is not available: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
     try:
         compilers.check_host(cell.toolkit, needs_gl=True)
     except PipelineError as error:

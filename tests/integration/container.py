@@ -1,12 +1,12 @@
-"""A local build image, for machines that reach a package index and a Debian mirror but no image registry.
+"""Build a local build image on machines that reach a package index and a Debian mirror, but no image registry.
 
-``python -m tests.integration.container`` builds the image if it is not there and prints its name, for
-``nox -s build -- --engine cibuildwheel --image NAME``. It stands in for the official manylinux image as far as
-cibuildwheel can see: ``/opt/python/cpXY-cpXY`` with pip and build, uv, a C++ compiler, and the GL headers. Its glibc is
-Debian's, so the ceiling of the wheel's platform tag is held by repair and audit, not by the image.
+``python -m tests.integration.container`` builds the image if it does not exist, and prints its name for
+``nox -s build -- --engine cibuildwheel --image NAME``. The image replaces the official manylinux image and has
+everything that cibuildwheel uses: ``/opt/python/cpXY-cpXY`` with pip and build, uv, a C++ compiler, and the GL headers.
+Its glibc is Debian's, so repair and audit enforce the limit of the wheel's platform tag, not the image.
 
-The interpreters are copies of this machine's own; the image is therefore not a pinned input, and no release is built
-in it.
+The interpreters are copies of this machine's interpreters. The image is therefore not a pinned input, and wheels for
+publication are not built in it.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 _SHARED_PREFIXES = (Path("/usr"), Path("/usr/local"))
 _LOCK = ROOT / "requirements" / "pipeline.txt"
 _DESCRIBE = "import sys; print(sys.base_prefix); print('.'.join(map(str, sys.version_info[:3])))"
-# What an interpreter needs to build extensions is less than what lies under its prefix.
+# Files below an interpreter's prefix that are not needed to build extensions.
 _LEFT_BEHIND = ("site-packages", "test", "__pycache__", "*.a", "idlelib", "share")
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """One CPython of this machine: ``version`` with its patch level, ``prefix`` as ``sys.base_prefix``."""
+    """A CPython of this machine; ``version`` includes the patch level, ``prefix`` is its ``sys.base_prefix``."""
 
     version: str
     prefix: Path
 
     @property
     def tag(self) -> str:
-        """``cp312`` for 3.12.1."""
+        """Return the tag of the version: ``cp312`` for 3.12.1."""
         return "cp" + "".join(self.version.split(".")[:2])
 
 
 def unavailable() -> str | None:
-    """Why the image cannot be built or used here, with the command that would change it; None where it can."""
+    """Return why the image cannot be built or used here, and the command that helps; None if it can be used."""
     if sys.platform != "linux":
         return "needs Linux"
     missing = [name for name in COMMANDS if process.which(name) is None]
@@ -68,7 +68,7 @@ def unavailable() -> str | None:
 
 
 def _describe(version: str) -> Interpreter | None:
-    """An interpreter of ``version`` that owns its prefix; a distribution's own shares /usr with everything else."""
+    """Return the interpreter of ``version``; None if it is not installed or shares its prefix, for example /usr."""
     found = interpreters.find(version)
     if found is None:
         return None
@@ -77,22 +77,22 @@ def _describe(version: str) -> Interpreter | None:
 
 
 def find_interpreters() -> tuple[Interpreter, ...]:
-    """The interpreters that the image will hold, oldest first.
+    """Return the interpreters that are copied into the image, oldest first.
 
     Raises:
-        ToolchainError: there is none that can be copied.
+        ToolchainError: if no interpreter can be copied.
     """
     found = tuple(interpreter for version in PYTHONS if (interpreter := _describe(version)))
     if not found:
         raise ToolchainError(
-            "the image needs a Python with a folder of its own, and there is only the distribution's here",
+            "the image needs a Python that is installed in its own folder, but this machine has only those in /usr",
             hint="uv python install 3.12, or pyenv install 3.12",
         )
     return found
 
 
 def image_name(held: Sequence[Interpreter]) -> str:
-    """A name that changes with the recipe, so that an image of an older recipe is never taken for this one."""
+    """Return a name that contains a hash of this file and the versions, so that an outdated image is not reused."""
     installed = [f"{name} {metadata.version(name)}" for name in ("build", "uv")]
     parts = [*installed, *(f"python {interpreter.version}" for interpreter in held)]
     recipe = hashlib.sha256(Path(__file__).read_bytes() + "\n".join(parts).encode())
@@ -107,8 +107,8 @@ def _copy_interpreter(interpreter: Interpreter, root: Path) -> None:
     (library / "site-packages").mkdir()
     (library / "EXTERNALLY-MANAGED").unlink(missing_ok=True)
     binary = home / "bin" / f"python{short}"
-    # An interpreter built with --enable-shared looks for its library under the prefix that it was built for. $ORIGIN
-    # would want /proc, which a bare chroot has not.
+    # An interpreter built with --enable-shared searches its library below the prefix for which it was built. $ORIGIN
+    # needs /proc, which does not exist in the chroot.
     process.call(["patchelf", "--set-rpath", f"/{home.relative_to(root)}/lib", binary], quiet=True)
     for name in ("python", "python3"):
         (home / "bin" / name).unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def _fill(root: Path, held: Sequence[Interpreter]) -> None:
     process.call(["debootstrap", "--variant=minbase", f"--include={packages}", DISTRIBUTION, root], quiet=True)
     for interpreter in held:
         _copy_interpreter(interpreter, root)
-    # cibuildwheel runs its own helpers with whatever lies here.
+    # cibuildwheel runs its own scripts with the interpreter in this folder.
     (root / "opt/python/cp39-cp39").symlink_to(f"{held[0].tag}-{held[0].tag}")
     shutil.copy2(uv.find_uv_bin(), root / "usr/local/bin/uv")
     shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
@@ -149,14 +149,16 @@ def _exists(image: str) -> bool:
 
 
 def ensure_image() -> str:
-    """The name of the local build image, built if it is not there (about two minutes) or imported from its archive.
+    """Return the name of the local build image; build it, or import its archive, if podman does not have it.
+
+    A build takes about two minutes.
 
     Raises:
-        ToolchainError: a command, root, or an interpreter is missing.
-        CommandError: debootstrap, uv or podman failed.
+        ToolchainError: if a command or an interpreter is missing, or if the user is not root.
+        CommandError: if debootstrap, uv or podman fails.
     """
     if reason := unavailable():
-        raise ToolchainError(f"the local build image cannot be made: {reason}")
+        raise ToolchainError(f"the local build image cannot be built: {reason}")
     held = find_interpreters()
     image = image_name(held)
     if _exists(image):
@@ -182,13 +184,17 @@ def _lower(limit: int, most: int) -> int:
 
 
 def environment(image: str) -> dict[str, str]:
-    """What podman needs in its environment to run ``image`` here: nothing, or a containers.conf of ours.
+    """Return the environment variables that podman needs to run ``image`` here.
 
-    Inside another container the limits that podman asks for by default are refused, and it has no bridge to make.
+    The result is empty if podman works without settings. Otherwise it names a written containers.conf: inside another
+    container, podman may not set its default limits and cannot create a network bridge.
+
+    Raises:
+        ToolchainError: if podman cannot start the image with these settings.
     """
     if _runs(image, {}):
         return {}
-    # Within this process's own hard limits, and within those that podman gives itself.
+    # The limits must not exceed the hard limits of this process or the limits of podman.
     limits = (("nofile", resource.RLIMIT_NOFILE, 20000), ("nproc", resource.RLIMIT_NPROC, 32768))
     ulimits = [f"{name}={_lower(limit, most)}:{_lower(limit, most)}" for name, limit, most in limits]
     settings = cache_root() / "images" / "containers.conf"
@@ -197,17 +203,17 @@ def environment(image: str) -> dict[str, str]:
     env = {"CONTAINERS_CONF": str(settings)}
     if not _runs(image, env):
         raise ToolchainError(
-            f"podman cannot start {image} here, not even with {settings}",
-            hint=f"see why: CONTAINERS_CONF={settings} podman run --rm {image} true",
+            f"podman cannot start {image} with the settings in {settings}",
+            hint=f"show the error: CONTAINERS_CONF={settings} podman run --rm {image} true",
         )
     return env
 
 
 def main() -> int:
-    """Print the image's name, alone on standard output; what podman needs besides goes to standard error."""
+    """Print the image's name on standard output, and the variables that podman needs on standard error."""
     image = ensure_image()
     for name, value in environment(image).items():
-        print(f"podman runs it here with: export {name}={value}", file=sys.stderr)
+        print(f"podman needs this variable to run the image: export {name}={value}", file=sys.stderr)
     print(image)
     return 0
 

@@ -1,4 +1,4 @@
-"""Pinned files of a package index for tests, or a skip that says what is missing."""
+"""Install pinned wheels from a package index for tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from scripts.support.process import call
 
 
 def install(requirement: str, sha256: str, folder: Path, *options: str) -> Path:
-    """Install one wheel, held to its hash, into ``folder``; skip the test where no package index can be reached."""
+    """Install one wheel with the given hash into ``folder``, and return ``folder``; skip the test if this fails.
+
+    Raises:
+        CommandError: if the hash of the file is wrong.
+    """
     listed = folder.with_suffix(".txt")
     listed.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     return install_locked(listed, folder, *options)
 
 
 def install_locked(listed: Path, folder: Path, *options: str) -> Path:
-    """Install the wheels that a hash-locked file lists into ``folder``; skip as :func:`install` does."""
+    """Install the wheels of a requirements file with hashes into ``folder``, like :func:`install`."""
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
     try:
         call([*command, "--only-binary", ":all:", "--target", folder, *options, "-r", listed], echo=False, quiet=True)

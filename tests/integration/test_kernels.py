@@ -1,4 +1,4 @@
-"""Kernels of the real release come out the same wherever the tree lies, PTX included."""
+"""Compile a kernel of the real release in different folders, and compare the bytes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FOLDERS = ["nvdiffrast/common"]
 
 @pytest.fixture
 def objects() -> ModuleType:
-    """The overlay's own module, as the patched tree's setup.py imports it."""
+    """Import the overlay's module wheel_build/objects.py, which setup.py of the patched tree uses."""
     path = PATCHES / "common" / "overlay" / "wheel_build" / "objects.py"
     spec = importlib.util.spec_from_file_location("wheel_build_objects", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # dataclasses look their own module up.
+    # The decorator dataclass looks up the module in sys.modules.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
@@ -49,10 +49,10 @@ def nvcc(objects: ModuleType) -> object:
     return objects.Nvcc(str(home.path / "bin" / "nvcc"), home.version, str(compiler.path), compiler.version, flags)
 
 
-def test_the_same_bytes_from_any_folder(objects: ModuleType, nvcc: object, tmp_path: Path) -> None:
+def test_kernel_bytes_do_not_depend_on_the_folder(objects: ModuleType, nvcc: object, tmp_path: Path) -> None:
     release = matrix.load().release("0.3.3.1")
     if reason := upstream.availability(release):
-        pytest.skip(f"0.3.3.1 cannot be had: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
+        pytest.skip(f"0.3.3.1 is not available: {reason}; fetch it once: nox -s fetch -- 0.3.3.1")
     made = []
     for name in ("one", "another/in a deeper folder"):
         tree = tmp_path / name / "tree"
@@ -65,7 +65,7 @@ def test_the_same_bytes_from_any_folder(objects: ModuleType, nvcc: object, tmp_p
     assert made[0] == made[1]
 
 
-def test_a_folder_of_somebody_elses_is_refused(objects: ModuleType) -> None:
+def test_refuses_a_folder_that_other_users_can_write(objects: ModuleType) -> None:
     key = uuid.uuid4().hex
     path = Path(f"/tmp/nvdiffrast-{key[:16]}")
     path.mkdir(mode=0o700)
@@ -77,7 +77,7 @@ def test_a_folder_of_somebody_elses_is_refused(objects: ModuleType) -> None:
         shutil.rmtree(path)
 
 
-def test_what_an_interrupted_build_left_is_cleared(objects: ModuleType) -> None:
+def test_removes_the_files_of_an_interrupted_build(objects: ModuleType) -> None:
     key = uuid.uuid4().hex
     path = Path(f"/tmp/nvdiffrast-{key[:16]}")
     path.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""The toolchain with the real package index, compiler and uv."""
+"""Tests of toolkits, environments and locks with the real package index, compiler and uv."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def toolkit(cuda: str, provider: str) -> Toolkit:
 
 @pytest.fixture(scope="package")
 def index(machine: None) -> None:
-    """The package index, as uv would reach it."""
+    """Skip the test if the package index that uv uses does not answer."""
     address = os.environ.get("UV_DEFAULT_INDEX", "https://pypi.org/simple/")
     try:
         urllib.request.urlopen(address.rstrip("/") + "/packaging/", timeout=20).close()
@@ -58,8 +58,8 @@ def compiler() -> None:
 
 
 @pytest.mark.parametrize("cuda", ["13.0", "13.2"])
-def test_toolkit_of_the_index_compiles(index: None, compiler: None, tmp_path: Path, cuda: str) -> None:
-    """Kernels for sm_90, a program that runs, and no other CUDA on this machine that could have helped."""
+def test_toolkit_from_the_package_index_compiles(index: None, compiler: None, tmp_path: Path, cuda: str) -> None:
+    """Compile a kernel for sm_90 and a program, and run it; no other CUDA of this machine is visible."""
     home = providers.provide(toolkit(cuda, "pypi"), cache=tmp_path)
     source = tmp_path / "twice.cu"
     source.write_text(KERNEL)
@@ -75,7 +75,7 @@ def test_toolkit_of_the_index_compiles(index: None, compiler: None, tmp_path: Pa
     assert call([tmp_path / "twice"], env=runtime, quiet=True) == f"{int(major) * 1000 + int(minor) * 10}"
 
 
-def test_toolkit_of_the_system(compiler: None) -> None:
+def test_finds_the_toolkit_of_the_system(compiler: None) -> None:
     if which("nvcc") is None and not os.environ.get("CUDA_HOME"):
         pytest.skip("needs a CUDA toolkit on the system: set CUDA_HOME")
     for cuda in ("11.8", "12.4", "12.6", "12.8", "13.0", "13.2"):
@@ -83,12 +83,12 @@ def test_toolkit_of_the_system(compiler: None) -> None:
             assert providers.provide(toolkit(cuda, "system")).version.startswith(f"{cuda}.")
             break
     else:
-        pytest.skip("the system's CUDA is none of the matrix's")
+        pytest.skip("the matrix has no toolkit with the version of the system's CUDA: set CUDA_HOME to one of them")
     with pytest.raises(ToolchainError, match=r"not 10\.2"):
         providers.provide(toolkit("10.2", "system"))
 
 
-def test_toolkit_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
+def test_refuses_a_toolkit_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
     lock = tmp_path / "cu130.txt"
     text = (ROOT / "requirements/toolkits/cu130.txt").read_text()
     lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", text))
@@ -99,14 +99,14 @@ def test_toolkit_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
 
 
 def one_pin(name: str) -> str:
-    """The lines of requirements/pipeline.txt that pin ``name``."""
+    """Return the lines of requirements/pipeline.txt that pin ``name``."""
     match = re.search(rf"^{name}==.*\n(    .*\n)+", (ROOT / "requirements/pipeline.txt").read_text(), re.MULTILINE)
     assert match
     return match[0]
 
 
 def wheel(path: Path, name: str, version: str) -> bytes:
-    """A wheel that holds one module, ``name``."""
+    """Write a wheel that contains one module, ``name``, and return its bytes."""
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", "stand_in = True\n")
@@ -116,10 +116,10 @@ def wheel(path: Path, name: str, version: str) -> bytes:
     return path.read_bytes()
 
 
-def test_environment_is_immune_to_a_folder_of_other_builds(
+def test_environment_ignores_a_local_wheel_with_another_hash(
     index: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of the same name and version, where pip and uv are told to look first."""
+    """PIP_FIND_LINKS and UV_FIND_LINKS name a folder with a wheel of the same name and version."""
     lock = tmp_path / "lock.txt"
     lock.write_text(one_pin("packaging"))
     version = lock.read_text().partition("==")[2].split()[0]
@@ -137,7 +137,7 @@ def test_environment_is_immune_to_a_folder_of_other_builds(
     call([environments.interpreter(made), "-c", "import packaging.version"], quiet=True)
 
 
-def test_environment_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
+def test_refuses_an_environment_with_a_wrong_hash(index: None, tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", one_pin("packaging")))
     with pytest.raises(CommandError) as raised:
@@ -156,7 +156,7 @@ def test_locking_again_keeps_the_pins(index: None, tmp_path: Path) -> None:
 
 @pytest.fixture
 def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """PyTorch's channel of CUDA 13.0, with a stand-in for torch and nothing else."""
+    """Serve PyTorch's channel for CUDA 13.0, which has only a stand-in for torch."""
     name = "torch-2.9.1+cu130-py3-none-any.whl"
     content = wheel(tmp_path / name, "torch", "2.9.1+cu130")
     digest = hashlib.sha256(content).hexdigest()
@@ -168,8 +168,8 @@ def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
         yield server
 
 
-def test_torch_of_a_channel_is_locked_and_installed(index: None, channel: Server, tmp_path: Path) -> None:
-    """Locked and installed from the channel, everything else from the index."""
+def test_locks_and_installs_torch_from_its_channel(index: None, channel: Server, tmp_path: Path) -> None:
+    """Only torch comes from the channel; the other packages come from the package index."""
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     [asked] = generate.select(["2.9.1-cu130"], tmp_path)
     generate.make(asked)
