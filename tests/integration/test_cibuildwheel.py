@@ -26,7 +26,7 @@ EPOCH = 1577836800
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     if reason := container.unavailable():
-        pytest.skip(f"no local build image: {reason}")
+        pytest.skip(f"needs the local build image: {reason}")
     name = container.ensure_image()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIBW_CONTAINER_ENGINE", "podman")
@@ -37,7 +37,7 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cell() -> Cell:
-    """Return a cell with the newest torch of CUDA 13.0, a Python of the image, and the release of a package index."""
+    """Return the cell with release 0.3.3.1, CUDA 13.0, its newest torch, and a Python that the image has."""
     held = {interpreter.tag for interpreter in container.find_interpreters()}
     python = "cp312" if "cp312" in held else max(held)
     return matrix.load().select([f"0.3.3.1-{python}-cu130-*-linux_x86_64"])[-1]

@@ -1,4 +1,4 @@
-"""What scripts.wheel.fatbin reads from what nvcc makes is what NVIDIA's own cuobjdump lists."""
+"""Compare the entries that scripts.wheel.fatbin finds in nvcc's output with those that NVIDIA's cuobjdump lists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cuda_home() -> Path:
     for root in (os.environ.get("CUDA_HOME"), "/usr/local/cuda"):
         if root and (Path(root) / "bin" / "nvcc").exists():
             return Path(root)
-    pytest.skip("no nvcc: set CUDA_HOME to a CUDA toolkit")
+    pytest.skip("needs nvcc: set CUDA_HOME to a CUDA toolkit")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def _object(cuda_home: Path, folder: Path, name: str, gencode: Sequence[str]) ->
 
 
 def _listed(cuobjdump: Path, library: Path) -> list[Entry]:
-    """All entries of all fat binaries as cuobjdump names them: k.1.sm_90a.cubin, k.1.sm_90.ptx."""
+    """Return the entries of all fat binaries in a library, from cuobjdump's names: k.1.sm_90a.cubin, k.1.sm_90.ptx."""
     output = process.call([cuobjdump, "--list-elf", library]) + process.call([cuobjdump, "--list-ptx", library])
     names = re.findall(r"\.sm_(\d+)(\d)([a-z]?)\.(cubin|ptx)$", output, re.MULTILINE)
     return sorted(
@@ -60,7 +60,7 @@ def _listed(cuobjdump: Path, library: Path) -> list[Entry]:
     )
 
 
-def test_agrees_with_cuobjdump(cuda_home: Path, cuobjdump: Path, tmp_path: Path) -> None:
+def test_finds_the_same_entries_as_cuobjdump(cuda_home: Path, cuobjdump: Path, tmp_path: Path) -> None:
     policy = ("arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90")
     objects = [
         _object(cuda_home, tmp_path, "whole", policy),

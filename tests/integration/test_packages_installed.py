@@ -1,4 +1,4 @@
-"""The packages' wheels in an environment that has nothing but them and torch."""
+"""Tests of the packages' wheels in an environment that contains only these wheels and torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(int(ids.sum()), tuple(cr.interpolate(V, ids, weights, F).shape), cr.__file
 """
 
 _GOLDEN = ROOT / "packages" / "nv-diff-render" / "tests" / "golden"
-# The maps of the worlds that the goldens were drawn from: a golden's captureId is "NAME XxYxZ seed SEED".
+# Writes the maps of the worlds in the golden datasets. The captureId of a dataset is "NAME XxYxZ seed SEED".
 _MAPS = """
 import json, pathlib, sys
 from nv_diff_render import capture, maps
@@ -39,7 +39,7 @@ for path in pathlib.Path(sys.argv[1]).glob("*/metadata.json"):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with torch and the three wheels, by pip and an index or a folder of its user's."""
+    """Return the Python of an environment into which pip installed the packages' wheels and torch."""
     folder = tmp_path_factory.mktemp("installed")
     wheels = folder / "wheels"
     wheels.mkdir()
@@ -48,7 +48,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     pip: Command = [environment / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
-    # The CPU's torch where pip is told of one, else whichever the index has.
+    # If PIP_FIND_LINKS names a folder with a CPU build of torch, pip can use it instead of the one in the index.
     folders = os.environ.get("PIP_FIND_LINKS", "")
     subprocess.run(
         [*pip, "custom-rasterizer", "nv-diff-render"],
@@ -58,7 +58,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin" / "python"
 
 
-def test_import_as_hunyuan_does(python: Path, tmp_path: Path) -> None:
+def test_rasterizes_with_the_import_of_hunyuan(python: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [python, "-I", "-c", _DRAW], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout.split(" ", 1)
@@ -67,14 +67,17 @@ def test_import_as_hunyuan_does(python: Path, tmp_path: Path) -> None:
     assert str(ROOT) not in done[1]
 
 
-def test_command_line(python: Path, tmp_path: Path) -> None:
+def test_command_line_passes_its_checks(python: Path, tmp_path: Path) -> None:
     command: Command = [python, "-I", "-m", "torch_rasterizer", "--device", "cpu", "--size", "128"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "All checks passed." in done.stdout
 
 
 def _validate(python: Path, folder: Path, datasets: Path, number: str) -> None:
-    """Run the validation command on all views of a dataset, whose map is in ``folder``: every bar is reached."""
+    """Run the validation command on all views of a dataset, and check that all are within the limits.
+
+    The map of the dataset is in ``folder``.
+    """
     command: Command = [python, "-I", "-m", "nv_diff_render.test_render", "--all_views", "--compare"]
     folders: Command = ["--datasets", datasets, "--maps", folder / "maps", "--out", folder / "out"]
     run = [*command, "--dataset_id", number, *folders]
@@ -84,8 +87,8 @@ def _validate(python: Path, folder: Path, datasets: Path, number: str) -> None:
     assert all(float(line.split()[-2]) > 40 for line in done.stdout.splitlines() if "PSNR: " in line)
 
 
-def test_blocks_equal_what_webgpu_drew(python: Path, tmp_path: Path) -> None:
-    """The validation command on the datasets in the repository, which WebGPU drew."""
+def test_blocks_match_the_stored_images_of_webgpu(python: Path, tmp_path: Path) -> None:
+    """Run the validation command on the datasets in the repository, which were drawn with WebGPU."""
     subprocess.run([python, "-I", "-c", _MAPS, _GOLDEN, tmp_path / "maps"], check=True)
     numbers = sorted(path.parent.name for path in _GOLDEN.glob("*/metadata.json"))
     assert len(numbers) == 4
@@ -93,8 +96,8 @@ def test_blocks_equal_what_webgpu_drew(python: Path, tmp_path: Path) -> None:
         _validate(python, tmp_path, _GOLDEN, number)
 
 
-def test_blocks_equal_what_webgpu_draws(python: Path, tmp_path: Path) -> None:
-    """The validation command on a dataset captured now; only the capture has wgpu."""
+def test_blocks_match_new_images_of_webgpu(python: Path, tmp_path: Path) -> None:
+    """Capture a dataset and run the validation command on it; wgpu is installed only for the capture."""
     wanted = {"wgpu", "rendercanvas", "cffi", "pycparser"}
     pins = [pin for pin in read_lock(ROOT / "requirements" / "packages.txt") if pin.name in wanted]
     lines = [" ".join((f"{pin.name}=={pin.version}", *(f"--hash=sha256:{of}" for of in pin.hashes))) for pin in pins]

@@ -1,4 +1,4 @@
-"""The whole spine for real: this host's cell at one architecture, built, installed without a compiler, imported."""
+"""Build this host's cell for one architecture with the whole pipeline, and install and import the real wheel."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def wheel(cell: Cell, objects: Path, tmp_path_factory: pytest.TempPathFactory) -
     return _build(cell, tmp_path_factory.mktemp("dist"), objects)
 
 
-def test_name_and_record(cell: Cell, wheel: Path) -> None:
+def test_wheel_has_its_name_and_a_partial_record(cell: Cell, wheel: Path) -> None:
     assert wheel.name == cell.wheel
     record = audit_record.find(file_sha256(wheel), wheel.parent)
     assert record is not None
@@ -75,7 +75,7 @@ def test_name_and_record(cell: Cell, wheel: Path) -> None:
     assert not record.release
 
 
-def test_build_info(cell: Cell, wheel: Path) -> None:
+def test_build_info_has_the_architectures_and_flags(cell: Cell, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         info = json.loads(archive.read("nvdiffrast/build_info.json"))
     assert info["cell"] == cell.id
@@ -84,7 +84,7 @@ def test_build_info(cell: Cell, wheel: Path) -> None:
     assert not any("fast" in flag for flag in [*info["flags"]["nvcc"], *info["flags"]["cxx"]])
 
 
-def test_a_hook_for_pyinstaller(wheel: Path) -> None:
+def test_wheel_has_a_hook_for_pyinstaller(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert "nvdiffrast/_pyinstaller/hook-nvdiffrast.py" in archive.namelist()
         (listed,) = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
@@ -95,7 +95,7 @@ def test_a_hook_for_pyinstaller(wheel: Path) -> None:
 
 
 def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_path: Path) -> None:
-    """A clean virtual environment, the locked torch, the wheel; then both plugins, with nothing else on PATH."""
+    """Install the locked torch and the wheel in a new environment; import both plugins with no program on PATH."""
     python = interpreters.find(cell.python)
     assert python is not None
     binary = uv.find_uv_bin()
@@ -105,12 +105,12 @@ def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_pa
     lock = environments.torch_lock(cell)
     install: list[str | os.PathLike[str]] = [binary, "pip", "install", "-q", "--python", inside]
     subprocess.run([*install, "--require-hashes", "--no-deps", "-r", lock], check=True)
-    # With dependencies: what the wheel requires must already be met by the torch that it is for.
+    # Without --no-deps, because the locked torch must meet the requirements of the wheel.
     subprocess.run([*install, "--no-index", wheel], check=True)
     empty = tmp_path / "empty"
     empty.mkdir()
     result = subprocess.run(
-        # A check of the GL plugin leaves a lock in the folder of just-in-time compilations.
+        # The check of the GL plugin writes a lock file into the folder for just-in-time compilation.
         [inside, "-I", "-c", _USE],
         env={"PATH": str(empty), "HOME": str(empty), "TORCH_EXTENSIONS_DIR": str(empty / "extensions")},
         cwd=empty,
@@ -134,7 +134,7 @@ def test_installs_and_imports_without_a_compiler(cell: Cell, wheel: Path, tmp_pa
 
 @pytest.mark.slow
 def test_still_compiles_just_in_time(cell: Cell, tmp_path: Path) -> None:
-    """The CUDA plugin, for real, from the sources in the wheel; the precompiled one is not taken."""
+    """Compile the CUDA plugin from the sources in the wheel, instead of importing the precompiled plugin."""
     bench = Bench(cell, tmp_path)
     site = unpacked(bench)
     folder = tmp_path / "compiled"
@@ -145,7 +145,7 @@ def test_still_compiles_just_in_time(cell: Cell, tmp_path: Path) -> None:
 
 
 def _neighbours(cell: Cell, differs: str) -> list[Cell]:
-    """Cells that differ from ``cell`` in ``differs`` ("python", "torch") alone and can be built here."""
+    """Return the cells that differ from ``cell`` only in ``differs`` ("python", "torch") and can be built here."""
     axes = {"release", "toolkit", "platform", "python", "torch"} - {differs}
     return [
         other
@@ -157,10 +157,10 @@ def _neighbours(cell: Cell, differs: str) -> list[Cell]:
 
 
 def test_another_python_reuses_kernels_and_host_objects(cell: Cell, wheel: Path, objects: Path, tmp_path: Path) -> None:
-    """Only the bindings are compiled again: every other object of the first build is taken as it is."""
+    """Only the bindings are compiled again; all other objects of the first build are reused."""
     others = _neighbours(cell, "python")
     if not others:
-        pytest.skip("no second Python here: apt-get install another python3.X with its -dev, or uv python install")
+        pytest.skip("needs a second Python: apt-get install another python3.X with its -dev, or uv python install")
     before = {path: path.stat().st_mtime_ns for path in objects.rglob("*.o")}
     assert len(before) == 6
     made = _build(others[0], tmp_path, objects)
@@ -169,17 +169,17 @@ def test_another_python_reuses_kernels_and_host_objects(cell: Cell, wheel: Path,
 
 
 def test_another_torch_reuses_kernels(cell: Cell, wheel: Path, objects: Path, tmp_path: Path) -> None:
-    """Kernels know no torch: of another line's build only the host files and the bindings are compiled."""
+    """Kernels do not depend on torch, so only the host files and the bindings are compiled for another torch."""
     others = _neighbours(cell, "torch")
     if not others:
-        pytest.skip("no second torch of this toolkit is locked: nox -s lock")
+        pytest.skip("needs a lock file for a second torch of this toolkit: nox -s lock")
     before = set(objects.rglob("*.cu.o"))
     _build(others[-1], tmp_path, objects)
     assert set(objects.rglob("*.cu.o")) == before
 
 
-def test_patched_tree_stands_on_its_own(cell: Cell, tmp_path: Path) -> None:
-    """Without BUILD_BINARY_WHEEL the tree gives upstream's source wheel, by any PEP 517 front end, isolated."""
+def test_patched_tree_builds_the_source_wheel(cell: Cell, tmp_path: Path) -> None:
+    """Without BUILD_BINARY_WHEEL, an isolated PEP 517 build of the tree creates upstream's source wheel."""
     from scripts.source import patching
 
     tree = patching.prepare(cell.release, upstream.fetch(cell.release), tmp_path / "tree").path
@@ -212,7 +212,10 @@ def test_missing_gl_headers_stop_before_compiling(cell: Cell, tmp_path: Path, mo
 
 @pytest.fixture
 def later_layout(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
-    """A git release with 0.4's layout and 0.3.3.1's sources, in a repository of our own behind upstream's address."""
+    """Return a cell whose release has the layout of 0.4 and the sources of 0.3.3.1, in a local git repository.
+
+    Git uses the local repository instead of the URL in the pin.
+    """
     tree = tmp_path / "upstream"
     pristine = upstream.fetch(cell.release) / "nvdiffrast"
     shutil.copytree(pristine / "common", tree / "csrc" / "common")
@@ -226,7 +229,7 @@ def later_layout(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     package = tree / "nvdiffrast" / "torch"
     package.mkdir(parents=True)
     (tree / "nvdiffrast" / "__init__.py").write_text("")
-    # The patch anchors on the last line of upstream's notice.
+    # The context of the patch is the last line of upstream's license notice.
     notice = "#\n" * 6 + "# license agreement from NVIDIA CORPORATION is strictly prohibited.\n\n"
     (package / "__init__.py").write_text(f"{notice}from . import ops\n")
     (package / "ops.py").write_text("\n" * 9 + "import torch\nimport warnings\nimport _nvdiffrast_c\n")
@@ -251,8 +254,8 @@ def later_layout(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return dataclasses.replace(cell, release=Release("0.4.0", "0.4", pin))
 
 
-def test_layout_of_0_4_builds_from_git(later_layout: Cell, tmp_path: Path) -> None:
-    """Fetched from git, patched with series 0.4, compiled, repaired and audited: one extension, no GL."""
+def test_builds_the_layout_of_0_4_from_git(later_layout: Cell, tmp_path: Path) -> None:
+    """The patches of series 0.4 apply, and the audited wheel has one extension module and no GL plugin."""
     made = _build(later_layout, tmp_path / "dist", tmp_path / "objects")
     assert made.name == later_layout.wheel
     with zipfile.ZipFile(made) as archive:
@@ -265,10 +268,10 @@ def test_layout_of_0_4_builds_from_git(later_layout: Cell, tmp_path: Path) -> No
     assert record.named("import-cuda").outcome == "passed"
 
 
-def test_a_failing_compiler_is_heard(
+def test_reports_a_failing_compiler(
     cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its own lines, the log, and the one command that builds the cell again; nothing is left behind."""
+    """Print the compiler's messages and the command that builds the cell again; write no files to dist."""
     failing = tmp_path / "g++"
     failing.write_text(
         '#!/bin/sh\ncase "$*" in *bindings.cpp*) echo "made to fail" >&2; exit 1;; esac\n'
@@ -277,9 +280,9 @@ def test_a_failing_compiler_is_heard(
     failing.chmod(0o755)
     monkeypatch.setenv("CXX", str(failing))
     result = build.build(cell, Options("host", ("9.0",), None, None, tmp_path / "dist", None, None))
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert result.detail == "BuildError"
-    assert "made to fail" in told
-    assert "Traceback" not in told
-    assert f"next:  nox -s build -- {cell.id} --engine host --arch 9.0" in told
+    assert "made to fail" in output
+    assert "Traceback" not in output
+    assert f"next:  nox -s build -- {cell.id} --engine host --arch 9.0" in output
     assert not (tmp_path / "dist").exists()

@@ -1,4 +1,4 @@
-"""Upstream's real releases: fetched by their pins, patched by their series. What cannot be had here is skipped."""
+"""Fetch upstream's real releases by their pins and apply their patches; skip releases that are not available."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def release(request: pytest.FixtureRequest) -> Release:
     return wanted
 
 
-def test_the_release_has_what_a_build_needs(release: Release) -> None:
+def test_release_has_the_files_that_a_build_needs(release: Release) -> None:
     tree = upstream.fetch(release)
     assert "Nvidia Source Code License" in (tree / "LICENSE.txt").read_text(encoding="utf-8")
     assert (tree / "README.md").is_file()
@@ -34,7 +34,7 @@ def test_the_release_has_what_a_build_needs(release: Release) -> None:
     assert not list(tree.glob("*.dist-info"))
 
 
-def test_its_series_applies_and_the_loader_is_called(release: Release, tmp_path: Path) -> None:
+def test_patches_apply_and_the_patched_code_calls_the_loader(release: Release, tmp_path: Path) -> None:
     pristine = upstream.fetch(release)
     tree = patching.prepare(release, pristine, tmp_path / "tree").path
     ops = (tree / "nvdiffrast" / "torch" / "ops.py").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def test_its_series_applies_and_the_loader_is_called(release: Release, tmp_path:
     package = (tree / "nvdiffrast" / "torch" / "__init__.py").read_text(encoding="utf-8")
     assert _called(package) == {"import_requirements"}
     assert package.index("import_requirements()") < package.index("from .ops import")
-    # Its import costs more than everything else of the package; only who compiles is to pay for it.
+    # This import is slower than all others of the package together, and only just-in-time compilation needs it.
     imported = {alias.name for node in ast.parse(ops).body if isinstance(node, ast.Import) for alias in node.names}
     assert "torch.utils.cpp_extension" not in imported
     changed = {
@@ -68,8 +68,8 @@ def _is_of_loader(node: ast.AST) -> TypeGuard[ast.Attribute]:
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_loader"
 
 
-def test_one_release_comes_from_a_registry_alone(tmp_path: Path) -> None:
-    """The release that a fresh machine builds where no git host can be reached, from an empty cache."""
+def test_fetches_one_release_from_a_package_registry_only(tmp_path: Path) -> None:
+    """With an empty cache, a machine that cannot reach a git host builds this release."""
     (registered,) = (release for release in RELEASES if isinstance(release.source, RegistryPin))
     missing = upstream.availability(registered)
     if missing:

@@ -1,4 +1,4 @@
-"""Run build.yml for one cell as GitHub would: expand the matrix, run the steps in order, get a real wheel."""
+"""Run build.yml for one cell as GitHub does: expand the matrix and run the steps in order, with a real wheel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import workflows
 from tests.workflows import Step
 
 pytestmark = pytest.mark.integration
-# What GitHub's own actions do is not ours to run; whatever else is used must be run, so it must be a nox call.
+# The only actions that the workflow may use. The test does not run them; it runs all steps with a command.
 _ACTIONS = ("actions/checkout@", "actions/cache/", "actions/upload-artifact@", "./.github/actions/nox")
 
 
@@ -50,9 +50,9 @@ def run(step: Step, context: Mapping[str, Any], checkout: Path) -> str:
     script.write_text(step.command or "", encoding="utf-8")
     shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
     done = subprocess.run(shell, cwd=checkout, env=environment, stdout=-1, stderr=subprocess.STDOUT, check=False)
-    said = done.stdout.decode(errors="replace")
-    assert done.returncode == 0, f"{step.command}\n{said[-4000:]}"
-    return said
+    output = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, f"{step.command}\n{output[-4000:]}"
+    return output
 
 
 def run_job(name: str, context: Mapping[str, Any], checkout: Path) -> list[str]:
@@ -67,7 +67,7 @@ def run_job(name: str, context: Mapping[str, Any], checkout: Path) -> list[str]:
     return ran
 
 
-def test_one_cell_through_the_workflow(host_cell: Cell, checkout: Path) -> None:
+def test_workflow_builds_one_cell_and_reuses_its_wheel(host_cell: Cell, checkout: Path) -> None:
     inputs = {"cells": host_cell.id, "chunk": "1/1", "engine": "host"}
     context: dict[str, Any] = {"inputs": inputs, "runner": {"os": "Linux"}}
     assert len(run_job("plan", context, checkout)) == 1
