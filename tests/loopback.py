@@ -1,4 +1,4 @@
-"""A web server on loopback that serves bytes from memory and misbehaves on request."""
+"""A web server on loopback that serves bytes from memory and can give faulty answers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 
 class Server:
-    """``files`` maps paths to contents. The other fields break the answers of a path.
+    """The state of a server: ``files`` maps paths to contents, and ``requests`` lists path and Range of each request.
 
-    ``busy``: so many answers of 503 first; ``cut``: the connection ends after so many bytes, once; ``status``: always
-    this code; ``ranges``: whether a Range header is honoured.
+    Faulty answers are set by path. ``busy`` is the number of answers with status 503 before the first good one.
+    ``cut`` is the number of bytes after which the connection ends, once. ``status`` is the status of every answer.
+    If ``ranges`` is False, the server ignores Range headers.
     """
 
     def __init__(self) -> None:
@@ -31,19 +32,19 @@ class _Handler(BaseHTTPRequestHandler):
     server: Http
 
     def do_GET(self) -> None:
-        told, path, wanted = self.server.told, self.path.lstrip("/"), self.headers.get("Range")
-        told.requests.append((path, wanted))
-        content = told.files.get(path)
-        status = told.status.get(path, 200 if content is not None else 404)
-        if told.busy[path] > 0:
-            told.busy[path] -= 1
+        state, path, wanted = self.server.state, self.path.lstrip("/"), self.headers.get("Range")
+        state.requests.append((path, wanted))
+        content = state.files.get(path)
+        status = state.status.get(path, 200 if content is not None else 404)
+        if state.busy[path] > 0:
+            state.busy[path] -= 1
             status = 503
         if content is None or status != 200:
             self.send_error(status)
         else:
-            self._send(path, content, wanted if told.ranges else None)
+            self._send(path, content, wanted if state.ranges else None)
 
-    do_HEAD = do_GET  # noqa: N815 - the names http.server calls
+    do_HEAD = do_GET  # noqa: N815 - http.server requires this name
 
     def _send(self, path: str, content: bytes, wanted: str | None) -> None:
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
@@ -56,24 +57,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content[start : self.server.told.cut.pop(path, len(content))])
+            self.wfile.write(content[start : self.server.state.cut.pop(path, len(content))])
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the requests are kept."""
+        """Log nothing; ``requests`` has all requests."""
 
 
 class Http(ThreadingHTTPServer):
-    """A server on a free loopback port, with what its handler is told by the test."""
+    """A server on a free loopback port; ``state`` is an object that its handler uses."""
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], told: Any) -> None:
+    def __init__(self, handler: type[BaseHTTPRequestHandler], state: Any) -> None:
         super().__init__(("127.0.0.1", 0), handler)
-        self.told = told
+        self.state = state
 
 
 @contextmanager
-def running(handler: type[BaseHTTPRequestHandler], told: Any) -> Iterator[str]:
-    """The address of a running server, which ends with a slash."""
-    http = Http(handler, told)
+def running(handler: type[BaseHTTPRequestHandler], state: Any) -> Iterator[str]:
+    """Run a server during the block; yield its URL, which ends with a slash."""
+    http = Http(handler, state)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -86,7 +87,7 @@ def running(handler: type[BaseHTTPRequestHandler], told: Any) -> Iterator[str]:
 
 @contextmanager
 def serve() -> Iterator[Server]:
-    """A running server; its ``url`` ends with a slash."""
-    told = Server()
-    with running(_Handler, told) as told.url:
-        yield told
+    """Run a server during the block; its ``url`` ends with a slash."""
+    state = Server()
+    with running(_Handler, state) as state.url:
+        yield state

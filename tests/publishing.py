@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Http
 
     def do_GET(self) -> None:
-        state = self.server.told
+        state = self.server.state
         if state.reading:
             self.send_error(state.reading.pop(0))
         elif not state.files:
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_POST(self) -> None:
-        state = self.server.told
+        state = self.server.state
         body = self.rfile.read(int(self.headers["Content-Length"]))
         state.uploads += 1
         expected = "Basic " + base64.b64encode(f"publisher:{state.password}".encode()).decode()

@@ -1,4 +1,4 @@
-"""The page in a browser: choosing, reading and copying."""
+"""Tests of the page in a browser: choose a wheel, read its details, and copy its commands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _FLAGS = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 )
 SITE = "a $(site) & 'more'"
-"""The folder in the page's URL, with characters that have a meaning in a shell."""
+"""The folder name in the page's URL, with characters that a shell interprets."""
 
 
 @dataclass
@@ -90,10 +90,10 @@ class Browser:
         """Return the visible and accessible reason why an option is disabled."""
         option = self.option(axis, value)
         assert not option.is_enabled()
-        said = self.driver.find_element(By.ID, option.get_attribute("aria-describedby"))
-        assert said.is_displayed()
-        assert value.removeprefix("cu") in said.text.replace(".", "") or value in said.text
-        return str(said.text)
+        reason = self.driver.find_element(By.ID, option.get_attribute("aria-describedby"))
+        assert reason.is_displayed()
+        assert value.removeprefix("cu") in reason.text.replace(".", "") or value in reason.text
+        return str(reason.text)
 
 
 PACKAGES = (
@@ -150,15 +150,15 @@ def browser(opened: Browser) -> Iterator[Browser]:
     yield opened
     assert opened.driver.get_log("browser") == []
     events = [json.loads(line["message"])["message"] for line in opened.driver.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     allowed = (opened.root.rpartition("/")[0] + "/", "about:", "data:", opened.folder.as_uri())
-    assert asked
-    assert [url for url in asked if not url.startswith(allowed)] == []
+    assert urls
+    assert [url for url in urls if not url.startswith(allowed)] == []
 
 
 @contextmanager
 def _served(driver: Any, loaded: Matrix, held: Catalog, root: Path) -> Iterator[Browser]:
-    """Serve an index of ``held`` at a URL with characters that have a meaning in a shell."""
+    """Serve an index of the catalog ``held`` at a URL with characters that a shell interprets."""
     generation = root / SITE
     stated = {one.sha256 for one in held.entries if one.torch != "2.9"}
     writer.generate(held, generation, page=page.render(held, loaded, stated))
@@ -175,11 +175,11 @@ def test_page_shows_the_commands_of_the_chosen_wheel(browser: Browser) -> None:
     browser.open()
     for one in _entries(browser):
         browser.choose(one)
-        said = commands(browser.root, one)
+        expected = commands(browser.root, one)
         assert browser.chosen() == place(one)
-        assert browser.raw("pip") == "\n".join(said.pip)
-        assert browser.raw("uv") == "\n".join(said.uv)
-        assert browser.raw("pyproject") == said.pyproject
+        assert browser.raw("pip") == "\n".join(expected.pip)
+        assert browser.raw("uv") == "\n".join(expected.uv)
+        assert browser.raw("pyproject") == expected.pyproject
         details = browser.text("wheel")
         assert one.name in details
         assert one.sha256 in details
@@ -197,11 +197,11 @@ def test_page_shows_the_torch_command_first(browser: Browser, loaded: Matrix) ->
     cells = ("0.3.3.1-cp312-cu130-torch2.14-linux_x86_64", "0.3.3.1-cp312-cu126-torch2.8-win_amd64")
     for cell in loaded.select(cells):
         browser.choose(entry(cell))
-        said = torch_commands(cell.torch.version, cell.toolkit.tag, cell.torch.origin)
-        assert (browser.raw("torch-pip"), browser.raw("torch-uv")) == (said.pip, said.uv)
+        expected = torch_commands(cell.torch.version, cell.toolkit.tag, cell.torch.origin)
+        assert (browser.raw("torch-pip"), browser.raw("torch-uv")) == (expected.pip, expected.uv)
         text = browser.text("how")
-        assert text.index(said.pip) < text.index("pip install --index-url")
-        assert ("download.pytorch.org" in said.pip) == (cell.torch.line == "2.8")
+        assert text.index(expected.pip) < text.index("pip install --index-url")
+        assert ("download.pytorch.org" in expected.pip) == (cell.torch.line == "2.8")
 
 
 def test_url_in_commands_is_safe_in_a_shell(browser: Browser) -> None:
@@ -223,8 +223,8 @@ def test_disabled_options_have_a_reason(browser: Browser) -> None:
     browser.open("#system=win_amd64&python=3.13&torch=2.13&cuda=cu130&release=0.3.3.1")
     assert "not yet published" in browser.reason("python", "3.10")
     assert "not yet published" in browser.reason("release", "0.4.0")
-    said = "torch has no CUDA build for Python 3.13 on Windows x86-64 (as of 2026-08)"
-    assert said in browser.reason("torch", "2.2")
+    expected = "torch has no CUDA build for Python 3.13 on Windows x86-64 (as of 2026-08)"
+    assert expected in browser.reason("torch", "2.2")
     assert "published no 2.5.1 for CPython 3.13 on Windows" in browser.reason("torch", "2.5")
     assert "MSVC's /Zc:preprocessor" in browser.reason("cuda", "cu132")
     assert "torch 2.13 has no such build for Python 3.13" in browser.reason("cuda", "cu118")
@@ -318,14 +318,14 @@ def test_page_is_not_wider_than_the_screen(browser: Browser, width: int) -> None
 
 
 def test_page_follows_the_color_scheme_of_the_system(browser: Browser) -> None:
-    grounds = set()
+    colors = set()
     for scheme in ("light", "dark"):
         features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
         browser.open()
-        grounds.add(browser.run("getComputedStyle(document.body).backgroundColor"))
+        colors.add(browser.run("getComputedStyle(document.body).backgroundColor"))
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert len(grounds) == 2
+    assert len(colors) == 2
 
 
 def test_page_without_scripts_shows_the_table(browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""The choices of pip and uv with the commands of the page, on stand-ins."""
+"""Tests of the wheels that pip and uv choose with the commands of the page; all wheels are stand-ins."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def clean_with(usual: str, tmp_path: Path) -> Callable[..., Environment]:
 
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("torch", ["2.9.1", "2.9.0+cu128"])
-def test_torch_2_9_beside_2_10(tool: Tool, torch: str, url: str, store: Path, clean_with: Cleaner) -> None:
-    """+cu128.torch2.9 and +cu128.torch2.10 are offered: the wheel for the installed torch is chosen."""
+def test_chooses_the_wheel_for_torch_2_9(tool: Tool, torch: str, url: str, store: Path, clean_with: Cleaner) -> None:
+    """The channel has wheels for torch 2.9 and torch 2.10; both tools choose the one for the installed torch."""
     environment = clean_with(f"torch=={torch}")
     before = environment.fingerprint("torch")
-    # For either wheel of the page, the command chooses by the installed torch.
+    # The command of the wheel for torch 2.10 also chooses the wheel for the installed torch.
     prove.follow_the_page(environment, tool, _entry(store, "0.3.3.1+cu128.torch2.10"), url)
     assert environment.installed() == {"nvdiffrast": "0.3.3.1+cu128.torch2.9", "numpy": "2.0", "torch": torch}
     assert environment.fingerprint("torch") == before
@@ -119,16 +119,16 @@ def test_does_not_choose_a_yanked_wheel(tool: Tool, url: str, store: Path, clean
 
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("version", ["0.3.3.1+cu128.torch2.9", "0.3.3.1+cu130.torch2.9", "0.3.4+cu128.torch2.9"])
-def test_channels_do_not_mix(tool: Tool, version: str, url: str, store: Path, clean_with: Cleaner) -> None:
-    """A torch version has wheels in two channels and of two releases: the command chooses the one of its channel."""
+def test_chooses_the_wheel_of_the_channel(tool: Tool, version: str, url: str, store: Path, clean_with: Cleaner) -> None:
+    """torch 2.9.1 has wheels in two channels and of two releases; each command chooses its own wheel."""
     environment = clean_with("torch==2.9.1")
     prove.follow_the_page(environment, tool, _entry(store, version), url)
     assert environment.installed()["nvdiffrast"] == version
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_channel_of_one_torch_line(tool: Tool, url: str, clean_with: Cleaner) -> None:
-    """/whl/cu128-torch2.10/ has no wheel for torch 2.9, and the right wheel for torch 2.10."""
+def test_channel_of_a_torch_line_has_only_its_wheels(tool: Tool, url: str, clean_with: Cleaner) -> None:
+    """/whl/cu128-torch2.10/ has a wheel for torch 2.10 and no wheel for torch 2.9."""
     option = {"pip": "pip install --index-url", "uv": "uv pip install --default-index"}[tool]
     line = f"{option} {url}/whl/cu128-torch2.10/ nvdiffrast"
     with pytest.raises(CommandError, match=r"exit status"):
@@ -167,8 +167,8 @@ def test_chooses_by_the_date_of_the_upload(tool: Tool, dated: Path, clean_with: 
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_dates_need_the_json(tool: Tool, dated: Path, clean_with: Cleaner, tmp_path: Path) -> None:
-    """HTML has no dates, so a limit by date finds no wheel."""
+def test_finds_no_wheel_by_date_in_html(tool: Tool, dated: Path, clean_with: Cleaner, tmp_path: Path) -> None:
+    """HTML pages have no upload dates, so the tools reject every wheel."""
     plain = tmp_path / "plain"
     shutil.copytree(dated, plain, ignore=shutil.ignore_patterns("index.json"))
     environment = clean_with("torch==2.9.1", "numpy")
@@ -176,7 +176,7 @@ def test_dates_need_the_json(tool: Tool, dated: Path, clean_with: Cleaner, tmp_p
         environment.run(f"{_CUT[tool]} {url}/whl/cu128/ nvdiffrast")
 
 
-def test_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: Path) -> None:
+def test_uv_sync_installs_with_the_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: Path) -> None:
     """`uv sync` of a project with the page's snippet installs the wheel, and the rest from the stand-in for PyPI."""
     entry = _entry(store, "0.3.3.1+cu128.torch2.9")
     project = tmp_path / "project"
@@ -193,7 +193,7 @@ def test_project_snippet(url: str, store: Path, clean_with: Cleaner, tmp_path: P
     assert installed["torch"].startswith("2.9.1")
 
 
-def test_prove(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_proves_all_wheels_for_this_machine(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both tools install every wheel for this machine, the others are untested, and the proof is logged once."""
     proofs = prove.prove(store, by="tester")
     printed = capsys.readouterr().out
@@ -216,23 +216,23 @@ def test_prove(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         # Without a requirement of torch, a comparison of versions chooses this wheel beside torch 2.9.
         (Wanted("cu128", "2.10", requires=["numpy"]), r"torch2\.10 was chosen, not 0\.3\.3\.1\+cu128\.torch2\.9"),
-        # It requires a package that neither the page's commands nor torch install.
+        # This wheel requires a package that the page's commands and torch do not install.
         (Wanted("cu128", "2.10", requires=["numpy", "torch==2.10.*", "pillow"]), "pillow"),
     ],
 )
-def test_refuses_to_prove_a_wrong_wheel(wrong: Wanted, said: str, tmp_path: Path) -> None:
+def test_refuses_to_prove_a_wrong_wheel(wrong: Wanted, message: str, tmp_path: Path) -> None:
     store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9"), wrong])
-    with pytest.raises(PublishError, match=said):
+    with pytest.raises(PublishError, match=message):
         prove.prove(store, by="tester")
     assert ledger.read(store) == []
 
 
 def test_refuses_to_prove_commands_that_replace_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the commands did not disable PyPI, pip and uv would install the newest torch with a wheel."""
+    """If the commands used PyPI too, pip and uv would install the newest torch that has a wheel."""
 
     def careless(url: str, entry: Entry) -> Commands:
         shown = commands(url, entry)
@@ -255,7 +255,7 @@ def test_refuses_to_prove_a_damaged_wheel(tmp_path: Path) -> None:
         prove.prove(store, by="tester")
 
 
-def test_nothing_staged_and_nothing_for_this_machine(tmp_path: Path) -> None:
+def test_refuses_a_store_without_a_wheel_for_this_machine(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="nothing is staged"):
         prove.prove(tmp_path, by="tester")
     store = stand_in_store.make(tmp_path / "store", [Wanted("cu128", "2.9", platform="win_amd64")])

@@ -1,4 +1,4 @@
-"""A rehearsal with the command of `nox -s rehearse`: this host's cell for one architecture, from source to page."""
+"""Run the command of `nox -s rehearse` with this host's cell for one architecture, and check the results."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def _rehearse(folder: Path, *options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path) -> str:
+def output(folder: Path) -> str:
     return _rehearse(folder, "--arch", "9.0", "--engine", "host", "--release", "0.3.3.1")
 
 
 @pytest.fixture(scope="module")
-def place(folder: Path, said: str) -> Path:
+def place(folder: Path, output: str) -> Path:
     [store] = folder.glob("*/store")
     return store.parent
 
 
-def test_both_tools_install_and_import(said: str) -> None:
-    """pip and uv install from the staged index beside the real torch, and from the index of the upload."""
+def test_pip_and_uv_install_and_import_the_wheel(output: str) -> None:
+    """pip and uv install from the staged index with the real torch, and from the server with the uploaded wheel."""
     for tool in ("pip", "uv"):
-        [line] = [line for line in said.splitlines() if f" import {tool} nvdiffrast-0.3.3.1+" in line]
+        [line] = [line for line in output.splitlines() if f" import {tool} nvdiffrast-0.3.3.1+" in line]
         assert "imported cuda, gl" in line
-        assert f"install from pypiserver {tool} nvdiffrast-0.3.3.1+" in said
-    assert "✗" not in said
-    assert "failed" not in said
+        assert f"install from pypiserver {tool} nvdiffrast-0.3.3.1+" in output
+    assert "✗" not in output
+    assert "failed" not in output
 
 
 def test_logs_every_step(place: Path) -> None:
@@ -66,10 +66,10 @@ def test_logs_every_step(place: Path) -> None:
     assert events[2].details["real"] is True
 
 
-def test_exported_index(place: Path, said: str) -> None:
-    """The exported index is complete, shows the waiver, and has the path that the summary names."""
+def test_exported_index_is_complete_and_shows_the_waiver(place: Path, output: str) -> None:
+    """The index is in the folder that the summary names."""
     site = place / "site"
-    assert f"page:   {(site / 'index.html').as_uri()}" in said.splitlines()
+    assert f"page:   {(site / 'index.html').as_uri()}" in output.splitlines()
     [entry] = catalog.read(site).entries
     assert (entry.gpu, entry.waiver, entry.partial) == ("waived", rehearse.WAIVER, True)
     assert writer.check(place / "store" / "current") == []
@@ -81,15 +81,15 @@ def test_exported_index(place: Path, said: str) -> None:
     assert not any(path.is_symlink() for path in site.rglob("*"))
 
 
-def test_the_password_is_only_in_its_file(place: Path, said: str) -> None:
+def test_password_is_only_in_its_file(place: Path, output: str) -> None:
     password = (place / "server" / "password").read_text().strip()
     holding = [path for path in place.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
     assert holding == [place / "server" / "password"]
-    assert password not in said
+    assert password not in output
 
 
-def test_a_repetition_changes_nothing(folder: Path, place: Path, said: str) -> None:
-    """With the wheel of the first run: the same folder and index, and no wheel is staged or promoted again."""
+def test_second_run_changes_nothing(folder: Path, place: Path, output: str) -> None:
+    """A second run with the same wheel uses the same folder and does not stage or promote the wheel again."""
     before = (place / "site" / "catalog.json").read_bytes()
     [wheel] = (folder / "dist").glob("*.whl")
     again = _rehearse(folder, "--wheel", str(wheel))

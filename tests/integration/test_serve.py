@@ -1,4 +1,4 @@
-"""The servers: content negotiation of the static one, and accepted and refused uploads of the other."""
+"""Tests of both servers: content negotiation of the static server, and uploads that the other accepts or refuses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def site(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def test_static_negotiates(site: str) -> None:
+def test_static_server_negotiates_html_or_json(site: str) -> None:
     for accept, kind in (
         (UV_ACCEPTS, serve.SIMPLE_JSON),
         ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
@@ -61,7 +61,7 @@ def test_static_negotiates(site: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/bare/", "/no/", "/../secret", "/%2e%2e/secret", "/both/a.whl/", "//../secret"])
-def test_static_serves_nothing_else(site: str, path: str) -> None:
+def test_static_server_serves_only_files_of_the_index(site: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         _get(site + path, UV_ACCEPTS)
 
@@ -84,14 +84,14 @@ def _upload(index: UploadIndex, wheel: Path, password: str | None = None) -> sub
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_upload_and_read_back(index: UploadIndex, tmp_path: Path) -> None:
+def test_serves_an_uploaded_wheel(index: UploadIndex, tmp_path: Path) -> None:
     wheel = stand_ins.wheel(tmp_path / "dist", "nvdiffrast", "0.3.3.1+cu128.torch2.9")
     assert _upload(index, wheel).returncode == 0
     page = _get(f"{index.simple}nvdiffrast/").read().decode()
     assert f"#sha256={file_sha256(wheel)}" in page
     uploaded = tmp_path / "server" / "packages" / wheel.name
     assert uploaded.read_bytes() == wheel.read_bytes()
-    # Partial files and credentials are neither listed nor served.
+    # The server does not list or serve partial files and credentials.
     assert [path.name for path in uploaded.parent.iterdir()] == [wheel.name]
     for name in ("password", "htpasswd", "../password"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -153,10 +153,10 @@ def test_prints_the_usage_without_the_password(tmp_path: Path, ending: signal.Si
     command = [sys.executable, "-u", "-m", "scripts.publish.serve", str(tmp_path / "server"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(ending)
         rest = process.stdout.read()
     password = (tmp_path / "server" / "password").read_text().strip()
-    assert password not in "".join(said) + rest
-    assert str(tmp_path / "server" / "password") in said[3]
+    assert password not in "".join(lines) + rest
+    assert str(tmp_path / "server" / "password") in lines[3]
     assert process.returncode == 0, rest

@@ -1,4 +1,4 @@
-"""The files that a build writes about a real wheel: valid, reproducible, and sensitive to one changed byte."""
+"""Tests of the record, the bill of materials and the provenance of a real wheel."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _bill(wheel: Path) -> bytes:
         return archive.read(name)
 
 
-def test_a_build_writes_a_valid_bill_and_a_provenance(wheel: Path) -> None:
+def test_build_writes_a_valid_bill_of_materials_and_a_provenance(wheel: Path) -> None:
     record = audit_record.find(file_sha256(wheel), wheel.parent)
     assert record is not None
     assert set(record.evidence) == set(audit_record.STATEMENTS)
@@ -49,7 +49,7 @@ def test_a_build_writes_a_valid_bill_and_a_provenance(wheel: Path) -> None:
     assert list(sbom.schema_problems(_bill(wheel))) == []
 
 
-def test_the_bill_names_the_toolchain(host_cell: Cell, options: Options, wheel: Path) -> None:
+def test_bill_of_materials_names_the_toolchain(host_cell: Cell, options: Options, wheel: Path) -> None:
     text = _bill(wheel).decode()
     inputs = gather(host_cell, options)
     assert inputs.compiler is not None
@@ -61,11 +61,11 @@ def test_the_bill_names_the_toolchain(host_cell: Cell, options: Options, wheel: 
     with zipfile.ZipFile(wheel) as archive:
         (runtime,) = [name for name in archive.namelist() if "cudart" in name]
     assert f'"value": "{runtime}"' in text
-    # No path of this machine.
+    # The bill must not contain paths of this machine.
     assert not any(str(place) in text for place in (ROOT, Path.home(), inputs.cuda.path, inputs.compiler.path))
 
 
-def test_builds_in_different_surroundings_have_the_same_bill(
+def test_builds_in_different_environments_are_identical(
     host_cell: Cell, options: Options, wheel: Path, tmp_path: Path
 ) -> None:
     one, other = reproduce.build_twice(host_cell, options, tmp_path)
@@ -73,14 +73,14 @@ def test_builds_in_different_surroundings_have_the_same_bill(
     assert file_sha256(one) == file_sha256(other) == file_sha256(wheel)
 
 
-def test_a_wheel_verifies_against_its_rebuild(wheel: Path) -> None:
+def test_wheel_is_identical_to_its_rebuild(wheel: Path) -> None:
     result = _verify(wheel, "--rebuild")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "rebuild: wheel, bill of materials and provenance are identical to the byte" in result.stdout
 
 
 @pytest.mark.parametrize("part", ["wheel", "record", "sbom", "provenance"])
-def test_names_the_file_with_a_changed_byte(wheel: Path, part: str) -> None:
+def test_verify_names_the_file_with_a_changed_byte(wheel: Path, part: str) -> None:
     digest = file_sha256(wheel)
     folder = wheel.parent
     paths = {"wheel": wheel, "record": folder / "records" / f"{digest}.audit.json"}
