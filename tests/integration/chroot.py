@@ -1,4 +1,4 @@
-"""Fresh Debian systems in a folder, to run the README's commands as a new user would."""
+"""Create Debian systems in a folder, to run the README's commands as a new user."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from scripts.support import process
 from scripts.support.files import cache_root, complete_folder
 
 MIRROR = "http://deb.debian.org/debian"
-# What the README asks a user of Debian to install.
+# The packages that a user of Debian installs according to the README.
 PACKAGES = ("git", "pipx", "g++", "python3-dev", "libegl-dev", "libgl-dev")
 USER = "newcomer"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-# Settings that say how the network is reached; nothing else of this environment reaches the user.
+# The settings of the network. The user gets no other variables of this environment.
 _NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def unavailable() -> str | None:
-    """Return why no chroot can be made here, with the command that changes it, or None."""
+    """Return why no chroot can be created here, and the command that helps; None if it can be created."""
     if sys.platform != "linux":
         return "needs Linux"
     if process.which("debootstrap") is None:
@@ -45,19 +45,19 @@ class System:
         return self.root / "home" / USER
 
     def run(self, command: str, *, timeout: float = 1800) -> str:
-        """Run a shell command as the user, in the home, with a login's environment; return its output.
+        """Run a shell command as the user, in the home folder, with the environment of a login; return its output.
 
         Raises:
-            CommandError: the command failed; the error has the last lines of its output.
+            CommandError: if the command fails; the error contains the last lines of its output.
         """
         variables = {"HOME": f"/home/{USER}", "USER": USER, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
         variables |= {name: os.environ[name] for name in _NETWORK if name in os.environ}
-        # pip and uv carry certificates of their own; those of this machine's network are in the system's file.
+        # pip and uv contain their own certificates; the system's file has those of this machine's network.
         variables |= {"PIP_CERT": str(_CERTIFICATES), "SSL_CERT_FILE": str(_CERTIFICATES)}
         settings = [f"{name}={value}" for name, value in variables.items()]
         inside = ["chroot", f"--userspec={USER}:{USER}", str(self.root), "env", "-i", *settings]
         mounts = 'mount --bind /proc $0/proc && mount --rbind /dev $0/dev && exec "$@"'
-        # Mounts in a namespace of their own vanish with the command.
+        # The mounts are in their own namespace, so they disappear when the command ends.
         command_line = ["unshare", "--mount", "sh", "-c", mounts, str(self.root), *inside]
         return process.call([*command_line, "sh", "-c", f"cd && {command}"], quiet=True, timeout=timeout)
 
@@ -66,7 +66,7 @@ class System:
 def fresh(suite: str) -> Iterator[System]:
     """Provide a Debian of ``suite`` ("trixie") with the README's packages and a new user; remove the home at the end.
 
-    The system itself is made once and kept in the cache. The home is removed because it holds gigabytes after a build.
+    The system is created once and stays in the cache. The home is removed because a build leaves gigabytes in it.
     """
     root = cache_root() / "images" / f"debian-{suite}"
     if not root.is_dir():

@@ -1,6 +1,6 @@
-/* A module that calls what a compiled plugin calls: Python, the CUDA runtime, torch. Windows alone.
+/* A module for Windows that calls Python, the CUDA runtime and torch, as a compiled plugin does.
  *
- * Python's headers for Windows are not at hand; the structures below are those of its stable interface.
+ * The test has no Python headers for Windows, so the structures of Python's stable ABI are declared here.
  */
 
 typedef struct object Object;

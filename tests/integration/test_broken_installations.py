@@ -594,7 +594,7 @@ def is_command(text: str) -> bool:
         (["9.0"], ["9.0"], "13.2.51", "9.0"),  # compiled by a newer CUDA of the driver's major version
     ],
 )
-def test_reports_no_problem_of_a_supported_gpu(
+def test_reports_no_problem_for_a_supported_gpu(
     sass: list[str], ptx: list[str], nvcc: str, capability: str, tmp_path: Path
 ) -> None:
     site = Site(tmp_path)
@@ -603,8 +603,8 @@ def test_reports_no_problem_of_a_supported_gpu(
     assert output == ""
 
 
-def test_the_likeliest_cause_comes_first(tmp_path: Path) -> None:
-    """Another torch comes before the library that it does not contain."""
+def test_reports_the_likeliest_cause_first(tmp_path: Path) -> None:
+    """The torch without CUDA is reported before the library that it does not contain."""
     site = Site(tmp_path)
     cpu_torch(site)
     codes = [line.split("]")[0] for line in site.run(LOAD).splitlines() if line.startswith(("[", "also ["))]

@@ -141,7 +141,7 @@ def test_keeps_the_answers_before_a_hang(
     assert installation.driver()["cuda"] == "13.0"
 
 
-def test_a_driver_without_a_gpu_works(
+def test_reports_no_error_of_a_driver_without_a_gpu(
     installation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provide(tmp_path, monkeypatch, cuInit="int cuInit(unsigned flags) { return 100; }")

@@ -1,4 +1,4 @@
-"""The README's first command on fresh Debian systems, as an ordinary user: a real wheel that imports."""
+"""Run the README's first command on new Debian systems as an ordinary user, and compare the wheels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _clone(system: chroot.System) -> None:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the wheel that the README's first command makes on each system, by suite."""
+    """Return the wheels that the README's first command builds, by suite."""
     made = {}
     for suite in SUITES:
         with chroot.fresh(suite) as system:
@@ -51,13 +51,13 @@ def _plugin(wheel: Path, folder: Path) -> Path:
         return Path(archive.extract(name, folder))
 
 
-def test_every_system_makes_a_wheel_for_the_platform_tag(wheels: dict[str, Path]) -> None:
+def test_every_system_builds_a_wheel_with_the_same_platform_tag(wheels: dict[str, Path]) -> None:
     assert {suite: path.name.rpartition("-")[2] for suite, path in wheels.items()} == dict.fromkeys(
         SUITES, "manylinux_2_28_x86_64.whl"
     )
 
 
-def test_kernels_are_equal_whatever_the_host_compiler(wheels: dict[str, Path], tmp_path: Path) -> None:
+def test_kernels_do_not_depend_on_the_host_compiler(wheels: dict[str, Path], tmp_path: Path) -> None:
     kernels = [elf.read(_plugin(wheel, tmp_path / suite)).fatbin for suite, wheel in wheels.items()]
     assert kernels[0]
     assert kernels[0] == kernels[1]

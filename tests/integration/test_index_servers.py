@@ -1,4 +1,4 @@
-"""pip and uv install from the index, served by nginx with content negotiation and by a plain file server."""
+"""Install from the index with pip and uv, served by nginx with content negotiation and by a plain file server."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Answer:
 
     @property
     def kind(self) -> str:
-        """The content type, without its charset."""
+        """Return the content type without its charset."""
         return self.headers.get_content_type()
 
 
 @dataclass(frozen=True)
 class Site:
-    """A served store; ``log`` is the access log, None if the server writes no log."""
+    """A served store; ``log`` is the access log, or None if the server does not write one."""
 
     url: str
     store: Path
@@ -109,7 +109,7 @@ def store() -> Iterator[Path]:
 def nginx(store: Path) -> Iterator[Site]:
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        pytest.skip("no nginx; apt-get install -y --no-install-recommends nginx-light")
+        pytest.skip("needs nginx: apt-get install -y --no-install-recommends nginx-light")
     folder = Path(tempfile.mkdtemp(prefix="nvdiffrast-nginx-"))
     port = _free_port()
     (folder / "site.conf").write_text(nginx_configuration.configuration(store / "current", f"127.0.0.1:{port}"))

@@ -1,4 +1,4 @@
-"""Installation of the built packages with pip and uv, beside stand-ins and beside the real torch."""
+"""Install the built packages with pip and uv, with stand-ins and with the real torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def proofs(built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[prove.Proof, ...]:
-    """Prove a store that also has a wheel for CUDA 13.0, beside stand-ins."""
+    """Prove a store that also has a wheel for CUDA 13.0; stand-ins replace numpy and torch."""
     folder = tmp_path_factory.mktemp("store")
     staging.stage(folder / "store", [*built, wheel(folder / "dist", "2.14")], by=BY)
     made = prove.prove(folder / "store", by=BY)
@@ -33,7 +33,7 @@ def proofs(built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple
     return made
 
 
-def test_every_package_from_every_channel(proofs: tuple[prove.Proof, ...]) -> None:
+def test_installs_every_package_from_every_channel(proofs: tuple[prove.Proof, ...]) -> None:
     passed = {(made.tool, made.subject.rpartition(" from ")[::2]) for made in proofs if made.outcome == "passed"}
     names = {package.wheel for package in pure_packages.known()}
     wanted = {(tool, (name, channel)) for tool in TOOLS for name in names for channel in ("cpu", "cu130")}
@@ -70,7 +70,7 @@ def test_ignores_a_yanked_package(built: list[Path], tmp_path: Path) -> None:
     "NVDIFFRAST_TEST_REAL_TORCH" not in os.environ,
     reason="downloads torch, about 2.5 GB unless uv has it: NVDIFFRAST_TEST_REAL_TORCH=1 nox -s tests",
 )
-def test_imports_packages_beside_the_real_torch(built: list[Path], tmp_path: Path) -> None:
+def test_imports_packages_with_the_real_torch(built: list[Path], tmp_path: Path) -> None:
     staging.stage(tmp_path, built, by=BY)
     proofs = prove.prove(tmp_path, real=True, by=BY)
     imported = {(made.tool, made.subject) for made in proofs if (made.check, made.outcome) == ("import", "passed")}

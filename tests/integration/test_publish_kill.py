@@ -1,6 +1,6 @@
-"""SIGKILL and a full disk during publishing: readers always see a complete index, and a second run completes it.
+"""Interrupt publishing with SIGKILL or a full disk: the index stays complete, and a second run finishes the work.
 
-NVDIFFRAST_KILL_POINTS says how many random points (12), NVDIFFRAST_KILL_SEED repeats those of an earlier run.
+NVDIFFRAST_KILL_POINTS sets the number of random points (12). NVDIFFRAST_KILL_SEED sets the seed, to repeat a run.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _CHANGES = {f"os.{name}" for name in ("rename", "remove", "rmdir", "mkdir", "sym
 
 @dataclass(frozen=True)
 class Scene:
-    """A store with one promoted wheel, and two more to publish; ``old`` is the catalog that readers see before."""
+    """A store with one promoted wheel, two wheels to publish, and ``old``, the catalog before they are published."""
 
     store: Path
     more: tuple[Path, ...]
@@ -69,7 +69,7 @@ class Scene:
         return Scene(to, self.more, self.old)
 
     def publish(self) -> None:
-        """Stage, mark as proven, promote."""
+        """Stage the wheels, record them as proven, and promote them."""
         staging.stage(self.store, self.more, by=BY)
         staged = digest(Store(self.store).catalog("staged"))
         if Store(self.store).catalog("current") == self.old and not ledger.has(self.store, "proved", catalog=staged):
@@ -186,7 +186,7 @@ def _points(counts: dict[str, int]) -> list[tuple[str, int]]:
     return [(kind, point) for kind in number for point in chosen.sample(range(1, counts[kind] + 1), number[kind])]
 
 
-def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
+def test_publishing_survives_a_kill_at_random_points(scene: Scene, tmp_path: Path) -> None:
     whole = scene.copy(tmp_path / "whole")
     status, counts = _run(whole)
     assert status == 0
@@ -202,7 +202,7 @@ def test_killed_at_random_points(scene: Scene, tmp_path: Path) -> None:
         progress.add(len(one.events()))
         before = _files(one)
         status, _ = _run(one)
-        assert status == 0, "the same command did not complete it"
+        assert status == 0, "the second run failed"
         _check(one)
         after = _files(one)
         assert {path: after[path] for path in before} == before, "a complete file was written again"
@@ -231,7 +231,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk(scene: Scene, small_disk: Path) -> None:
+def test_publishing_survives_a_full_disk(scene: Scene, small_disk: Path) -> None:
     outcomes = set()
     for number, free in enumerate((0, 8, 16, 24, 32, 48, 64, 80, 100, 130, 170, 240, 400, 800)):
         one = scene.copy(small_disk / f"store{number}")
@@ -252,7 +252,7 @@ def test_a_full_disk(scene: Scene, small_disk: Path) -> None:
     assert {"pool", "generations", "published"} <= outcomes
 
 
-class _only:  # noqa: N801 - reads as what it does
+class _only:  # noqa: N801 - used like a function
     """Leave only this number of bytes free on a file system during the block."""
 
     def __init__(self, folder: Path, free: int) -> None:

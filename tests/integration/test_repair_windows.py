@@ -1,6 +1,6 @@
-"""Repair and audit of a Windows wheel, on Linux.
+"""Repair and audit a Windows wheel on Linux.
 
-mingw links a .pyd that imports from the genuine CUDA runtime; delvewheel bundles it.
+mingw links a .pyd that imports from NVIDIA's real CUDA runtime, and delvewheel bundles the runtime.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.unit import wheel_factory as factory
 _MINGW = "x86_64-w64-mingw32-gcc"
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(which(_MINGW) is None, reason=f"no {_MINGW}: apt-get install gcc-mingw-w64-x86-64"),
+    pytest.mark.skipif(which(_MINGW) is None, reason=f"needs {_MINGW}: apt-get install gcc-mingw-w64-x86-64"),
 ]
 
 _RUNTIME = (
@@ -108,7 +108,7 @@ def test_bundles_only_the_runtime_and_passes_the_audit(toolkit: Path, tmp_path: 
     assert "does not import on linux_x86_64" in record.named("import-cuda").detail
 
 
-def test_the_bytes_do_not_depend_on_the_folder(toolkit: Path, tmp_path: Path) -> None:
+def test_wheel_bytes_do_not_depend_on_the_folder(toolkit: Path, tmp_path: Path) -> None:
     made = [
         repair.repair(_linked(tmp_path / place), CELL, tmp_path / place / "out", library_path=path)
         for place, path in (("a", toolkit), ("b", toolkit / "bin"))
@@ -138,7 +138,7 @@ def test_refuses_a_missing_dll(toolkit: Path, tmp_path: Path) -> None:
         repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit)
 
 
-def test_the_audit_refuses_debug_information_and_unknown_imports(toolkit: Path, tmp_path: Path) -> None:
+def test_audit_refuses_debug_information_and_unknown_imports(toolkit: Path, tmp_path: Path) -> None:
     wheel = _linked(tmp_path, debug=True, more={"ws2_32.dll": "WSACleanup"})
     record = audit.audit(repair.repair(wheel, CELL, tmp_path / "dist", library_path=toolkit), CELL)
     assert {"debug-information", "needed"} <= set(_failed(record))
