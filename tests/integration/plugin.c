@@ -31,21 +31,21 @@ int cudaRuntimeGetVersion(int *);
 _Bool c10_warns_always(void);
 _Bool torch_lifts_cpu_tensors(void);
 
-/* The CUDA runtime's own version, -1 if it does not say. */
+/* Return the version of the CUDA runtime, or -1 if the call fails. */
 static Object *version(Object *self, Object *none)
 {
     int number = 0;
     return PyLong_FromLong(cudaRuntimeGetVersion(&number) ? -1 : number);
 }
 
-/* The code that the CUDA runtime answers with when it is asked for devices. */
+/* Return the error code of the CUDA runtime's query for devices. */
 static Object *devices(Object *self, Object *none)
 {
     int count = 0;
     return PyLong_FromLong(cudaGetDeviceCount(&count));
 }
 
-/* What torch's two switches are set to: 2 and 1. */
+/* Return the state of two settings of torch as a sum: 2 for the first, 1 for the second. */
 static Object *torch(Object *self, Object *none)
 {
     return PyLong_FromLong(2 * c10_warns_always() + torch_lifts_cpu_tensors());
