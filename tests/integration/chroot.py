@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.support import process
-from scripts.support.files import cache_root, complete_folder
+from scripts.support.files import cache_root, complete_folder, exclusive
 
 MIRROR = "http://deb.debian.org/debian"
 # The packages that a user of Debian installs according to the README.
@@ -69,19 +69,20 @@ def fresh(suite: str) -> Iterator[System]:
     The system is created once and stays in the cache. The home is removed because a build leaves gigabytes in it.
     """
     root = cache_root() / "images" / f"debian-{suite}"
-    if not root.is_dir():
-        with complete_folder(root) as folder:
-            _install(suite, folder)
-    for file in (Path("/etc/resolv.conf"), Path("/etc/hosts"), _CERTIFICATES):
-        shutil.copyfile(file, root / file.relative_to("/"))
-    system = System(root)
-    shutil.rmtree(system.home, ignore_errors=True)
-    system.home.mkdir(parents=True)
-    process.call(["chroot", root, "chown", f"{USER}:{USER}", f"/home/{USER}"], quiet=True)
-    try:
-        yield system
-    finally:
+    with exclusive(root.with_name(f".{root.name}.lock")):
+        if not root.is_dir():
+            with complete_folder(root) as folder:
+                _install(suite, folder)
+        for file in (Path("/etc/resolv.conf"), Path("/etc/hosts"), _CERTIFICATES):
+            shutil.copyfile(file, root / file.relative_to("/"))
+        system = System(root)
         shutil.rmtree(system.home, ignore_errors=True)
+        system.home.mkdir(parents=True)
+        process.call(["chroot", root, "chown", f"{USER}:{USER}", f"/home/{USER}"], quiet=True)
+        try:
+            yield system
+        finally:
+            shutil.rmtree(system.home, ignore_errors=True)
 
 
 def _install(suite: str, folder: Path) -> None:
