@@ -41,12 +41,6 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["given"] = node.config.stash[_GIVEN]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let one process run all integration tests in their order, and keep the unit tests of a file in one process."""
-    name = "integration" if item.get_closest_marker("integration") else item.path.name
-    item.add_marker(pytest.mark.xdist_group(name))
-
-
 @pytest.fixture(scope="session")
 def given_environment(pytestconfig: pytest.Config) -> dict[str, str]:
     """Return the environment that pytest was started with."""

@@ -34,8 +34,9 @@ WORKFLOWS = sorted(str(path) for path in Path(".github").glob("workflows/*.yml")
 ACTIONS = sorted(str(path) for path in Path(".github").glob("actions/*/action.yml"))
 # With more than one, torch stalls where others compute as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-# As many processes as there are cores. conftest.py keeps integration tests in one process, in their order.
-PARALLEL = ["-n", "auto", "--dist", "loadgroup"]
+UNIT_TESTS = ["-m", "not integration"]
+# As many processes as there are cores, each with whole files.
+PARALLEL = ["-n", "auto", "--dist", "loadfile"]
 # Benchmarks that run in the pipeline's environment, and those that run in the environment with torch.
 BENCHMARKS = ("build", "import", "index")
 PACKAGE_BENCHMARKS = ("raster", "hierarchy", "blocks")
@@ -312,7 +313,11 @@ def tests(session: nox.Session) -> None:
     """Run the tests; `-- -m "not integration"` leaves out those that need minutes."""
     # Integration tests share the builds' cache: torch is downloaded once. Unit tests do not see it.
     cache = run_shared(session, "tests", "-m", "scripts.support.files", silent=True).strip()
-    run_shared(session, "tests", "-m", "pytest", *PARALLEL, *session.posargs, env={"NVDIFFRAST_WHEELS_CACHE": cache})
+    # Integration tests use servers, containers and all cores, so they run one after the other.
+    runs = [session.posargs] if session.posargs else [UNIT_TESTS, ["-m", "integration"]]
+    for arguments in runs:
+        processes = PARALLEL if "not integration" in arguments else []
+        run_shared(session, "tests", "-m", "pytest", *processes, *arguments, env={"NVDIFFRAST_WHEELS_CACHE": cache})
     if not any(Path(argument).exists() for argument in session.posargs):
         # Nox does not add what a notified session requires.
         session.notify("env-packages")
