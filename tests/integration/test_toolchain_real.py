@@ -17,6 +17,7 @@ from elftools.elf.elffile import ELFFile
 
 from scripts.errors import CommandError, ToolchainError
 from scripts.locks import generate
+from scripts.matrix import torch_builds
 from scripts.model import ROOT, Bounds, Provider, Toolkit
 from scripts.support import environments
 from scripts.support.process import call, which
@@ -163,7 +164,7 @@ def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
     with serve() as server:
         server.files["cu130/torch/"] = f'<a href="../{name}#sha256={digest}">{name}</a>'.encode()
         server.files[f"cu130/{name}"] = content
-        monkeypatch.setattr(generate, "PYTORCH_CHANNEL", server.url)
+        monkeypatch.setattr(torch_builds, "PYTORCH_CHANNEL", server.url)
         monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
         yield server
 
