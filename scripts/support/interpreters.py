@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from scripts.errors import CommandError
 from scripts.support.process import call, which
 
-# JSON is the last line of the output; startup files of the installation may print other lines first.
+# Prints a list as JSON in one line.
 _PROBE = (
     "import json, platform, sys, sysconfig\n"
     "print(json.dumps([platform.python_implementation(), '%d.%d' % sys.version_info[:2],"
@@ -77,7 +77,9 @@ def _version(name: str) -> Version | None:
 
 def _usable(executable: Path, python: str) -> bool:
     try:
-        answer = call([executable, "-I", "-c", _PROBE], echo=False, quiet=True).splitlines()[-1]
+        output = call([executable, "-I", "-c", _PROBE], echo=False, quiet=True)
+        # Startup files may print before the answer, and warnings on standard error may arrive after it.
+        answer = [line for line in output.splitlines() if line.startswith("[")][-1]
         implementation, line, free_threaded, include = json.loads(answer)
     except (CommandError, IndexError, ValueError):
         return False
