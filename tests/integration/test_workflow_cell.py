@@ -88,5 +88,5 @@ def test_workflow_builds_one_cell_and_reuses_its_wheel(host_cell: Cell, checkout
     before = wheel.read_bytes()
     shutil.rmtree(checkout / upload)
     build = next(step for step in workflows.steps("build.yml", "cells") if "build" in (step.command or ""))
-    assert "the wheel is kept" in run(build, {**context, "matrix": job}, checkout)
+    assert "the wheel of an earlier build is used" in run(build, {**context, "matrix": job}, checkout)
     assert wheel.read_bytes() == before
