@@ -180,7 +180,7 @@ def _signed_area(apex: Array, start: Array, end: Array) -> Array:
 
 
 def _opposite_vertices(tri: Array) -> Array:
-    """Return, for each edge, the vertex of the other triangle that is not on the edge; [T, 3], -1 if there is none.
+    """Return, for each edge, the vertex of the other triangle that is not on the edge, as [T, 3]; -1 without one.
 
     Edge k of a triangle is the one opposite its vertex k.
     """
@@ -202,6 +202,6 @@ def _edge_key(corners: list[int], k: int) -> tuple[int, int]:
 
 
 def _other(apexes: list[int], own: int) -> int:
-    """Return the vertex in ``apexes`` that is not ``own``; -1 if there is none or if ``own`` is not in it."""
+    """Return the vertex in ``apexes`` that is not ``own``; -1 if no such vertex exists or ``own`` is not in it."""
     rest = [vertex for vertex in apexes if vertex != own]
     return rest[0] if rest and own in apexes else -1
